@@ -1,0 +1,125 @@
+/**
+ * The one family of errors. Every error that a user may meet says what failed, where, and what to do about it, in one line.
+ *
+ * `code` is stable and machine-readable; `mount/` alone maps codes to errno. Anything that is not a VeneerError is a bug of ours.
+ */
+
+export type ErrorCode =
+  | 'FORMAT'
+  | 'INTEGRITY'
+  | 'UNAVAILABLE'
+  | 'CAPACITY'
+  | 'UNSUPPORTED'
+  | 'USAGE'
+  | 'READ_ONLY'
+  | 'FORBIDDEN'
+  | 'ASSERTION';
+
+export type ErrorData = Readonly<Record<string, string | number | bigint | boolean | undefined>>;
+
+export class VeneerError extends Error {
+  readonly code: ErrorCode;
+  readonly data: ErrorData;
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; data?: ErrorData } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.data = options.data ?? {};
+  }
+}
+
+/** A structure on disk breaks its own specification: a wrong magic, a version, a field out of bounds. */
+export class FormatError extends VeneerError {
+  constructor(structure: string, field: string, offset: number, detail: string, options: { cause?: unknown } = {}) {
+    super('FORMAT', `${structure}: ${field} at byte ${offset}: ${detail}`, {
+      ...options,
+      data: { structure, field, offset },
+    });
+  }
+}
+
+/** Stored bytes do not match the checksum that was kept of them. */
+export class IntegrityError extends VeneerError {
+  constructor(what: string, expected: number | string, actual: number | string) {
+    super('INTEGRITY', `${what}: checksum is ${hex(actual)}, expected ${hex(expected)}`, { data: { what } });
+  }
+}
+
+/** What is needed is not there at the moment: a missing file, a failed read, a file that changed under us. */
+export class UnavailableError extends VeneerError {
+  constructor(message: string, options: { cause?: unknown; retryable?: boolean } = {}) {
+    super('UNAVAILABLE', message, {
+      ...(options.cause === undefined ? {} : { cause: options.cause }),
+      data: { retryable: options.retryable ?? false },
+    });
+  }
+}
+
+/** A limit would be passed: a format's maximum, a full disk, one of our own named limits. */
+export class CapacityError extends VeneerError {
+  constructor(message: string, options: { cause?: unknown } = {}) {
+    super('CAPACITY', message, options);
+  }
+}
+
+/** Well-formed, but something that this version does not do. */
+export class UnsupportedError extends VeneerError {
+  constructor(message: string) {
+    super('UNSUPPORTED', message);
+  }
+}
+
+/** The request itself is wrong: an argument, a combination of options, a path. */
+export class UsageError extends VeneerError {
+  constructor(message: string, options: { cause?: unknown } = {}) {
+    super('USAGE', message, options);
+  }
+}
+
+/** A write to what must not change. */
+export class ReadOnlyError extends VeneerError {
+  constructor(message: string) {
+    super('READ_ONLY', message);
+  }
+}
+
+/** A rule of safety forbids it: a plugin file that points outside its folder. */
+export class ForbiddenError extends VeneerError {
+  constructor(message: string) {
+    super('FORBIDDEN', message);
+  }
+}
+
+/** Our own invariant is broken: no byte may be returned after it. */
+export class AssertionError extends VeneerError {
+  constructor(message: string) {
+    super('ASSERTION', `internal error: ${message}; please report it`);
+  }
+}
+
+/** Throws AssertionError when an invariant of ours does not hold. */
+export function assert(condition: boolean, message: string): asserts condition {
+  if (!condition) throw new AssertionError(message);
+}
+
+/** The errno name of a failed system call (`ENOSPC`, `EIO`), where the error is one. */
+export function systemErrorCode(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('syscall' in error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** One line for a person: the message, with its causes' messages behind it where they add something. */
+export function describeError(error: unknown): string {
+  const parts: string[] = [];
+  for (let current = error; current !== undefined && parts.length < 5;) {
+    const text = current instanceof Error ? current.message : String(current);
+    if (!parts.some((part) => part.includes(text))) parts.push(text);
+    current = current instanceof Error ? current.cause : undefined;
+  }
+  return parts.join(': ').replaceAll(/\s*\n\s*/g, ' ');
+}
+
+function hex(value: number | string): string {
+  return typeof value === 'number' ? `0x${value.toString(16).padStart(8, '0')}` : value;
+}
