@@ -17,3 +17,8 @@ export function closeAll(items: Iterable<Closable>): void {
   }
   if (first !== undefined) throw first.error;
 }
+
+/** For `using`: closes the value at the end of the block. */
+export function closing<T extends Closable>(value: T): Disposable & { readonly value: T } {
+  return { value, [Symbol.dispose]: () => value.close() };
+}

@@ -17,7 +17,11 @@ export function isPowerOfTwo(value: number): boolean {
  * Narrows a 64-bit number from a disk to a safe integer, at most `limit`.
  * @throws FormatError naming the field when it is larger.
  */
-export function toOffset(value: bigint, limit: number, where: { structure: string; field: string; offset: number }): number {
+export function toOffset(
+  value: bigint,
+  limit: number,
+  where: { structure: string; field: string; offset: number },
+): number {
   if (value > BigInt(limit) || value < 0n) {
     throw new FormatError(where.structure, where.field, where.offset, `${value} is more than the limit of ${limit}`);
   }

@@ -37,7 +37,8 @@ export function parseSize(text: string, what: string): number {
   const match = /^(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?$/i.exec(text.trim());
   const scale = { '': 1, k: KiB, m: MiB, g: GiB, t: TiB }[(match?.[2] ?? '').toLowerCase()];
   const bytes = match === null || scale === undefined ? Number.NaN : Number(match[1]) * scale;
-  if (!Number.isSafeInteger(bytes)) throw new UsageError(`${what}: "${text}" is not a size; write e.g. 64K, 1M or 65536`);
+  if (!Number.isSafeInteger(bytes))
+    throw new UsageError(`${what}: "${text}" is not a size; write e.g. 64K, 1M or 65536`);
   return bytes;
 }
 

@@ -11,10 +11,10 @@ import { guidFromBytes, guidToBytes, type Guid } from './guid.ts';
 export interface Field<T> {
   readonly offset: number;
   readonly lengthBytes: number;
-  readonly get: (view: DataView, at: number) => T;
-  readonly put: (view: DataView, at: number, value: T) => void;
+  get(view: DataView, at: number): T;
+  put(view: DataView, at: number, value: T): void;
   /** Set for fields that carry no value: reserved bytes, and constants, which return what is wrong with the bytes found. */
-  readonly check?: (view: DataView, at: number) => string | undefined;
+  check?(view: DataView, at: number): string | undefined;
 }
 
 type Fields = Readonly<Record<string, Field<unknown>>>;
@@ -35,14 +35,14 @@ export interface Layout<V> {
 /** The value that a layout decodes to. */
 export type Decoded<L> = L extends Layout<infer V> ? V : never;
 
-export function layout<F extends Record<string, Field<never>>>(name: string, sizeBytes: number, declared: F): Layout<ValueFields<F & Fields>> {
-  const fields = Object.entries(declared as unknown as Fields);
+export function layout<F extends Fields>(name: string, sizeBytes: number, declared: F): Layout<ValueFields<F>> {
+  const fields: Array<[string, Field<unknown>]> = Object.entries(declared);
   assertCovered(name, sizeBytes, fields);
   return {
     name,
     sizeBytes,
     offsetOf(field) {
-      const found = (declared as unknown as Fields)[field];
+      const found = declared[field];
       if (found === undefined) throw new AssertionError(`${name} has no field ${field}`);
       return found.offset;
     },
@@ -60,7 +60,7 @@ export function layout<F extends Record<string, Field<never>>>(name: string, siz
         const wrong = field.check(view, at + field.offset);
         if (wrong !== undefined) throw new FormatError(name, key, at + field.offset, wrong);
       }
-      return value as ValueFields<F & Fields>;
+      return value as ValueFields<F>;
     },
     encode(value, target = new Uint8Array(sizeBytes), at = 0) {
       const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
@@ -72,7 +72,11 @@ export function layout<F extends Record<string, Field<never>>>(name: string, siz
   };
 }
 
-function assertCovered(name: string, sizeBytes: number, fields: ReadonlyArray<readonly [string, Field<unknown>]>): void {
+function assertCovered(
+  name: string,
+  sizeBytes: number,
+  fields: ReadonlyArray<readonly [string, Field<unknown>]>,
+): void {
   let end = 0;
   for (const [key, field] of [...fields].sort((a, b) => a[1].offset - b[1].offset)) {
     if (field.offset !== end) {
@@ -118,6 +122,27 @@ export const u64le = (offset: number): Field<bigint> => ({
   put: (v, at, x) => v.setBigUint64(at, x, true),
 });
 
+export const u16be = (offset: number): Field<number> =>
+  number(
+    offset,
+    2,
+    (v, at) => v.getUint16(at),
+    (v, at, x) => v.setUint16(at, x),
+  );
+export const u32be = (offset: number): Field<number> =>
+  number(
+    offset,
+    4,
+    (v, at) => v.getUint32(at),
+    (v, at, x) => v.setUint32(at, x),
+  );
+export const u64be = (offset: number): Field<bigint> => ({
+  offset,
+  lengthBytes: 8,
+  get: (v, at) => v.getBigUint64(at),
+  put: (v, at, x) => v.setBigUint64(at, x),
+});
+
 /** Raw bytes. `get` returns a copy. */
 export const bytes = (offset: number, lengthBytes: number): Field<Uint8Array> => ({
   offset,
@@ -135,6 +160,17 @@ export const guid = (offset: number): Field<Guid> => ({
   lengthBytes: 16,
   get: (v, at) => guidFromBytes(new Uint8Array(v.buffer, v.byteOffset + at, 16)),
   put: (v, at, x) => new Uint8Array(v.buffer, v.byteOffset + at, 16).set(guidToBytes(x)),
+});
+
+/** A UUID in the byte order of RFC 9562, as its lower-case text. */
+export const uuid = (offset: number): Field<Guid> => ({
+  offset,
+  lengthBytes: 16,
+  get: (v, at) => {
+    const hex = Buffer.from(v.buffer, v.byteOffset + at, 16).toString('hex');
+    return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+  },
+  put: (v, at, x) => new Uint8Array(v.buffer, v.byteOffset + at, 16).set(Buffer.from(x.replaceAll('-', ''), 'hex')),
 });
 
 /** Zero-padded text in a field of fixed size. */
@@ -173,4 +209,3 @@ export const reserved = (offset: number, lengthBytes: number): Field<void> => ({
   put: (v, at) => void new Uint8Array(v.buffer, v.byteOffset + at, lengthBytes).fill(0),
   check: () => undefined,
 });
-

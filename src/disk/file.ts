@@ -32,7 +32,9 @@ function fileDisk(fd: number, path: string, sizeBytes: number, mayHaveHoles: boo
   const assertNotShrunk = (): void => {
     const now = seekEnd(fd, path);
     if (now >= sizeBytes) return;
-    throw new UnavailableError(`${path}: shrank from ${sizeBytes} to ${now} bytes while it was read; try again when it is at rest`);
+    throw new UnavailableError(
+      `${path}: shrank from ${sizeBytes} to ${now} bytes while it was read; try again when it is at rest`,
+    );
   };
   const disk: Disk = {
     sizeBytes,

@@ -1,0 +1,86 @@
+/**
+ * Inflated blocks of all open chains of one thread, kept within a budget of bytes.
+ *
+ * A cached block is read-only. Buffers of evicted blocks are used again, so that steady reading allocates nothing.
+ */
+import { LRUCache } from 'lru-cache';
+import type { Closable } from '../base/ownership.ts';
+
+/** Positions of one chain: 2^53 / 2^15 chains in a process, each of at most 2^36 blocks (1 PiB in blocks of 16 KiB). */
+const positionsPerChain = 2 ** 36;
+const maxSpareBuffers = 16;
+
+export class BlockCache {
+  readonly budgetBytes: number;
+  hits = 0;
+  misses = 0;
+  readonly #blocks: LRUCache<number, Uint8Array>;
+  readonly #spare: Uint8Array[] = [];
+  #chains = 0;
+
+  constructor(budgetBytes: number) {
+    this.budgetBytes = budgetBytes;
+    this.#blocks = new LRUCache({
+      maxSize: Math.max(1, budgetBytes),
+      sizeCalculation: (block) => block.length,
+      dispose: (block) => {
+        if (this.#spare.length < maxSpareBuffers) this.#spare.push(block);
+      },
+    });
+  }
+
+  /** A view of the cache for one chain; closing it drops the chain's blocks. */
+  forChain(): ChainCache {
+    return new ChainCache(this, this.#chains++ * positionsPerChain);
+  }
+
+  /** The cached block, or undefined. Counts a hit or a miss. */
+  get(key: number): Uint8Array | undefined {
+    const found = this.#blocks.get(key);
+    if (found === undefined) this.misses++;
+    else this.hits++;
+    return found;
+  }
+
+  set(key: number, block: Uint8Array): void {
+    this.#blocks.set(key, block);
+  }
+
+  /** A buffer to inflate into; give it to `set` when it holds a good block. */
+  buffer(lengthBytes: number): Uint8Array {
+    const index = this.#spare.findIndex((spare) => spare.length === lengthBytes);
+    return (index < 0 ? undefined : this.#spare.splice(index, 1)[0]) ?? new Uint8Array(lengthBytes);
+  }
+
+  dropRange(firstKey: number, endKey: number): void {
+    for (const key of [...this.#blocks.keys()]) {
+      if (key >= firstKey && key < endKey) this.#blocks.delete(key);
+    }
+  }
+}
+
+export class ChainCache implements Closable {
+  readonly #cache: BlockCache;
+  readonly #firstKey: number;
+
+  constructor(cache: BlockCache, firstKey: number) {
+    this.#cache = cache;
+    this.#firstKey = firstKey;
+  }
+
+  get(position: number): Uint8Array | undefined {
+    return this.#cache.get(this.#firstKey + position);
+  }
+
+  /** Inflates by `fill` into a buffer and keeps it; when `fill` throws, nothing is kept. */
+  fill(position: number, lengthBytes: number, fill: (block: Uint8Array) => void): Uint8Array {
+    const block = this.#cache.buffer(lengthBytes);
+    fill(block);
+    this.#cache.set(this.#firstKey + position, block);
+    return block;
+  }
+
+  close(): void {
+    this.#cache.dropRange(this.#firstKey, this.#firstKey + positionsPerChain);
+  }
+}

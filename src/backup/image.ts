@@ -1,0 +1,391 @@
+/**
+ * One image file: opened by its tail, its root and nothing else; pages and leaves are read when asked for, and every structure is
+ * checked before it is believed (magic, checksum, version, bounds).
+ */
+import { createHash } from 'node:crypto';
+import path from 'node:path';
+import { FormatError, IntegrityError, UnsupportedError, UsageError } from '../base/errors.ts';
+import { unfinishedSuffix } from '../base/durable.ts';
+import type { Closable } from '../base/ownership.ts';
+import { isPowerOfTwo } from '../base/ranges.ts';
+import { checkCrc32c, crc32c } from '../bytes/checksum.ts';
+import type { Guid } from '../bytes/guid.ts';
+import { ImageFile } from './handle.ts';
+import * as format from './layout.ts';
+
+/** What an image says of itself, in narrow types. */
+export interface ImageDescription {
+  readonly kind: format.ImageKind;
+  readonly content: format.ImageContent;
+  readonly codec: format.Codec;
+  readonly chainId: Guid;
+  readonly imageId: Guid;
+  /** Undefined in a full image. */
+  readonly parent: { readonly imageId: Guid; readonly name: string; readonly commitHash: string } | undefined;
+  readonly sequence: number;
+  readonly blockBytes: number;
+  readonly logicalSectorBytes: number;
+  readonly physicalSectorBytes: number;
+  readonly sourceSizeBytes: number;
+  readonly createdAt: Date;
+  readonly sealed: boolean;
+  readonly fileSizeBytes: number;
+  readonly dataBlocks: number;
+  readonly zeroBlocks: number;
+  readonly discardedBlocks: number;
+  readonly storedBytes: number;
+  /** Hex SHA-256 of the commit block: names this very image, contents included. */
+  readonly commitHash: string;
+}
+
+export interface LeafReference {
+  readonly offset: number;
+  readonly crc32c: number;
+  readonly dataBlocks: number;
+}
+
+export class Image implements Closable {
+  readonly path: string;
+  readonly description: ImageDescription;
+  readonly #file: ImageFile;
+  readonly #root: Uint8Array;
+
+  private constructor(file: ImageFile, description: ImageDescription, root: Uint8Array) {
+    this.path = file.path;
+    this.description = description;
+    this.#file = file;
+    this.#root = root;
+  }
+
+  /**
+   * Opens an image. Costs the same for any size: the first and last 4 KiB, and the root (16 B for each 8 GiB of disk with data).
+   * @throws UnavailableError, FormatError, IntegrityError, UnsupportedError
+   */
+  static open(imagePath: string): Image {
+    if (imagePath.endsWith(unfinishedSuffix)) {
+      throw new UsageError(`${imagePath}: is an unfinished image; its creation was interrupted, run it again`);
+    }
+    const file = ImageFile.open(imagePath);
+    try {
+      const { description, rootOffset, rootBytes, rootHash } = readDescription(file);
+      const root = new Uint8Array(rootBytes);
+      file.read(root, rootOffset);
+      expectHash(`${imagePath}: root`, rootHash, root);
+      checkRoot(imagePath, root);
+      return new Image(file, description, root);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** Whether the file at `path` starts as an image does. Decides what it is, not whether it is sound. */
+  static isImage(firstBytes: Uint8Array): boolean {
+    return (
+      Buffer.from(firstBytes.buffer, firstBytes.byteOffset, Math.min(8, firstBytes.length)).toString('latin1') ===
+      'VENEERIM'
+    );
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+
+  /** The pages that hold something, in order. */
+  *pageNumbers(): Generator<number> {
+    for (let at = 0; at < this.#root.length; at += format.rootEntryBytes)
+      yield format.rootEntry.parse(this.#root, at).pageNumber;
+  }
+
+  /** The first page at or after `from` that holds something. */
+  nextPage(from: number): number | undefined {
+    const at = this.#rootIndex(from) * format.rootEntryBytes;
+    return at < this.#root.length ? format.rootEntry.parse(this.#root, at).pageNumber : undefined;
+  }
+
+  /**
+   * The page's 256 references, checked; undefined when this image has nothing there.
+   * @throws IntegrityError, FormatError, UnavailableError
+   */
+  readPage(pageNumber: number): Uint8Array | undefined {
+    const at = this.#rootIndex(pageNumber) * format.rootEntryBytes;
+    if (at >= this.#root.length) return undefined;
+    const entry = format.rootEntry.parse(this.#root, at);
+    if (entry.pageNumber !== pageNumber) return undefined;
+    const what = `${this.path}: index page ${pageNumber}`;
+    const page = new Uint8Array(format.pageBytes);
+    this.#file.read(page, this.#inside(what, entry.pageOffset, format.pageBytes));
+    expectChecksum(what, entry.pageCrc32c, page);
+    return page;
+  }
+
+  /** A reference of a page that `readPage` returned; undefined where this image has no block of that leaf. */
+  leafReference(page: Uint8Array, leafNumber: number): LeafReference | undefined {
+    const reference = format.pageReference.parse(
+      page,
+      (leafNumber % format.pageReferences) * format.pageReferenceBytes,
+    );
+    if (reference.leafOffset === 0n) return undefined;
+    const offset = this.#inside(`${this.path}: index leaf ${leafNumber}`, reference.leafOffset, format.leafBytes);
+    return { offset, crc32c: reference.leafCrc32c, dataBlocks: reference.dataBlocks };
+  }
+
+  /** The 512 entries of a leaf, checked. @throws IntegrityError, UnavailableError */
+  readLeaf(leafNumber: number, reference: LeafReference): Uint8Array {
+    const leaf = new Uint8Array(format.leafBytes);
+    this.#file.read(leaf, reference.offset);
+    expectChecksum(`${this.path}: index leaf ${leafNumber}`, reference.crc32c, leaf);
+    return leaf;
+  }
+
+  /**
+   * Reads the record that an entry points to, header and stored bytes, into the front of `scratch`, and checks it.
+   * @returns the stored bytes, a view of `scratch`
+   * @throws IntegrityError, FormatError, UnavailableError
+   */
+  readRecord(entry: format.LeafEntry, position: number, scratch: Uint8Array): Uint8Array {
+    const storedBytes = this.#storedBytes(entry, position);
+    const record = scratch.subarray(0, format.recordHeaderBytes + storedBytes);
+    this.#file.read(record, this.#inside(this.blockName(position), entry.offset, record.length));
+    const actual = crc32c(record.subarray(4));
+    if (actual !== entry.crc32c) throw new IntegrityError(this.blockName(position), entry.crc32c, actual);
+    return record.subarray(format.recordHeaderBytes);
+  }
+
+  /**
+   * Checks that a record just read by `readRecord` names itself as its entry does.
+   * @throws FormatError
+   */
+  checkRecordHeader(entry: format.LeafEntry, position: number, scratch: Uint8Array): void {
+    const header = format.recordHeader.parse(scratch);
+    const same =
+      header.crc32c === entry.crc32c &&
+      header.position === BigInt(position) &&
+      header.storedBytes === entry.storedBytes &&
+      header.originSequence === entry.originSequence &&
+      header.codec === entry.codec &&
+      header.flags === entry.flags;
+    if (!same)
+      throw new FormatError(
+        this.blockName(position),
+        'record header',
+        Number(entry.offset),
+        'does not match the index',
+      );
+  }
+
+  /** How an error names a block. */
+  blockName(position: number): string {
+    return `${this.path}: block ${position} (disk byte ${position * this.description.blockBytes})`;
+  }
+
+  #storedBytes(entry: format.LeafEntry, position: number): number {
+    const limit = this.description.blockBytes + format.maxSealOverheadBytes;
+    if (entry.storedBytes > limit) {
+      throw new FormatError(
+        this.blockName(position),
+        'stored length',
+        0,
+        `${entry.storedBytes} is more than the limit of ${limit}`,
+      );
+    }
+    return entry.storedBytes;
+  }
+
+  /** Narrows an offset and checks that `length` bytes from it lie between superblock and commit. */
+  #inside(what: string, offset: bigint, length: number): number {
+    const narrow = format.narrow(what, 'offset', 0, offset, this.description.fileSizeBytes);
+    if (narrow < format.superblockBytes || narrow + length > this.description.fileSizeBytes - format.commitBytes) {
+      throw new FormatError(what, 'offset', narrow, `${length} bytes there are not inside the image's data`);
+    }
+    return narrow;
+  }
+
+  /** Index of the first root entry whose page is at or after `pageNumber`. */
+  #rootIndex(pageNumber: number): number {
+    const view = new DataView(this.#root.buffer, this.#root.byteOffset, this.#root.byteLength);
+    let low = 0;
+    let high = this.#root.length / format.rootEntryBytes;
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (view.getUint32(middle * format.rootEntryBytes, true) >= pageNumber) high = middle;
+      else low = middle + 1;
+    }
+    return low;
+  }
+}
+
+function expectChecksum(what: string, expected: number, bytes: Uint8Array): void {
+  const actual = crc32c(bytes);
+  if (actual !== expected) throw new IntegrityError(what, expected, actual);
+}
+
+function expectHash(what: string, expected: Uint8Array, bytes: Uint8Array): void {
+  const actual = createHash('sha256').update(bytes).digest('hex');
+  if (actual !== hex(expected)) throw new IntegrityError(what, hex(expected), actual);
+}
+
+function checkRoot(imagePath: string, root: Uint8Array): void {
+  let previous = -1;
+  for (let at = 0; at < root.length; at += format.rootEntryBytes) {
+    const { pageNumber } = format.rootEntry.parse(root, at);
+    if (pageNumber <= previous)
+      throw new FormatError(`${imagePath}: root`, 'page number', at, `${pageNumber} follows ${previous}`);
+    previous = pageNumber;
+  }
+}
+
+interface Opened {
+  readonly description: ImageDescription;
+  readonly rootOffset: number;
+  readonly rootBytes: number;
+  readonly rootHash: Uint8Array;
+}
+
+function readDescription(file: ImageFile): Opened {
+  const name = file.path;
+  if (file.sizeBytes < format.minFileBytes) {
+    throw new FormatError(
+      name,
+      'size',
+      0,
+      `${file.sizeBytes} bytes are too few for an image; is it truncated, or something else?`,
+    );
+  }
+  const first = new Uint8Array(format.superblockBytes);
+  file.read(first, 0);
+  if (!Image.isImage(first)) throw new FormatError(name, 'magic', 0, 'is not a Veneer image');
+  const last = new Uint8Array(format.commitBytes);
+  file.read(last, file.sizeBytes - format.commitBytes);
+  const superblock = parseSuperblock(name, first);
+  const commit = parseCommit(name, last, file.sizeBytes);
+  expectHash(`${name}: superblock, as the commit knows it`, commit.superblockHash, first);
+  if (
+    commit.chainId !== superblock.chainId ||
+    commit.imageId !== superblock.imageId ||
+    commit.sequence !== superblock.sequence
+  ) {
+    throw new FormatError(`${name}: commit`, 'identity', 12, 'belongs to another image than the superblock');
+  }
+  const rootOffset = format.narrow(`${name}: commit`, 'root offset', 56, commit.rootOffset, file.sizeBytes);
+  const rootBytes = format.narrow(
+    `${name}: commit`,
+    'root length',
+    64,
+    commit.rootBytes,
+    file.sizeBytes - format.commitBytes - rootOffset,
+  );
+  if (rootBytes % format.rootEntryBytes !== 0 || rootOffset < format.superblockBytes) {
+    throw new FormatError(`${name}: commit`, 'root', 56, `${rootBytes} bytes at ${rootOffset} cannot be a root`);
+  }
+  return { description: describe(name, superblock, commit, last), rootOffset, rootBytes, rootHash: commit.rootHash };
+}
+
+function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
+  const what = `${name}: superblock`;
+  checkCrc32c(block, format.superblock.offsetOf('crc32c'), what);
+  const found = format.superblock.parse(block);
+  if (found.versionMajor !== format.formatVersion) {
+    throw new UnsupportedError(
+      `${name}: is an image of format version ${found.versionMajor}; this Veneer reads version ${format.formatVersion}`,
+    );
+  }
+  if (
+    !isPowerOfTwo(found.blockBytes) ||
+    found.blockBytes < format.minBlockBytes ||
+    found.blockBytes > format.maxBlockBytes
+  ) {
+    throw new FormatError(
+      what,
+      'block size',
+      68,
+      `${found.blockBytes} is not a power of two from ${format.minBlockBytes} to ${format.maxBlockBytes}`,
+    );
+  }
+  for (const [field, size] of [
+    ['logical sector size', found.logicalSectorBytes],
+    ['physical sector size', found.physicalSectorBytes],
+  ] as const) {
+    if (!isPowerOfTwo(size) || size < 512 || size > 65_536)
+      throw new FormatError(what, field, 72, `${size} is not a sector size`);
+  }
+  if (found.sealSuite > 1)
+    throw new UnsupportedError(`${name}: is sealed in a way (${found.sealSuite}) that this Veneer does not know`);
+  if (found.parentName !== path.basename(found.parentName)) {
+    throw new FormatError(what, 'parent name', 96, `${JSON.stringify(found.parentName)} is not a plain file name`);
+  }
+  return found;
+}
+
+function parseCommit(name: string, block: Uint8Array, fileSizeBytes: number): format.Commit {
+  if (Buffer.from(block.subarray(0, 8)).toString('latin1') !== 'VENEERCM') {
+    throw new FormatError(
+      name,
+      'commit',
+      fileSizeBytes - format.commitBytes,
+      'is missing; the image is truncated or was never finished',
+    );
+  }
+  checkCrc32c(block, format.commit.offsetOf('crc32c'), `${name}: commit`);
+  const found = format.commit.parse(block);
+  if (found.fileSizeBytes !== BigInt(fileSizeBytes)) {
+    throw new FormatError(
+      `${name}: commit`,
+      'file size',
+      48,
+      `${found.fileSizeBytes}, but the file has ${fileSizeBytes} bytes`,
+    );
+  }
+  return found;
+}
+
+function describe(
+  name: string,
+  first: format.Superblock,
+  last: format.Commit,
+  lastBlock: Uint8Array,
+): ImageDescription {
+  const kind = pick(name, 'kind', 12, format.imageKinds, first.kind);
+  const count = (field: string, offset: number, value: bigint): number =>
+    format.narrow(`${name}: commit`, field, offset, value, format.maxFileBytes);
+  return {
+    kind,
+    content: pick(name, 'content', 13, format.imageContents, first.content),
+    codec: pick(name, 'codec', 14, format.codecs, first.codec),
+    chainId: first.chainId,
+    imageId: first.imageId,
+    parent:
+      kind === 'full'
+        ? undefined
+        : { imageId: first.parentId, name: first.parentName, commitHash: hex(last.parentCommitHash) },
+    sequence: first.sequence,
+    blockBytes: first.blockBytes,
+    logicalSectorBytes: first.logicalSectorBytes,
+    physicalSectorBytes: first.physicalSectorBytes,
+    sourceSizeBytes: format.narrow(
+      `${name}: superblock`,
+      'disk size',
+      80,
+      first.sourceSizeBytes,
+      format.maxSourceBytes,
+    ),
+    createdAt: new Date(format.narrow(`${name}: superblock`, 'time', 88, first.createdAtMs, 8.64e15)),
+    sealed: first.sealSuite !== 0,
+    fileSizeBytes: Number(last.fileSizeBytes),
+    dataBlocks: count('data blocks', 88, last.dataBlocks),
+    zeroBlocks: count('zero blocks', 96, last.zeroBlocks),
+    discardedBlocks: count('discarded blocks', 104, last.discardedBlocks),
+    storedBytes: count('stored bytes', 112, last.storedBytes),
+    commitHash: createHash('sha256').update(lastBlock).digest('hex'),
+  };
+}
+
+function pick<T>(name: string, field: string, offset: number, names: readonly T[], index: number): T {
+  const found = names[index];
+  if (found === undefined) throw new FormatError(`${name}: superblock`, field, offset, `${index} is unknown`);
+  return found;
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
+}

@@ -1,0 +1,14 @@
+/** flock(2) through koffi: one writer for one file, released by the kernel when its process ends, however it ends. */
+import koffi from 'koffi';
+import { UsageError } from './errors.ts';
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+const flock = koffi.load(null).func('int flock(int fd, int operation)') as (fd: number, operation: number) => number;
+
+/** Takes the file's lock. @throws UsageError when another process has it */
+export function lockExclusively(fd: number, name: string): void {
+  if (flock(fd, LOCK_EX | LOCK_NB) !== 0)
+    throw new UsageError(`${name}: another process is writing it; wait for it or stop it`);
+}
