@@ -1,0 +1,105 @@
+/**
+ * The plugin file: a small JSON text that stands for a native disk file and points to an image. It holds all that answers `stat`, `open`
+ * and reads of the native file's own metadata, so that these never open an image.
+ *
+ * A file is a plugin file by its content, never by its name: it starts with the marker below.
+ */
+import { z } from 'zod';
+import { FormatError, UsageError } from '../base/errors.ts';
+import { KiB } from '../base/units.ts';
+import type { Geometry } from '../native/formats.ts';
+
+export const maxPluginFileBytes = 64 * KiB;
+/** The first key of every plugin file; within its first bytes. */
+const marker = '"veneer": "plugin file"';
+/** As many bytes as are needed to see the marker. */
+export const markerBytes = 64;
+const version = 1;
+
+const size = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
+const guid = z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'is not a GUID in lower case');
+
+const vhdxGeometry = z.strictObject({
+  format: z.literal('vhdx'),
+  layout: z.enum(['fixed', 'dynamic']),
+  sizeBytes: size,
+  logicalSectorBytes: size,
+  physicalSectorBytes: size,
+  payloadBlockBytes: size,
+  fileWriteGuid: guid,
+  dataWriteGuid: guid,
+  virtualDiskId: guid,
+  allocation: z.string().exactOptional(),
+});
+
+const geometry: z.ZodType<Geometry> = z.discriminatedUnion('format', [vhdxGeometry]);
+
+const schema = z.strictObject({
+  veneer: z.literal('plugin file'),
+  version: z.literal(version),
+  about: z.string(),
+  image: z.strictObject({
+    /** Of the newest image of the chain, from the plugin file's folder; with forward slashes. */
+    path: z.string().min(1),
+    imageId: guid,
+    chainId: guid,
+    createdAt: z.iso.datetime(),
+  }),
+  disk: z.strictObject({
+    content: z.enum(['disk', 'volume']),
+    sizeBytes: size,
+  }),
+  native: geometry,
+});
+
+export type PluginFile = z.infer<typeof schema>;
+
+const about =
+  'This small file stands for a whole disk file. Mount its folder with "veneer mount FOLDER MOUNTPOINT": under the mount it reads as that disk.';
+
+export function encodePluginFile(contents: Omit<PluginFile, 'veneer' | 'version' | 'about'>): Uint8Array {
+  const text = `${JSON.stringify({ veneer: 'plugin file', version, about, ...contents }, null, 2)}\n`;
+  const bytes = Buffer.from(text);
+  if (bytes.length > maxPluginFileBytes) {
+    throw new UsageError(
+      `the plugin file would have ${bytes.length} bytes, more than ${maxPluginFileBytes}; use --layout fixed`,
+    );
+  }
+  return bytes;
+}
+
+/** Whether a file whose first bytes these are claims to be a plugin file. */
+export function isPluginFile(firstBytes: Uint8Array): boolean {
+  return Buffer.from(firstBytes).toString('latin1').replaceAll(/\s+/g, ' ').startsWith(`{ ${marker}`);
+}
+
+/**
+ * @param name for errors
+ * @throws FormatError naming the first field that is wrong
+ */
+export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
+  if (bytes.length > maxPluginFileBytes) {
+    throw new FormatError(
+      name,
+      'size',
+      0,
+      `${bytes.length} bytes is more than a plugin file may have (${maxPluginFileBytes})`,
+    );
+  }
+  if (!isPluginFile(bytes)) throw new FormatError(name, 'marker', 0, 'is not a plugin file');
+  let value: unknown;
+  try {
+    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+  } catch (error) {
+    throw new FormatError(name, 'JSON', 0, 'cannot be parsed; make the plugin file again', { cause: error });
+  }
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  throw new FormatError(
+    name,
+    issue?.path.join('.') ?? 'contents',
+    0,
+    `${issue?.message ?? 'is wrong'}; make the plugin file again`,
+  );
+}
