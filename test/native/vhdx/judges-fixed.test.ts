@@ -1,0 +1,3 @@
+import { judgeLayout } from './judged-disks.ts';
+
+judgeLayout('fixed');
