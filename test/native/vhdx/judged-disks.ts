@@ -1,6 +1,5 @@
 /** One conformance suite over the foreign readers, for each layout: every judge sees the guest's disk in every synthesized file. */
 import { createHash } from 'node:crypto';
-import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { alignUp } from '../../../src/base/ranges.ts';
@@ -25,7 +24,7 @@ import {
   qemuCompare,
   qemuCompareRange,
   qemuIo,
-  sevenZipExtract,
+  sevenZipHash,
   sevenZipTest,
   sha256OfFile,
 } from './judges.ts';
@@ -117,11 +116,10 @@ function judgeDisk(layout: 'fixed' | 'dynamic', sizeBytes: number, unitBytes: nu
       const shown = sizeBytes % 4096 === 0 ? file : path.join(folder, 'aligned.vhdx');
       if (shown !== file) writeVhdx(shown, seededDisk(alignUp(sizeBytes, 4096), seed));
       sevenZipTest(ctx, shown);
-      // It writes zeros out: 5 GiB of them would take more than 20 seconds.
+      // All of 5 GiB take more than 10 seconds to extract.
       if (sizeBytes > GiB && !soak) return;
-      const extracted = sevenZipExtract(ctx, shown, fs.mkdtempSync(path.join(folder, 'extracted-')));
       if (shown !== file) writeRawFile(golden, seededDisk(alignUp(sizeBytes, 4096), seed));
-      expect(sha256OfFile(ctx, extracted)).toBe(sha256OfFile(ctx, golden));
+      expect(sevenZipHash(ctx, shown)).toBe(sha256OfFile(ctx, golden));
     },
     timeoutMs,
   );
