@@ -1,5 +1,6 @@
 /** The ranges of a disk that changed since the parent, as whatever tracks changes reports them. */
 import { FormatError, UsageError } from '../base/errors.ts';
+import { closeAll } from '../base/ownership.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
 
 export interface ByteRange {
@@ -18,9 +19,13 @@ export function parseChangedRanges(text: string, name: string): ByteRange[] {
   const list = parseArray(text, name);
   if (list.length > maxRanges)
     throw new UsageError(`${name}: has ${list.length} ranges, more than the limit of ${maxRanges}`);
-  const ranges = list.map((entry, index) => parseRange(entry, index, name)).sort((a, b) => a.offset - b.offset);
+  return mergeRanges(list.map((entry, index) => parseRange(entry, index, name)));
+}
+
+/** The same bytes as ranges in order, of which no two touch and none is empty. */
+export function mergeRanges(ranges: readonly ByteRange[]): ByteRange[] {
   const merged: { offset: number; length: number }[] = [];
-  for (const range of ranges) {
+  for (const range of [...ranges].sort((a, b) => a.offset - b.offset)) {
     const last = merged.at(-1);
     if (range.length === 0) continue;
     if (last !== undefined && range.offset <= last.offset + last.length) {
@@ -32,7 +37,7 @@ export function parseChangedRanges(text: string, name: string): ByteRange[] {
   return merged;
 }
 
-/** The first byte at or after `from` inside a range; Infinity when none follows. */
+/** The first byte at or after `from` inside a range; Infinity when none follows. `ranges` as `mergeRanges` returns them. */
 export function nextChange(ranges: readonly ByteRange[], from: number): number {
   const range = ranges[firstEndingAfter(ranges, from)];
   return range === undefined ? Number.POSITIVE_INFINITY : Math.max(range.offset, from);
@@ -40,6 +45,7 @@ export function nextChange(ranges: readonly ByteRange[], from: number): number {
 
 /**
  * The disk with only `ranges` read from `current` and all the rest from `before`, whose end reads as zeros. Owns both.
+ * @param ranges as `mergeRanges` returns them
  */
 export function overlayRanges(before: Disk, current: Disk, ranges: readonly ByteRange[]): Disk {
   const sizeBytes = current.sizeBytes;
@@ -92,8 +98,7 @@ export function overlayRanges(before: Disk, current: Disk, ranges: readonly Byte
       return mergeExtents(unmerged(offset, length));
     },
     close() {
-      current.close();
-      before.close();
+      closeAll([before, current]);
     },
   };
   return disk;

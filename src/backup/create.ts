@@ -11,18 +11,19 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { commitFile, unfinishedSuffix } from '../base/durable.ts';
-import { UsageError } from '../base/errors.ts';
+import { commitFile, flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { CapacityError, UsageError } from '../base/errors.ts';
 import { lockExclusively } from '../base/file-lock.ts';
 import { writeFully } from '../base/full-io.ts';
 import { closing } from '../base/ownership.ts';
 import { isPowerOfTwo } from '../base/ranges.ts';
+import { isSameFile } from '../base/same-file.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import { runTeam } from '../base/worker-team.ts';
 import { crc32c, sealCrc32c } from '../bytes/checksum.ts';
 import { nilGuid, randomGuid } from '../bytes/guid.ts';
 import { openFileDisk } from '../disk/file.ts';
-import type { ByteRange } from './changed-ranges.ts';
+import { mergeRanges, type ByteRange } from './changed-ranges.ts';
 import { openChain } from './chain.ts';
 import { writeLeaves, type CreateJob } from './create-leaves.ts';
 import { Image, type ImageDescription } from './image.ts';
@@ -60,25 +61,27 @@ const progressEveryMs = 200;
 /**
  * Makes `imagePath` from the raw file or block device at `sourcePath`.
  * @returns what the finished image says of itself, read back from it
- * @throws UsageError, UnavailableError, CapacityError; nothing named `imagePath` exists then, and no unfinished file is left
+ * @throws UsageError, UnavailableError, CapacityError; no unfinished file is left then, and what was there before is still there. Only
+ * when the very last step fails, the fsync of the folder, is the image there, complete
  */
 export async function createImage(
   sourcePath: string,
   imagePath: string,
   options: CreateOptions = {},
 ): Promise<ImageDescription> {
-  if (options.force !== true && fs.existsSync(imagePath)) {
-    throw new UsageError(`${imagePath}: exists already; choose another name, or replace it with --force`);
-  }
+  assertMayWrite(imagePath, options);
   const plan = planImage(sourcePath, imagePath, options);
-  const fd = fs.openSync(imagePath + unfinishedSuffix, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o644);
+  const unfinished = imagePath + unfinishedSuffix;
+  const fd = openUnfinished(imagePath, fs.constants.O_RDWR | fs.constants.O_CREAT);
   try {
-    lockExclusively(fd, imagePath + unfinishedSuffix);
-    fs.ftruncateSync(fd, 0);
+    lockExclusively(fd, unfinished);
+    assertStillUnfinished(fd, unfinished);
     try {
+      assertMayWrite(imagePath, options);
+      resizeFile(fd, 0, unfinished);
       await writeImage(fd, imagePath, plan, options);
     } catch (error) {
-      fs.rmSync(imagePath + unfinishedSuffix, { force: true });
+      fs.rmSync(unfinished, { force: true });
       throw error;
     }
   } finally {
@@ -86,6 +89,19 @@ export async function createImage(
   }
   using image = closing(Image.open(imagePath));
   return image.value.description;
+}
+
+function assertMayWrite(imagePath: string, options: CreateOptions): void {
+  if (options.force === true || !fs.existsSync(imagePath)) return;
+  throw new UsageError(`${imagePath}: exists already; choose another name, or replace it with --force`);
+}
+
+/** Whoever had the lock before us may have renamed the file, which is a finished image then, or removed it. */
+function assertStillUnfinished(fd: number, unfinished: string): void {
+  const ours = fs.fstatSync(fd, { bigint: true });
+  const named = fs.statSync(unfinished, { bigint: true, throwIfNoEntry: false });
+  if (named?.dev === ours.dev && named.ino === ours.ino) return;
+  throw new UsageError(`${unfinished}: another process has just finished it; look at what it made, or run it again`);
 }
 
 interface Plan {
@@ -96,6 +112,9 @@ interface Plan {
 }
 
 function planImage(sourcePath: string, imagePath: string, options: CreateOptions): Plan {
+  for (const target of [imagePath, imagePath + unfinishedSuffix]) {
+    if (isSameFile(target, sourcePath)) throw new UsageError(`${target}: is the source itself; choose another name`);
+  }
   using source = closing(openFileDisk(sourcePath));
   const { sizeBytes } = source.value;
   if (sizeBytes === 0) throw new UsageError(`${sourcePath}: is empty; there is nothing to make an image of`);
@@ -138,7 +157,7 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
       sourcePath,
       sizeBytes,
       parentPath: options.parent,
-      changed: options.changed,
+      changed: options.changed === undefined ? undefined : mergeRanges(options.changed),
       blockBytes,
       codec,
       sequence,
@@ -163,6 +182,12 @@ function describeParent(parentPath: string, imagePath: string, options: CreateOp
   for (const image of images) image.close();
   const newest = images[0]?.description;
   if (newest === undefined) throw new UsageError(`${parentPath}: is not an image`);
+  if (images.some((image) => isSameFile(image.path, imagePath))) {
+    throw new UsageError(`${imagePath}: is itself in the chain of ${parentPath}; choose another name`);
+  }
+  if (images.length >= format.maxChainDepth || newest.sequence >= format.maxSequence) {
+    throw new CapacityError(`${parentPath}: its chain of ${images.length} images takes no more; make a full image`);
+  }
   if (newest.sealed) throw new UsageError(`${parentPath}: is encrypted; this version cannot add to an encrypted chain`);
   if (options.blockBytes !== undefined && options.blockBytes !== newest.blockBytes) {
     throw new UsageError(
@@ -189,7 +214,7 @@ async function writeImage(fd: number, imagePath: string, plan: Plan, options: Cr
   };
   const root = writePages(leaves, append);
   const rootOffset = append(root);
-  fs.fdatasyncSync(fd);
+  flushFile(fd, name);
   const sum = (count: (leaf: WrittenLeaf) => number): bigint =>
     BigInt(leaves.reduce((total, leaf) => total + count(leaf), 0));
   const commit = format.commit.encode({

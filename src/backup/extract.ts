@@ -1,9 +1,10 @@
 /** Writes a chain's disk out as a sparse raw file: only data is written, zeros stay holes. */
 import fs from 'node:fs';
-import { commitFile, unfinishedSuffix } from '../base/durable.ts';
+import { commitFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
 import { UsageError } from '../base/errors.ts';
 import { writeFully } from '../base/full-io.ts';
 import { closing } from '../base/ownership.ts';
+import { isSameFile } from '../base/same-file.ts';
 import { MiB } from '../base/units.ts';
 import type { Disk } from '../disk/disk.ts';
 import { openChainDisk } from './chain.ts';
@@ -29,8 +30,10 @@ export function extractImage(
     throw new UsageError(`${outPath}: exists already; choose another name, or replace it with --force`);
   }
   using disk = closing(openChainDisk(imagePath));
+  if (disk.value.images.some((image) => isSameFile(image.path, outPath)))
+    throw new UsageError(`${outPath}: is an image of this very chain; choose another name`);
   const unfinished = outPath + unfinishedSuffix;
-  const fd = fs.openSync(unfinished, 'w');
+  const fd = openUnfinished(outPath);
   try {
     const writtenBytes = copyData(disk.value, fd, unfinished, options);
     commitFile(fd, outPath);
@@ -46,7 +49,7 @@ export function extractImage(
 function copyData(disk: Disk, fd: number, name: string, options: ExtractOptions): number {
   const buffer = new Uint8Array(copyBytes);
   let writtenBytes = 0;
-  fs.ftruncateSync(fd, disk.sizeBytes);
+  resizeFile(fd, disk.sizeBytes, name);
   for (const extent of disk.extents(0, disk.sizeBytes)) {
     const end = extent.offset + extent.length;
     for (let at = extent.offset; extent.kind === 'data' && at < end; at += copyBytes) {

@@ -6,7 +6,7 @@
  */
 import fs from 'node:fs';
 import { LRUCache } from 'lru-cache';
-import { UnavailableError } from '../base/errors.ts';
+import { assert, UnavailableError } from '../base/errors.ts';
 import { readFully } from '../base/full-io.ts';
 import type { Closable } from '../base/ownership.ts';
 
@@ -22,6 +22,7 @@ export class ImageFile implements Closable {
   readonly path: string;
   readonly sizeBytes: number;
   readonly #identity: string;
+  #closed = false;
 
   private constructor(path: string, sizeBytes: number, identity: string) {
     this.path = path;
@@ -46,10 +47,12 @@ export class ImageFile implements Closable {
 
   /** @throws UnavailableError when the bytes cannot be had, or the file is no longer the one that was opened */
   read(target: Uint8Array, position: number): void {
+    assert(!this.#closed, `${this.path} is read after it was closed`);
     readFully(openHandles.get(this) ?? this.#reopen(), target, position, this.path);
   }
 
   close(): void {
+    this.#closed = true;
     openHandles.delete(this);
   }
 
@@ -66,7 +69,8 @@ export class ImageFile implements Closable {
 
 function openForReading(path: string): number {
   try {
-    return fs.openSync(path, 'r');
+    // A pipe without a writer must be refused, not waited for.
+    return fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   } catch (error) {
     throw new UnavailableError(`${path}: the image cannot be opened`, { cause: error, retryable: true });
   }

@@ -71,7 +71,7 @@ export class Image implements Closable {
       const root = new Uint8Array(rootBytes);
       file.read(root, rootOffset);
       expectHash(`${imagePath}: root`, rootHash, root);
-      checkRoot(imagePath, root);
+      checkRoot(imagePath, root, pagesOf(description));
       return new Image(file, description, root);
     } catch (error) {
       file.close();
@@ -225,12 +225,19 @@ function expectHash(what: string, expected: Uint8Array, bytes: Uint8Array): void
   if (actual !== hex(expected)) throw new IntegrityError(what, hex(expected), actual);
 }
 
-function checkRoot(imagePath: string, root: Uint8Array): void {
+/** Pages that a disk of that size may have: what bounds the root, and with it the memory that opening takes. */
+function pagesOf({ sourceSizeBytes, blockBytes }: ImageDescription): number {
+  return Math.ceil(sourceSizeBytes / (blockBytes * format.leafEntries * format.pageReferences));
+}
+
+function checkRoot(imagePath: string, root: Uint8Array, pageCount: number): void {
   let previous = -1;
   for (let at = 0; at < root.length; at += format.rootEntryBytes) {
     const { pageNumber } = format.rootEntry.parse(root, at);
     if (pageNumber <= previous)
       throw new FormatError(`${imagePath}: root`, 'page number', at, `${pageNumber} follows ${previous}`);
+    if (pageNumber >= pageCount)
+      throw new FormatError(`${imagePath}: root`, 'page number', at, `${pageNumber} is past the disk's end`);
     previous = pageNumber;
   }
 }
@@ -267,29 +274,29 @@ function readDescription(file: ImageFile): Opened {
   ) {
     throw new FormatError(`${name}: commit`, 'identity', 12, 'belongs to another image than the superblock');
   }
-  const rootOffset = format.narrow(`${name}: commit`, 'root offset', 56, commit.rootOffset, file.sizeBytes);
-  const rootBytes = format.narrow(
-    `${name}: commit`,
-    'root length',
-    64,
-    commit.rootBytes,
-    file.sizeBytes - format.commitBytes - rootOffset,
+  const description = describe(name, superblock, commit, last);
+  const dataEnd = file.sizeBytes - format.commitBytes;
+  const narrow = (field: string, value: bigint, limit: number): number =>
+    format.narrow(`${name}: commit`, field, format.commit.offsetOf(field), value, limit);
+  const rootOffset = narrow('rootOffset', commit.rootOffset, dataEnd);
+  const rootLimit = Math.min(dataEnd - rootOffset, pagesOf(description) * format.rootEntryBytes);
+  const rootBytes = narrow('rootBytes', commit.rootBytes, rootLimit);
+  narrow(
+    'provenanceBytes',
+    commit.provenanceBytes,
+    dataEnd - narrow('provenanceOffset', commit.provenanceOffset, dataEnd),
   );
   if (rootBytes % format.rootEntryBytes !== 0 || rootOffset < format.superblockBytes) {
     throw new FormatError(`${name}: commit`, 'root', 56, `${rootBytes} bytes at ${rootOffset} cannot be a root`);
   }
-  return { description: describe(name, superblock, commit, last), rootOffset, rootBytes, rootHash: commit.rootHash };
+  return { description, rootOffset, rootBytes, rootHash: commit.rootHash };
 }
 
 function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
   const what = `${name}: superblock`;
   checkCrc32c(block, format.superblock.offsetOf('crc32c'), what);
   const found = format.superblock.parse(block);
-  if (found.versionMajor !== format.formatVersion) {
-    throw new UnsupportedError(
-      `${name}: is an image of format version ${found.versionMajor}; this Veneer reads version ${format.formatVersion}`,
-    );
-  }
+  checkVersion(name, found.versionMajor);
   if (
     !isPowerOfTwo(found.blockBytes) ||
     found.blockBytes < format.minBlockBytes ||
@@ -317,6 +324,13 @@ function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
   return found;
 }
 
+function checkVersion(name: string, versionMajor: number): void {
+  if (versionMajor === format.formatVersion) return;
+  throw new UnsupportedError(
+    `${name}: is an image of format version ${versionMajor}; this Veneer reads version ${format.formatVersion}`,
+  );
+}
+
 function parseCommit(name: string, block: Uint8Array, fileSizeBytes: number): format.Commit {
   if (Buffer.from(block.subarray(0, 8)).toString('latin1') !== 'VENEERCM') {
     throw new FormatError(
@@ -328,6 +342,7 @@ function parseCommit(name: string, block: Uint8Array, fileSizeBytes: number): fo
   }
   checkCrc32c(block, format.commit.offsetOf('crc32c'), `${name}: commit`);
   const found = format.commit.parse(block);
+  checkVersion(name, found.versionMajor);
   if (found.fileSizeBytes !== BigInt(fileSizeBytes)) {
     throw new FormatError(
       `${name}: commit`,
@@ -346,8 +361,15 @@ function describe(
   lastBlock: Uint8Array,
 ): ImageDescription {
   const kind = pick(name, 'kind', 12, format.imageKinds, first.kind);
+  const sourceSizeBytes = format.narrow(
+    `${name}: superblock`,
+    'disk size',
+    80,
+    first.sourceSizeBytes,
+    format.maxSourceBytes,
+  );
   const count = (field: string, offset: number, value: bigint): number =>
-    format.narrow(`${name}: commit`, field, offset, value, format.maxFileBytes);
+    format.narrow(`${name}: commit`, field, offset, value, Math.ceil(sourceSizeBytes / first.blockBytes));
   return {
     kind,
     content: pick(name, 'content', 13, format.imageContents, first.content),
@@ -362,20 +384,14 @@ function describe(
     blockBytes: first.blockBytes,
     logicalSectorBytes: first.logicalSectorBytes,
     physicalSectorBytes: first.physicalSectorBytes,
-    sourceSizeBytes: format.narrow(
-      `${name}: superblock`,
-      'disk size',
-      80,
-      first.sourceSizeBytes,
-      format.maxSourceBytes,
-    ),
+    sourceSizeBytes,
     createdAt: new Date(format.narrow(`${name}: superblock`, 'time', 88, first.createdAtMs, 8.64e15)),
     sealed: first.sealSuite !== 0,
     fileSizeBytes: Number(last.fileSizeBytes),
     dataBlocks: count('data blocks', 88, last.dataBlocks),
     zeroBlocks: count('zero blocks', 96, last.zeroBlocks),
     discardedBlocks: count('discarded blocks', 104, last.discardedBlocks),
-    storedBytes: count('stored bytes', 112, last.storedBytes),
+    storedBytes: format.narrow(`${name}: commit`, 'stored bytes', 112, last.storedBytes, Number(last.fileSizeBytes)),
     commitHash: createHash('sha256').update(lastBlock).digest('hex'),
   };
 }

@@ -35,6 +35,8 @@ export const maxSourceBytes = 1024 * TiB;
 export const maxFileBytes = maxSourceBytes + 16 * TiB;
 /** Images in one chain. Opening reads 12 KiB or so of each. */
 export const maxChainDepth = 10_000;
+/** A sequence is a u32. */
+export const maxSequence = 2 ** 32 - 1;
 /** A record is never longer than its block plus nonce and tag: what compression does not shorten is stored raw. */
 export const maxSealOverheadBytes = 28;
 /** An image is smaller than its superblock and commit: nothing else fits. */
@@ -53,6 +55,11 @@ export type Codec = (typeof codecs)[number];
 
 /** What an index entry says of its block. Absent: look in the parent; in a full image: zero. */
 export const blockState = { absent: 0, data: 1, zero: 2, discarded: 3 } as const;
+
+/** Whether a block of that state reads as zeros, once no newer image has it. An unknown state does not: it is refused. */
+export function readsAsZeros(state: number | undefined): boolean {
+  return state === blockState.absent || state === blockState.zero || state === blockState.discarded;
+}
 
 /** Set in a record's flags, and its entry's, when its bytes are nonce, tag, ciphertext. */
 export const sealedFlag = 1;

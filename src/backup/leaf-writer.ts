@@ -87,7 +87,8 @@ export class LeafWriter {
     const counts = { dataBlocks: 0, zeroBlocks: 0, storedBytes: 0 };
     this.#leaf = new Uint8Array(format.leafBytes);
     for (let at = start; at < end; at += blockBytes) {
-      // Skips holes as long as they are, in whole blocks.
+      // Skips holes as long as they are, in whole blocks. A block that the disk ends in is so always looked at: where the disk shrank,
+      // the parent's bytes behind its end must be covered.
       at = Math.floor(this.nextOfInterest(at) / blockBytes) * blockBytes;
       if (at >= end) break;
       this.#writeBlock(at / blockBytes, counts);

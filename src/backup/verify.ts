@@ -121,8 +121,9 @@ class RecordChecker {
   /** @returns stored bytes, 0 where the leaf holds no record */
   check(leaf: Uint8Array, entryIndex: number, position: number): number {
     const entry = format.leafEntry.parse(leaf, entryIndex * format.leafEntryBytes);
-    if (entry.state !== format.blockState.data) return 0;
+    if (format.readsAsZeros(entry.state)) return 0;
     const name = this.#image.blockName(position);
+    if (entry.state !== format.blockState.data) throw new FormatError(name, 'state', 20, `${entry.state} is unknown`);
     const stored = this.#image.readRecord(entry, position, this.#scratch);
     this.#image.checkRecordHeader(entry, position, this.#scratch);
     const codec = format.codecs[entry.codec];

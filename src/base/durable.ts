@@ -9,32 +9,71 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { writeFully } from './full-io.ts';
+import { writeFailure, writeFully } from './full-io.ts';
 
 /** The suffix of a file that is not finished; a file with it is never opened as what it may become. */
 export const unfinishedSuffix = '.part';
 
-/** Makes a rename or a new name in `folder` durable. */
-export function syncFolder(folder: string): void {
-  const fd = fs.openSync(folder, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+/** Opens NAME.part for writing; `flags` as fs.openSync takes them. @throws CapacityError, UnavailableError */
+export function openUnfinished(finalPath: string, flags: string | number = 'w'): number {
   try {
-    fs.fsyncSync(fd);
-  } finally {
-    fs.closeSync(fd);
+    return fs.openSync(finalPath + unfinishedSuffix, flags, 0o644);
+  } catch (error) {
+    throw writeFailure(finalPath + unfinishedSuffix, 'create it', error);
   }
 }
 
-/** Steps 2 to 4: gives an open, completely written NAME.part its final name. */
+/** Makes what was written durable. After a failure none of it may be relied on. @throws CapacityError, UnavailableError */
+export function flushFile(fd: number, name: string): void {
+  try {
+    fs.fdatasyncSync(fd);
+  } catch (error) {
+    throw writeFailure(name, 'flush it to the disk', error);
+  }
+}
+
+/** Sets the length of a file. @throws CapacityError, UnavailableError */
+export function resizeFile(fd: number, sizeBytes: number, name: string): void {
+  try {
+    fs.ftruncateSync(fd, sizeBytes);
+  } catch (error) {
+    throw writeFailure(name, `make it ${sizeBytes} bytes long`, error);
+  }
+}
+
+/** Makes a rename or a new name in `folder` durable. @throws CapacityError, UnavailableError */
+export function syncFolder(folder: string): void {
+  try {
+    const fd = fs.openSync(folder, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
+    try {
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch (error) {
+    throw writeFailure(folder, 'flush the folder to the disk', error);
+  }
+}
+
+/**
+ * Steps 2 to 4: gives an open, completely written NAME.part its final name.
+ * @throws CapacityError, UnavailableError; when step 4 fails the file has its final name and is complete, but a power loss may undo that
+ */
 export function commitFile(fd: number, finalPath: string): void {
-  fs.fdatasyncSync(fd);
-  fs.renameSync(finalPath + unfinishedSuffix, finalPath);
+  const unfinished = finalPath + unfinishedSuffix;
+  flushFile(fd, unfinished);
+  try {
+    fs.renameSync(unfinished, finalPath);
+  } catch (error) {
+    throw writeFailure(unfinished, `rename it to ${path.basename(finalPath)}`, error);
+  }
   syncFolder(path.dirname(finalPath));
 }
 
 /** Writes a small file in one durable commit; on failure nothing is left behind. */
 export function writeFileDurably(finalPath: string, contents: Uint8Array): void {
   const unfinished = finalPath + unfinishedSuffix;
-  const fd = fs.openSync(unfinished, 'w');
+  const fd = openUnfinished(finalPath);
   try {
     writeFully(fd, contents, 0, unfinished);
     commitFile(fd, finalPath);

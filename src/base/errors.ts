@@ -112,7 +112,9 @@ export function systemErrorCode(error: unknown): string | undefined {
 /** One line for a person: the message, with its causes' messages behind it where they add something. */
 export function describeError(error: unknown): string {
   const parts: string[] = [];
-  for (let current = error; current !== undefined && parts.length < 5;) {
+  const seen = new Set<unknown>();
+  for (let current = error; current !== undefined && parts.length < 5 && !seen.has(current);) {
+    seen.add(current);
     const text = current instanceof Error ? current.message : String(current);
     if (!parts.some((part) => part.includes(text))) parts.push(text);
     current = current instanceof Error ? current.cause : undefined;

@@ -1,6 +1,6 @@
 /** Reads until full, writes until all is written. A short count is never taken for success. */
 import fs from 'node:fs';
-import { CapacityError, systemErrorCode, UnavailableError } from './errors.ts';
+import { CapacityError, systemErrorCode, UnavailableError, type VeneerError } from './errors.ts';
 
 /**
  * Fills all of `target` from `position` of the file.
@@ -33,6 +33,14 @@ export function writeFully(fd: number, source: Uint8Array, position: number, nam
   }
 }
 
+/** The error for a system call on `name` that failed to change it; `intent` completes "cannot …" and "no room to …". */
+export function writeFailure(name: string, intent: string, cause: unknown): VeneerError {
+  const code = systemErrorCode(cause);
+  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG'
+    ? new CapacityError(`${name}: no room to ${intent}; free some space and run it again`, { cause })
+    : new UnavailableError(`${name}: cannot ${intent}`, { cause });
+}
+
 function readSome(fd: number, target: Uint8Array, start: number, position: number, name: string): number {
   try {
     return fs.readSync(fd, target, start, target.length - start, position);
@@ -45,12 +53,6 @@ function writeSome(fd: number, source: Uint8Array, start: number, position: numb
   try {
     return fs.writeSync(fd, source, start, source.length - start, position);
   } catch (error) {
-    const code = systemErrorCode(error);
-    if (code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG') {
-      throw new CapacityError(`${name}: no room to write at byte ${position}; free some space and run it again`, {
-        cause: error,
-      });
-    }
-    throw new UnavailableError(`${name}: cannot write at byte ${position}`, { cause: error });
+    throw writeFailure(name, `write at byte ${position}`, error);
   }
 }

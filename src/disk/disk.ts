@@ -22,7 +22,8 @@ export interface Disk extends Closable {
 
 /** @throws UsageError when [offset, offset+length) is not inside the disk. */
 export function checkRange(disk: Disk, offset: number, length: number): void {
-  if (!(Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= disk.sizeBytes)) {
+  const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+  if (!(whole && offset >= 0 && length >= 0 && offset + length <= disk.sizeBytes)) {
     throw new UsageError(`bytes ${offset} to ${offset + length} are not inside a disk of ${disk.sizeBytes} bytes`);
   }
 }

@@ -1,6 +1,6 @@
 /** A raw file or block device as a disk. Holes of a sparse file are zero extents. */
 import fs from 'node:fs';
-import { UnavailableError, UsageError } from '../base/errors.ts';
+import { assert, UnavailableError, UsageError } from '../base/errors.ts';
 import { readFully } from '../base/full-io.ts';
 import { checkRange, type Disk, type Extent } from './disk.ts';
 import { seekData, seekEnd, seekHole } from './lseek.ts';
@@ -20,14 +20,23 @@ export function openFileDisk(path: string): Disk {
   try {
     const stat = fs.fstatSync(fd);
     if (!stat.isFile() && !stat.isBlockDevice()) throw new UsageError(`${path}: is neither a file nor a block device`);
-    return fileDisk(fd, path, stat.isFile() ? stat.size : seekEnd(fd, path), stat.isFile(), close);
+    return fileDisk(fd, path, stat.isFile() ? stat.size : seekEnd(fd, path), stat.isFile(), () => closed, close);
   } catch (error) {
     close();
     throw error;
   }
 }
 
-function fileDisk(fd: number, path: string, sizeBytes: number, mayHaveHoles: boolean, close: () => void): Disk {
+function fileDisk(
+  fd: number,
+  path: string,
+  sizeBytes: number,
+  mayHaveHoles: boolean,
+  isClosed: () => boolean,
+  close: () => void,
+): Disk {
+  /** Another file may have a closed descriptor's number by now. */
+  const assertOpen = (): void => assert(!isClosed(), `${path} is read after it was closed`);
   /** A file that has shrunk since it was opened ends in what looks like a hole. */
   const assertNotShrunk = (): void => {
     const now = seekEnd(fd, path);
@@ -39,6 +48,7 @@ function fileDisk(fd: number, path: string, sizeBytes: number, mayHaveHoles: boo
   const disk: Disk = {
     sizeBytes,
     read(target, offset) {
+      assertOpen();
       checkRange(disk, offset, target.length);
       readFully(fd, target, offset, path);
     },
@@ -51,6 +61,7 @@ function fileDisk(fd: number, path: string, sizeBytes: number, mayHaveHoles: boo
       }
       const end = offset + length;
       for (let at = offset; at < end;) {
+        assertOpen();
         const data = Math.min(seekData(fd, at, path) ?? end, end);
         if (data === end) assertNotShrunk();
         if (data > at) yield { offset: at, length: data - at, kind: 'zero' };
@@ -67,7 +78,8 @@ function fileDisk(fd: number, path: string, sizeBytes: number, mayHaveHoles: boo
 
 function open(path: string): number {
   try {
-    return fs.openSync(path, 'r');
+    // A pipe without a writer must be refused, not waited for.
+    return fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   } catch (error) {
     throw new UnavailableError(`${path}: cannot be opened`, { cause: error });
   }
