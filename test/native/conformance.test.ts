@@ -1,0 +1,214 @@
+/**
+ * One suite over every native format, layout and size: foreign programs judge the files, and the rules of segment maps are held to.
+ */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CapacityError, FormatError, UsageError } from '../../src/base/errors.ts';
+import { closeAll } from '../../src/base/ownership.ts';
+import { GiB, MiB, TiB } from '../../src/base/units.ts';
+import type { Disk } from '../../src/disk/disk.ts';
+import { openFileDisk } from '../../src/disk/file.ts';
+import { zeroDisk } from '../../src/disk/zero.ts';
+import type { NativeFile, NativeFormat } from '../../src/native/format.ts';
+import type { SegmentMap } from '../../src/native/segment-map.ts';
+import { qcow2 } from '../../src/native/qcow2/synthesize.ts';
+import { raw } from '../../src/native/raw/synthesize.ts';
+import { vdi } from '../../src/native/vdi/synthesize.ts';
+import { vhd } from '../../src/native/vhd/synthesize.ts';
+import { vmdk } from '../../src/native/vmdk/synthesize.ts';
+import { Seeded, seededTest } from '../seeded.ts';
+import { TempFolder } from '../temp-folder.ts';
+import { factsOf, materialize, readRange, writeGolden } from './golden.ts';
+import { judgesOf, missingProgram, type Evidence } from './judges.ts';
+
+/** Every room, with the largest disk of each layout that has a limit below that of the suite. */
+const rooms: ReadonlyArray<{
+  format: NativeFormat<unknown>;
+  maxDiskBytes?: Readonly<Record<string, number>>;
+}> = [
+  { format: raw },
+  { format: qcow2 },
+  { format: vhd, maxDiskBytes: { fixed: 2040 * GiB, dynamic: 2040 * GiB } },
+  { format: vmdk, maxDiskBytes: { sparse: 2 * TiB } },
+  { format: vdi },
+];
+
+const hugeBytes = 2 * TiB + 3 * MiB + 512;
+const sizes: ReadonlyArray<readonly [string, number]> = [
+  ['1 MiB', MiB],
+  ['5 MiB and a sector', 5 * MiB + 512],
+  ['97 MiB', 97 * MiB],
+  ['1 GiB', GiB],
+  ['more than 2 TiB, or the largest', hugeBytes],
+];
+
+const cases = rooms.flatMap(({ format, maxDiskBytes }) =>
+  format.layouts.flatMap((layout) =>
+    sizes.map(([size, sizeBytes]) => ({
+      title: `${format.name} ${layout}, ${size}`,
+      format,
+      layout,
+      sizeBytes: Math.min(sizeBytes, maxDiskBytes?.[layout] ?? sizeBytes),
+    })),
+  ),
+);
+
+/** VHD's fixed layout alone rounds the disk up. */
+function virtualSizeOf(geometry: unknown, sizeBytes: number): number {
+  return (geometry as { virtualSizeBytes?: number }).virtualSizeBytes ?? sizeBytes;
+}
+
+/** The judges bound their programs; this is above that, because a test that waits for one cannot be interrupted. */
+const timeout = { timeout: 90_000 };
+
+const noDisk = (): Disk => {
+  throw new Error('metadata asked for the disk');
+};
+
+describe.each(cases)('$title', ({ format, layout, sizeBytes }) => {
+  const seed = `conformance ${format.name} ${layout} ${sizeBytes}`;
+  let folder: TempFolder;
+  let disk: Disk;
+  let geometry: unknown;
+  let files: readonly NativeFile[] = [];
+  let evidence: Evidence;
+
+  beforeAll(() => {
+    folder = new TempFolder();
+    const golden = folder.file('golden.raw');
+    writeGolden(golden, sizeBytes, new Seeded(seed));
+    disk = openFileDisk(golden);
+    geometry = format.plan(factsOf(disk), { layout });
+    files = format.synthesize(geometry, `vm.${format.extensions[0]}`);
+    for (const file of files) materialize(file.map, disk, folder.file(file.name));
+    const first = folder.file(files[0]?.name ?? '');
+    const virtualSizeBytes = virtualSizeOf(geometry, sizeBytes);
+    evidence = { format: format.name, file: first, golden, virtualSizeBytes };
+  });
+
+  afterAll(() => {
+    closeAll(disk === undefined ? [] : [disk]);
+    folder?.remove();
+  });
+
+  it.for(judgesOf({ format: format.name, layout, sizeBytes }))('$title', timeout, ({ needs, judge }, context) => {
+    const missing = missingProgram(needs);
+    if (missing !== undefined) context.skip(`${missing} is not installed`);
+    judge(evidence);
+  });
+
+  it('reads at any offset give the bytes of the whole file', () => {
+    const random = seededTest(seed);
+    for (const { name, map } of files) {
+      for (const offset of readOffsets(map, random)) {
+        const lengthBytes = Math.min(random.between(1, 9000), map.sizeBytes - offset);
+        const target = Buffer.alloc(lengthBytes, 0xa5);
+        map.read(target, offset, () => disk);
+        expect(target.equals(readRange(folder.file(name), offset, lengthBytes)), `at ${offset}`).toBe(true);
+      }
+    }
+  });
+
+  it('metadata is read without the disk', () => {
+    for (const { map } of files) {
+      for (const { offset, lengthBytes } of metadataRanges(map)) {
+        expect(map.needsDisk(offset, lengthBytes)).toBe(false);
+        map.read(Buffer.alloc(Math.min(lengthBytes, 2 * MiB)), offset, noDisk);
+        for (const extent of map.extents(offset, lengthBytes, noDisk)) expect(extent.length).toBeGreaterThan(0);
+      }
+    }
+  });
+
+  it('the first file has the name of the plugin file', () => {
+    expect(files[0]?.name).toBe(`vm.${format.extensions[0]}`);
+  });
+
+  it('a geometry survives JSON, and makes the same bytes again', () => {
+    const again = format.synthesize(JSON.parse(JSON.stringify(geometry)), `vm.${format.extensions[0]}`);
+    expect(again.map((file) => file.map.sizeBytes)).toEqual(files.map((file) => file.map.sizeBytes));
+    for (const [index, file] of files.entries()) {
+      const lengthBytes = Math.min(file.map.sizeBytes, 4 * MiB);
+      const [first, second] = [Buffer.alloc(lengthBytes), Buffer.alloc(lengthBytes)];
+      file.map.read(first, 0, () => disk);
+      again[index]?.map.read(second, 0, () => disk);
+      expect(first.equals(second)).toBe(true);
+    }
+  });
+});
+
+/** Offsets shortly before what may be a border, and anywhere. */
+function* readOffsets(map: SegmentMap, random: Seeded): Generator<number> {
+  const last = map.sizeBytes - 1;
+  yield* [0, last, Math.max(0, last - 511)];
+  let borders = 0;
+  for (const range of map.diskRanges()) {
+    if (++borders > 40) break;
+    for (const border of [range.fileOffset, range.fileOffset + range.lengthBytes]) {
+      yield Math.max(0, Math.min(border - random.below(4000), last));
+    }
+  }
+  for (let count = 0; count < 100; count++) yield random.below(map.sizeBytes);
+  for (const unitBytes of [64 * 1024, MiB, 2 * MiB]) {
+    for (let count = 0; count < 20; count++) {
+      const border = unitBytes * random.below(Math.ceil(map.sizeBytes / unitBytes));
+      yield Math.max(0, border - random.below(4000));
+    }
+  }
+}
+
+/** What lies between the ranges of the disk. */
+function* metadataRanges(map: SegmentMap): Generator<{ offset: number; lengthBytes: number }> {
+  let at = 0;
+  for (const range of map.diskRanges()) {
+    if (range.fileOffset > at) yield { offset: at, lengthBytes: range.fileOffset - at };
+    at = range.fileOffset + range.lengthBytes;
+  }
+  if (map.sizeBytes > at) yield { offset: at, lengthBytes: map.sizeBytes - at };
+}
+
+describe.each(rooms)('$format.name', ({ format, maxDiskBytes }) => {
+  const facts = factsOf(zeroDisk(64 * MiB));
+
+  it.each(format.layouts)('the layout %s is what the geometry says', (layout) => {
+    expect(format.plan(facts, { layout })).toMatchObject({ format: format.name, layout, sizeBytes: 64 * MiB });
+  });
+
+  it('without a layout the first is planned', () => {
+    expect(format.plan(facts, {})).toMatchObject({ layout: format.layouts[0] });
+  });
+
+  it.each(format.layouts)('%s: an empty disk has a file too', (layout) => {
+    const [file] = format.synthesize(format.plan(facts, { layout }), 'vm.x');
+    expect(file?.map.sizeBytes).toBeGreaterThan(0);
+  });
+
+  it('a layout or a unit that it does not have is refused', () => {
+    expect(() => format.plan(facts, { layout: 'round' })).toThrow(UsageError);
+    for (const layout of format.layouts) {
+      expect(() => format.plan(facts, { layout, unitBytes: 12_345 })).toThrow(UsageError);
+    }
+  });
+
+  it('a disk that ends inside a sector is refused', () => {
+    expect(() => format.plan({ ...facts, sizeBytes: 1000 }, {})).toThrow(UsageError);
+  });
+
+  it.each(Object.entries(maxDiskBytes ?? {}))('%s: a disk above %i bytes is refused when planned', (layout, limit) => {
+    const disk = zeroDisk(limit + 512);
+    expect(() => format.plan(factsOf(disk), { layout })).toThrow(CapacityError);
+    expect(() => format.plan(factsOf(zeroDisk(limit)), { layout })).not.toThrow();
+  });
+
+  it('a geometry that breaks the rules is refused', () => {
+    for (const layout of format.layouts) {
+      const geometry = format.plan(facts, { layout }) as object;
+      for (const wrong of [{ layout: 'round' }, { sizeBytes: 1000 }, { sizeBytes: 2 ** 60 }, { sizeBytes: -512 }]) {
+        expect(() => format.synthesize({ ...geometry, ...wrong }, 'vm.x')).toThrow(FormatError);
+      }
+      for (const field of ['allocation', 'clusterBytes', 'blockBytes', 'grainBytes', 'virtualSizeBytes']) {
+        if (!(field in geometry)) continue;
+        const wrong = field === 'allocation' ? '!!!' : 12_345;
+        expect(() => format.synthesize({ ...geometry, [field]: wrong }, 'vm.x')).toThrow(FormatError);
+      }
+    }
+  });
+});

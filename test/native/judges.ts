@@ -1,0 +1,283 @@
+/**
+ * Foreign programs that say whether a native disk file is right: QEMU, libvhdi, libvmdk, libqcow and 7-Zip. A judge throws with the
+ * program's own words when it is not content.
+ */
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { MiB } from '../../src/base/units.ts';
+import { openFileDisk } from '../../src/disk/file.ts';
+
+/** What a judge needs to know before there is a file. */
+export interface Kind {
+  readonly format: string;
+  readonly layout: string;
+  readonly sizeBytes: number;
+}
+
+/** A native disk file on the host, and what it should hold. */
+export interface Evidence {
+  readonly format: string;
+  /** The native disk file; a VMDK's descriptor. */
+  readonly file: string;
+  /** The disk as a raw file. */
+  readonly golden: string;
+  /** The size that the native file says its disk has. */
+  readonly virtualSizeBytes: number;
+}
+
+export interface Judge {
+  /** What it finds, as a test's title. */
+  readonly title: string;
+  /** Programs without which it cannot judge. */
+  readonly needs: readonly string[];
+  /** False where the judge does not know the kind of file, or would read all of a huge disk. */
+  readonly knows: (kind: Kind) => boolean;
+  readonly judge: (evidence: Evidence) => void;
+}
+
+const qemuNames: Readonly<Record<string, string>> = {
+  raw: 'raw',
+  qcow2: 'qcow2',
+  vhd: 'vpc',
+  vhdx: 'vhdx',
+  vmdk: 'vmdk',
+  vdi: 'vdi',
+};
+const sevenZipNames: Readonly<Record<string, string>> = {
+  qcow2: 'QCOW',
+  vhd: 'VHD',
+  vhdx: 'VHDX',
+  vmdk: 'VMDK',
+  vdi: 'VDI',
+};
+/** What is read in full by judges that do not know holes. */
+const readInFullBytes = 128 * MiB;
+const timeoutMs = 60_000;
+
+/** Debian's Python, whose packages hold pyvhdi: another Python may stand first in the path. */
+const python = '/usr/bin/python3';
+
+/** The first of the programs that is not installed. */
+export function missingProgram(programs: readonly string[]): string | undefined {
+  return programs.find((program) => !isInstalled(program));
+}
+
+const installed = new Map<string, boolean>();
+function isInstalled(program: string): boolean {
+  let found = installed.get(program);
+  if (found === undefined) {
+    found =
+      program === 'pyvhdi'
+        ? spawnSync(python, ['-c', 'import pyvhdi']).status === 0
+        : spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
+    installed.set(program, found);
+  }
+  return found;
+}
+
+/** Runs a program to its end and returns what it printed. @throws Error with all of its output when it fails. */
+export function runProgram(program: string, args: readonly string[]): string {
+  const result = spawnSync(program, args, { encoding: 'utf8', timeout: timeoutMs, maxBuffer: 64 * MiB });
+  if (result.status === 0) return result.stdout;
+  const reason = result.error?.message ?? `exit ${result.status ?? result.signal}`;
+  throw new Error(`${program} ${args.join(' ')}: ${reason}\n${result.stdout}${result.stderr}`);
+}
+
+function qemuName(format: string): string {
+  const name = qemuNames[format];
+  if (name === undefined) throw new Error(`QEMU's name for ${format} is not written down`);
+  return name;
+}
+
+function expectPrinted(printed: string, pattern: RegExp, value: string): void {
+  const found = pattern.exec(printed)?.[1];
+  if (found !== value) throw new Error(`${found} where ${value} belongs, in:\n${printed}`);
+}
+
+function sha256Of(file: string, lengthBytes: number): string {
+  const hash = createHash('sha256');
+  const fd = fs.openSync(file, 'r');
+  const piece = Buffer.alloc(MiB);
+  for (let at = 0; at < lengthBytes; at += piece.length) {
+    const count = fs.readSync(fd, piece, 0, Math.min(piece.length, lengthBytes - at), at);
+    hash.update(piece.subarray(0, count));
+  }
+  fs.closeSync(fd);
+  return hash.digest('hex');
+}
+
+/** Reads all of the disk, or pieces of a huge one, and prints a digest of each of the pieces it was told. */
+const pyvhdiScript = `
+import hashlib, pyvhdi, sys
+disk = pyvhdi.file()
+disk.open(sys.argv[1])
+print(disk.get_media_size())
+for piece in sys.argv[2:]:
+    offset, length = map(int, piece.split('+'))
+    disk.seek_offset(offset, 0)
+    print(hashlib.sha256(disk.read_buffer(length)).hexdigest())
+`;
+
+function judgeWithPyvhdi(evidence: Evidence): void {
+  const goldenBytes = fs.statSync(evidence.golden).size;
+  const pieceBytes = MiB;
+  const count = Math.min(Math.ceil(goldenBytes / pieceBytes), 97);
+  const pieces = Array.from({ length: count }, (_, index) => {
+    const offset = count === 1 ? 0 : Math.floor(((goldenBytes - pieceBytes) / (count - 1) / 512) * index) * 512;
+    return { offset, length: Math.min(pieceBytes, goldenBytes - offset) };
+  });
+  const printed = runProgram(python, [
+    '-c',
+    pyvhdiScript,
+    evidence.file,
+    ...pieces.map((piece) => `${piece.offset}+${piece.length}`),
+  ]);
+  const fd = fs.openSync(evidence.golden, 'r');
+  const digests = pieces.map(({ offset, length }) => {
+    const piece = Buffer.alloc(length);
+    fs.readSync(fd, piece, 0, length, offset);
+    return createHash('sha256').update(piece).digest('hex');
+  });
+  fs.closeSync(fd);
+  const expected = [String(evidence.virtualSizeBytes), ...digests].join('\n');
+  if (printed.trim() !== expected) throw new Error(`pyvhdi read\n${printed}where the disk has\n${expected}`);
+}
+
+function judgeWithSevenZipExtract(evidence: Evidence): void {
+  const folder = fs.mkdtempSync(path.join(path.dirname(evidence.file), 'extracted-'));
+  try {
+    runProgram('7zz', ['x', `-t${sevenZipNames[evidence.format]}`, '-y', `-o${folder}`, evidence.file]);
+    const [only, ...others] = fs.readdirSync(folder);
+    if (only === undefined || others.length > 0) throw new Error(`7-Zip extracted ${others.length + 1} files`);
+    const goldenBytes = fs.statSync(evidence.golden).size;
+    const extracted = path.join(folder, only);
+    if (fs.statSync(extracted).size !== evidence.virtualSizeBytes) throw new Error('7-Zip extracted another size');
+    if (sha256Of(extracted, goldenBytes) !== sha256Of(evidence.golden, goldenBytes)) {
+      throw new Error('7-Zip extracted other bytes');
+    }
+  } finally {
+    fs.rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const isSmall = (kind: Kind): boolean => kind.sizeBytes <= readInFullBytes;
+/** QEMU asks a sparse VMDK grain by grain, and reads all of a VHDX: minutes for 2 TiB. */
+const isSlowInQemu = ({ format, layout, sizeBytes }: Kind): boolean =>
+  sizeBytes > 2 ** 40 && (format === 'vhdx' || (format === 'vmdk' && layout === 'sparse'));
+
+/** Compares only where the disk has data, and some of the zeros around it. */
+function judgeWhereDataLies({ format, file, golden }: Evidence): void {
+  const disk = openFileDisk(golden);
+  const dataExtents = [...disk.extents(0, disk.sizeBytes)].filter((extent) => extent.kind === 'data');
+  disk.close();
+  const marginBytes = 256 * 1024;
+  for (const extent of dataExtents) {
+    const offset = Math.max(0, extent.offset - marginBytes);
+    const size = Math.min(extent.length + 2 * marginBytes, disk.sizeBytes - offset);
+    const range = `driver=raw,offset=${offset},size=${size}`;
+    runProgram('qemu-img', [
+      'compare',
+      '--image-opts',
+      `${range},file.driver=${qemuName(format)},file.file.driver=file,file.file.filename=${file}`,
+      `${range},file.driver=file,file.filename=${golden}`,
+    ]);
+  }
+}
+
+/** All judges; each says of which files it can tell. */
+const judges: readonly Judge[] = [
+  {
+    title: 'qemu-img info reads the size of the disk',
+    needs: ['qemu-img'],
+    knows: () => true,
+    judge: ({ format, file, virtualSizeBytes }) => {
+      const printed = runProgram('qemu-img', ['info', '--output=json', '-f', qemuName(format), file]);
+      expectPrinted(printed, /"virtual-size": (\d+)/, String(virtualSizeBytes));
+    },
+  },
+  {
+    title: 'qemu-img check finds neither error nor leak',
+    needs: ['qemu-img'],
+    knows: ({ format, layout }) => !['raw', 'vhd'].includes(format) && layout !== 'flat',
+    judge: ({ format, file }) => {
+      const printed = runProgram('qemu-img', ['check', '-f', qemuName(format), file]);
+      if (!printed.includes('No errors were found')) throw new Error(printed);
+    },
+  },
+  {
+    title: 'qemu-img compare finds the disk in it',
+    needs: ['qemu-img'],
+    knows: (kind) => !isSlowInQemu(kind),
+    judge: ({ format, file, golden }) => {
+      runProgram('qemu-img', ['compare', '-f', qemuName(format), '-F', 'raw', file, golden]);
+    },
+  },
+  {
+    title: 'qemu-img compare finds the data of the disk in it',
+    needs: ['qemu-img'],
+    knows: isSlowInQemu,
+    judge: judgeWhereDataLies,
+  },
+  {
+    title: 'vhdiinfo reads the size of the disk',
+    needs: ['vhdiinfo'],
+    knows: ({ format }) => ['vhd', 'vhdx'].includes(format),
+    judge: ({ file, virtualSizeBytes }) => {
+      expectPrinted(runProgram('vhdiinfo', [file]), /Media size.*?(\d+)(?: bytes\)?)?\)?$/m, String(virtualSizeBytes));
+    },
+  },
+  {
+    title: 'libvhdi reads the bytes of the disk',
+    needs: ['pyvhdi'],
+    knows: ({ format }) => ['vhd', 'vhdx'].includes(format),
+    judge: judgeWithPyvhdi,
+  },
+  {
+    title: 'vmdkinfo reads the size of the disk',
+    needs: ['vmdkinfo'],
+    knows: ({ format }) => format === 'vmdk',
+    judge: ({ file, virtualSizeBytes }) => {
+      expectPrinted(runProgram('vmdkinfo', [file]), /Media size.*?(\d+)(?: bytes\)?)?\)?$/m, String(virtualSizeBytes));
+    },
+  },
+  {
+    title: 'qcowinfo reads the size of the disk',
+    needs: ['qcowinfo'],
+    knows: ({ format }) => format === 'qcow2',
+    judge: ({ file, virtualSizeBytes }) => {
+      expectPrinted(runProgram('qcowinfo', [file]), /Media size.*?(\d+)(?: bytes\)?)?\)?$/m, String(virtualSizeBytes));
+    },
+  },
+  {
+    title: '7-Zip lists it without a warning',
+    needs: ['7zz'],
+    knows: ({ format }) => sevenZipNames[format] !== undefined,
+    judge: ({ format, file, virtualSizeBytes }) => {
+      const printed = runProgram('7zz', ['l', '-slt', `-t${sevenZipNames[format]}`, file]);
+      if (/warning|error/i.test(printed)) throw new Error(printed);
+      expectPrinted(printed, /-{10}\n(?:.*\n)*?Size = (\d+)/, String(virtualSizeBytes));
+    },
+  },
+  {
+    title: '7-Zip finds nothing wrong in it',
+    needs: ['7zz'],
+    knows: (kind) => isSmall(kind) && sevenZipNames[kind.format] !== undefined,
+    judge: ({ format, file }) => {
+      const printed = runProgram('7zz', ['t', `-t${sevenZipNames[format]}`, file]);
+      if (!printed.includes('Everything is Ok') || /warning/i.test(printed)) throw new Error(printed);
+    },
+  },
+  {
+    title: '7-Zip extracts the bytes of the disk',
+    needs: ['7zz'],
+    knows: (kind) => isSmall(kind) && sevenZipNames[kind.format] !== undefined,
+    judge: judgeWithSevenZipExtract,
+  },
+];
+
+/** The judges that can tell whether a file of this kind is right. */
+export function judgesOf(kind: Kind): readonly Judge[] {
+  return judges.filter((judge) => judge.knows(kind));
+}
