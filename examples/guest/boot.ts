@@ -1,0 +1,256 @@
+/**
+ * Boots a disk file in QEMU and reports what the example guest said on its serial console. The machine has one
+ * processor, 512 MiB, the one disk and a serial port. Whatever happens, its process is gone when the promise settles.
+ */
+import { execFile, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { performance } from 'node:perf_hooks';
+import { promisify } from 'node:util';
+import { probeAccelerator, type AcceleratorProbe } from './accelerator.ts';
+
+export { probeAccelerator, type AcceleratorProbe };
+
+/** The controller that the guest sees its disk on. */
+export type Bus = 'ide' | 'ahci' | 'virtio-blk' | 'virtio-scsi' | 'nvme';
+
+export interface BootOptions {
+  /** The disk file. */
+  readonly drive: string;
+  /** QEMU's name of its format: raw, qcow2, vhdx, vpc, vmdk, vdi. */
+  readonly format: string;
+  /** A qcow2 file that takes the guest's writes; made on top of `drive` if it does not exist yet. */
+  readonly overlay?: string;
+  /**
+   * Without `overlay`: true (the default) drops the guest's writes at its end, false lets them reach `drive`.
+   */
+  readonly snapshot?: boolean;
+  /** Default virtio-blk. */
+  readonly bus?: Bus;
+  /** Default bios. */
+  readonly firmware?: 'bios' | 'uefi';
+  /** A disk that refuses writes; there is no such thing on ide and ahci. */
+  readonly readOnly?: boolean;
+  /** QEMU's cache mode; its default is writeback. `none` and `directsync` open the file with O_DIRECT. */
+  readonly cache?: 'none' | 'writeback' | 'writethrough' | 'directsync' | 'unsafe';
+  /** Asks the guest to stay up. The result comes, and the machine is killed, when the guest is ready. */
+  readonly hold?: boolean;
+  /** Default 240 000: TCG on a busy host is slow. */
+  readonly timeoutMs?: number;
+  /** Kills the machine; the promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Default: what `probeAccelerator` says. */
+  readonly accelerator?: 'kvm' | 'tcg';
+}
+
+export interface BootReport {
+  /** All times count from the start of QEMU. */
+  readonly firstOutputAfterMs: number;
+  readonly readyAfterMs: number;
+  /** Absent with `hold`. */
+  readonly poweredOffAfterMs?: number;
+  /** As the guest names it, e.g. /dev/sda1. */
+  readonly rootDevice: string;
+  readonly fsType: string;
+  /** SHA-256 of the guest's /payload.bin as the guest read it. */
+  readonly payloadSha256: string;
+  /** The last MiB of the console. */
+  readonly serial: string;
+  readonly commandLine: readonly string[];
+  readonly accelerator: 'kvm' | 'tcg';
+}
+
+const defaultTimeoutMs = 240_000;
+const serialLimitCharacters = 1 << 20;
+const serialTailLines = 25;
+
+/** libfuse 2 leaks its idle threads above about ten; a mount made by it is slow for ever after a burst. */
+const ioThreadsMax = 8;
+
+/** Newer releases ship the 4 MiB build only. */
+const uefiFirmware = [
+  { code: '/usr/share/OVMF/OVMF_CODE_4M.fd', variables: '/usr/share/OVMF/OVMF_VARS_4M.fd' },
+  { code: '/usr/share/OVMF/OVMF_CODE.fd', variables: '/usr/share/OVMF/OVMF_VARS.fd' },
+];
+
+const readyLine = /^VENEER-GUEST-READY root=(\S+) fs=(\S+) payload=([0-9a-f]{64})\r?\n/m;
+
+const run = promisify(execFile);
+
+const busDevices: Record<Bus, readonly string[]> = {
+  ide: ['ide-hd,drive=disk0,bootindex=0'],
+  ahci: ['ich9-ahci,id=bus0', 'ide-hd,drive=disk0,bus=bus0.0,bootindex=0'],
+  'virtio-blk': ['virtio-blk-pci,drive=disk0,bootindex=0'],
+  'virtio-scsi': ['virtio-scsi-pci,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0'],
+  nvme: ['nvme,drive=disk0,serial=veneer,bootindex=0'],
+};
+
+/** In QEMU's option lists a comma is doubled. */
+const quoted = (path: string): string => path.replaceAll(',', ',,');
+
+function diskArguments(options: BootOptions): string[] {
+  const bus = options.bus ?? 'virtio-blk';
+  if (options.readOnly === true && (bus === 'ide' || bus === 'ahci')) {
+    throw new Error(`a disk on ${bus} cannot be read-only: use virtio-blk, virtio-scsi or nvme, or snapshot`);
+  }
+  const drive =
+    options.overlay === undefined
+      ? [`file=${quoted(options.drive)}`, `format=${options.format}`]
+      : [`file=${quoted(options.overlay)}`, 'format=qcow2'];
+  drive.push('if=none', 'id=disk0', 'aio=threads');
+  if (options.overlay === undefined && options.snapshot !== false && options.readOnly !== true) {
+    drive.push('snapshot=on');
+  }
+  if (options.readOnly === true) drive.push('readonly=on');
+  if (options.cache !== undefined) drive.push(`cache=${options.cache}`);
+  return ['-drive', drive.join(','), ...busDevices[bus].flatMap((device) => ['-device', device])];
+}
+
+function firmwareArguments(firmware: 'bios' | 'uefi'): string[] {
+  if (firmware === 'bios') return [];
+  const files = uefiFirmware.find(({ code, variables }) => existsSync(code) && existsSync(variables));
+  if (files === undefined) throw new Error('no UEFI firmware at /usr/share/OVMF: install the package ovmf');
+  return [
+    ...['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${files.code}`],
+    // The variables' template stays as it is.
+    ...['-drive', `if=pflash,unit=1,format=raw,snapshot=on,file=${files.variables}`],
+  ];
+}
+
+function machineArguments(options: BootOptions, accelerator: 'kvm' | 'tcg'): string[] {
+  const processor = accelerator === 'kvm' ? ['kvm', '-cpu', 'host'] : ['tcg,thread=multi', '-cpu', 'max'];
+  return [
+    ...['-machine', 'pc', '-accel', ...processor, '-m', '512', '-smp', '1'],
+    ...['-nodefaults', '-display', 'none', '-serial', 'stdio', '-no-reboot'],
+    ...['-object', `main-loop,id=main-loop,thread-pool-max=${String(ioThreadsMax)}`],
+    ...firmwareArguments(options.firmware ?? 'bios'),
+    ...diskArguments(options),
+    ...(options.hold === true ? ['-smbios', 'type=1,serial=veneer.hold'] : []),
+  ];
+}
+
+async function makeOverlay(options: BootOptions): Promise<void> {
+  if (options.overlay === undefined || existsSync(options.overlay)) return;
+  await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', options.format, '-b', options.drive, options.overlay]);
+}
+
+/** A started QEMU. The properties grow as it runs. */
+interface Machine {
+  /** Resolves at the guest's ready line; never rejects. */
+  readonly ready: Promise<void>;
+  /** Resolves when the process is gone, with what was wrong with its end, if anything. Rejects if it cannot start. */
+  readonly exit: Promise<string | undefined>;
+  readyMatch?: RegExpExecArray;
+  readyAfterMs: number;
+  firstOutputAfterMs: number;
+  endedAfterMs: number;
+  serial: string;
+  errors: string;
+  kill(): void;
+}
+
+function startMachine(commandLine: readonly string[]): Machine {
+  // The kernel kills QEMU if this process dies without coming to its own clean-up.
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...commandLine], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const startedMs = performance.now();
+  const elapsedMs = (): number => Math.round(performance.now() - startedMs);
+  const ready = Promise.withResolvers<void>();
+  const exit = Promise.withResolvers<string | undefined>();
+  const machine: Machine = {
+    ready: ready.promise,
+    exit: exit.promise,
+    readyAfterMs: 0,
+    firstOutputAfterMs: 0,
+    endedAfterMs: 0,
+    serial: '',
+    errors: '',
+    kill: () => void child.kill('SIGKILL'),
+  };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    if (machine.serial === '') machine.firstOutputAfterMs = elapsedMs();
+    machine.serial = (machine.serial + text).slice(-serialLimitCharacters);
+    if (machine.readyMatch !== undefined) return;
+    const match = readyLine.exec(machine.serial);
+    if (match === null) return;
+    machine.readyMatch = match;
+    machine.readyAfterMs = elapsedMs();
+    ready.resolve();
+  });
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    machine.errors = (machine.errors + text).slice(-serialLimitCharacters);
+  });
+  child.on('error', exit.reject);
+  // "close" comes after the last output; "exit" may come before.
+  child.on('close', (status, signal) => {
+    machine.endedAfterMs = elapsedMs();
+    exit.resolve(status === 0 ? undefined : `QEMU ended with ${signal ?? `status ${String(status)}`}`);
+  });
+  exit.promise.catch(() => undefined);
+  return machine;
+}
+
+/** Rejects when the time runs out or the signal is aborted; never resolves. Disposing ends the wait. */
+function deadline(
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Disposable & { readonly passed: Promise<never> } {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = (): void => {
+    reject(signal?.reason);
+  };
+  const timer = setTimeout(() => {
+    reject(new Error(`the guest took more than ${String(timeoutMs)} ms`));
+  }, timeoutMs);
+  signal?.addEventListener('abort', abort);
+  promise.catch(() => undefined);
+  return {
+    passed: promise,
+    [Symbol.dispose]: () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', abort);
+    },
+  };
+}
+
+/**
+ * Boots the example guest (or any disk that prints its ready line) and resolves when the guest has powered off.
+ *
+ * Rejects with QEMU's messages and the end of the console if the guest powers off before it is ready, if QEMU fails, or if
+ * the time runs out; with the signal's reason (as the error's cause) if it is aborted.
+ */
+export async function bootGuest(options: BootOptions): Promise<BootReport> {
+  const accelerator = options.accelerator ?? (await probeAccelerator()).accelerator;
+  const commandLine = ['qemu-system-x86_64', ...machineArguments(options, accelerator)];
+  await makeOverlay(options);
+  options.signal?.throwIfAborted();
+
+  using limit = deadline(options.timeoutMs ?? defaultTimeoutMs, options.signal);
+  const machine = startMachine(commandLine);
+  try {
+    await Promise.race([machine.ready, machine.exit, limit.passed]);
+    if (options.hold !== true || machine.readyMatch === undefined) {
+      const problem = await Promise.race([machine.exit, limit.passed]);
+      if (problem !== undefined) throw new Error(problem);
+    }
+    if (machine.readyMatch === undefined) throw new Error('the guest powered off before it was ready');
+    const [, rootDevice = '', fsType = '', payloadSha256 = ''] = machine.readyMatch;
+    return {
+      firstOutputAfterMs: machine.firstOutputAfterMs,
+      readyAfterMs: machine.readyAfterMs,
+      ...(options.hold === true ? {} : { poweredOffAfterMs: machine.endedAfterMs }),
+      rootDevice,
+      fsType,
+      payloadSha256,
+      serial: machine.serial,
+      commandLine,
+      accelerator,
+    };
+  } catch (cause) {
+    const what = cause instanceof Error ? cause.message : String(cause);
+    const tail = machine.serial.trimEnd().split('\n').slice(-serialTailLines).join('\n');
+    const message = `${what}\n${machine.errors}ran: ${commandLine.join(' ')}\nend of the console:\n${tail}`;
+    throw new Error(message, { cause });
+  } finally {
+    machine.kill();
+    await machine.exit.catch(() => undefined);
+  }
+}
