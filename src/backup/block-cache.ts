@@ -6,17 +6,17 @@
 import { LRUCache } from 'lru-cache';
 import type { Closable } from '../base/ownership.ts';
 
-/** Positions of one chain: 2^53 / 2^15 chains in a process, each of at most 2^36 blocks (1 PiB in blocks of 16 KiB). */
+/** Positions of one chain: 2^17 chains open at once in a thread, each of at most 2^36 blocks (1 PiB in blocks of 16 KiB). */
 const positionsPerChain = 2 ** 36;
 const maxSpareBuffers = 16;
 
 export class BlockCache {
   readonly budgetBytes: number;
-  hits = 0;
-  misses = 0;
   readonly #blocks: LRUCache<number, Uint8Array>;
   readonly #spare: Uint8Array[] = [];
   #chains = 0;
+  /** Keys of closed chains, used again: were they only counted up, they would pass 2^53 and be one another's. */
+  readonly #freeKeys: number[] = [];
 
   constructor(budgetBytes: number) {
     this.budgetBytes = budgetBytes;
@@ -31,15 +31,11 @@ export class BlockCache {
 
   /** A view of the cache for one chain; closing it drops the chain's blocks. */
   forChain(): ChainCache {
-    return new ChainCache(this, this.#chains++ * positionsPerChain);
+    return new ChainCache(this, this.#freeKeys.pop() ?? this.#chains++ * positionsPerChain);
   }
 
-  /** The cached block, or undefined. Counts a hit or a miss. */
   get(key: number): Uint8Array | undefined {
-    const found = this.#blocks.get(key);
-    if (found === undefined) this.misses++;
-    else this.hits++;
-    return found;
+    return this.#blocks.get(key);
   }
 
   set(key: number, block: Uint8Array): void {
@@ -52,24 +48,33 @@ export class BlockCache {
     return (index < 0 ? undefined : this.#spare.splice(index, 1)[0]) ?? new Uint8Array(lengthBytes);
   }
 
-  dropRange(firstKey: number, endKey: number): void {
+  /** Drops the blocks of a chain that is closed. */
+  dropChain(firstKey: number): void {
     for (const key of [...this.#blocks.keys()]) {
-      if (key >= firstKey && key < endKey) this.#blocks.delete(key);
+      if (key >= firstKey && key < firstKey + positionsPerChain) this.#blocks.delete(key);
     }
+    this.#freeKeys.push(firstKey);
   }
 }
 
 export class ChainCache implements Closable {
+  hits = 0;
+  misses = 0;
   readonly #cache: BlockCache;
   readonly #firstKey: number;
+  #closed = false;
 
   constructor(cache: BlockCache, firstKey: number) {
     this.#cache = cache;
     this.#firstKey = firstKey;
   }
 
+  /** The cached block, or undefined. Counts a hit or a miss. */
   get(position: number): Uint8Array | undefined {
-    return this.#cache.get(this.#firstKey + position);
+    const found = this.#cache.get(this.#firstKey + position);
+    if (found === undefined) this.misses++;
+    else this.hits++;
+    return found;
   }
 
   /** Inflates by `fill` into a buffer and keeps it; when `fill` throws, nothing is kept. */
@@ -81,6 +86,8 @@ export class ChainCache implements Closable {
   }
 
   close(): void {
-    this.#cache.dropRange(this.#firstKey, this.#firstKey + positionsPerChain);
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#cache.dropChain(this.#firstKey);
   }
 }

@@ -101,6 +101,16 @@ export class ChainDisk implements Disk {
     this.#scratch = new Uint8Array(format.recordHeaderBytes + newest.blockBytes + format.maxSealOverheadBytes);
   }
 
+  /** Blocks that were asked for and found inflated. */
+  get cacheHits(): number {
+    return this.#cache.hits;
+  }
+
+  /** Blocks that were asked for and had to be read or were zero. */
+  get cacheMisses(): number {
+    return this.#cache.misses;
+  }
+
   read(target: Uint8Array, offset: number): void {
     checkRange(this, offset, target.length);
     for (let done = 0; done < target.length;) {
@@ -148,9 +158,12 @@ export class ChainDisk implements Disk {
     const index = position % format.leafEntries;
     const leaf = this.#leaf(leafNumber);
     if (leaf === undefined) return undefined;
-    if (leaf.entries[index * format.leafEntryBytes + stateOffset] !== format.blockState.data) return undefined;
+    const state = leaf.entries[index * format.leafEntryBytes + stateOffset];
+    if (format.readsAsZeros(state)) return undefined;
     const image = this.images[leaf.images[index] ?? 0];
     assert(image !== undefined, 'a merged leaf names an image that is not in the chain');
+    if (state !== format.blockState.data)
+      throw new FormatError(image.blockName(position), 'state', stateOffset, `${state} is unknown`);
     return { image, entry: format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes) };
   }
 
@@ -243,7 +256,7 @@ export class ChainDisk implements Disk {
         const position = Math.floor(at / this.blockBytes);
         const to = Math.min(end, (position + 1) * this.blockBytes);
         const state = leaf.entries[(position % format.leafEntries) * format.leafEntryBytes + stateOffset];
-        yield { offset: at, length: to - at, kind: state === format.blockState.data ? 'data' : 'zero' };
+        yield { offset: at, length: to - at, kind: format.readsAsZeros(state) ? 'zero' : 'data' };
         at = to;
       }
     }
@@ -324,7 +337,8 @@ class ImageFolder {
 function idOfImage(imagePath: string): Guid | undefined {
   const block = Buffer.alloc(format.superblockBytes);
   try {
-    const fd = fs.openSync(imagePath, 'r');
+    // Whatever else lies in the folder: a pipe must not be waited for.
+    const fd = fs.openSync(imagePath, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
     try {
       if (fs.readSync(fd, block, 0, block.length, 0) !== block.length || !Image.isImage(block)) return undefined;
     } finally {

@@ -67,7 +67,7 @@ export function encodeRuns(runs: readonly AllocatedRun[], unitCount: number): st
   for (const run of runs) {
     for (let unit = run.firstUnit; unit < run.firstUnit + run.unitCount; unit++) {
       const byte = Math.floor(unit / 8);
-      bitmap[byte] = (bitmap[byte] ?? 0) | (1 << unit % 8);
+      bitmap[byte] = (bitmap[byte] ?? 0) | (1 << (unit % 8));
     }
   }
   const encoded = zstdCompressSync(bitmap).toString('base64');
@@ -86,8 +86,9 @@ export function decodeRuns(encoded: string, unitCount: number): AllocatedRun[] {
       unit += 7;
       continue;
     }
-    if ((byte & (1 << unit % 8)) === 0) continue;
-    if (unit >= unitCount) throw new FormatError('allocation map', 'bitmap', Math.floor(unit / 8), 'a bit past the end is set');
+    if ((byte & (1 << (unit % 8))) === 0) continue;
+    if (unit >= unitCount)
+      throw new FormatError('allocation map', 'bitmap', Math.floor(unit / 8), 'a bit past the end is set');
     const last = runs.at(-1);
     if (last !== undefined && last.firstUnit + last.unitCount === unit) last.unitCount++;
     else runs.push({ firstUnit: unit, unitCount: 1, rank: allocated });
@@ -99,7 +100,12 @@ export function decodeRuns(encoded: string, unitCount: number): AllocatedRun[] {
 
 function inflate(encoded: string, lengthBytes: number): Uint8Array {
   if (lengthBytes > maxBitmapBytes) {
-    throw new FormatError('allocation map', 'length', 0, `${lengthBytes} bytes is more than the limit of ${maxBitmapBytes}`);
+    throw new FormatError(
+      'allocation map',
+      'length',
+      0,
+      `${lengthBytes} bytes is more than the limit of ${maxBitmapBytes}`,
+    );
   }
   let bitmap: Buffer;
   try {

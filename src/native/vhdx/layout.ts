@@ -11,7 +11,8 @@
  *     1 MiB      log (2.3), empty when the header's LogGuid is nil
  *     2 MiB      metadata region (2.6): table of 64 KiB, then the items
  *     3 MiB      block allocation table, BAT (2.5), a whole number of MiB
- *     3 MiB+BAT  payload blocks (2.4), each at a multiple of 1 MiB
+ *     3 MiB+BAT  1 MiB of zeros, so that the kernel's readahead behind the BAT does not reach into guest data and open the image
+ *     then       payload blocks (2.4), each at a multiple of 1 MiB
  *
  * The BAT has one 64-bit entry for each payload block, and after every `chunk ratio` of them one for a sector bitmap block, which
  * only a differencing file uses:
@@ -172,6 +173,8 @@ export const logBytes = MiB;
 export const metadataOffset = 2 * MiB;
 export const metadataBytes = MiB;
 export const batOffset = 3 * MiB;
+/** Zeros between the BAT and the payload: more than the kernel reads ahead. */
+export const guardBytes = MiB;
 
 /** What a plugin file keeps of a VHDX: enough to make every byte but the disk's own. */
 export interface VhdxGeometry {

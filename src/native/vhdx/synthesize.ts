@@ -16,6 +16,7 @@ import {
   batEntryBytes,
   batEntryCount,
   batOffset,
+  guardBytes,
   batRegionBytes,
   batRegionId,
   chunkRatio,
@@ -130,6 +131,7 @@ function synthesize(geometry: VhdxGeometry): SegmentMap {
   const blocks = blocksOf(geometry);
   const blockCount = payloadBlockCount(blocks);
   const batBytes = batRegionBytes(batEntryCount(blocks, false));
+  const payloadOffset = batOffset + batBytes + guardBytes;
   const runs = allocatedBlocks(geometry, blockCount);
   const pieces = new SegmentList();
 
@@ -143,7 +145,8 @@ function synthesize(geometry: VhdxGeometry): SegmentMap {
   pieces.bytesAt(metadataOffset, items.table);
   pieces.bytesAt(metadataOffset + metadataTableBytes, items.contents);
   pieces.zerosTo(batOffset);
-  pieces.add({ kind: 'computed', lengthBytes: batBytes, fill: batFiller(blocks, runs, batOffset + batBytes) });
+  pieces.add({ kind: 'computed', lengthBytes: batBytes, fill: batFiller(blocks, runs, payloadOffset) });
+  pieces.zerosTo(payloadOffset);
   for (const run of runs) {
     const start = run.firstUnit * geometry.payloadBlockBytes;
     const lengthBytes = run.unitCount * geometry.payloadBlockBytes;

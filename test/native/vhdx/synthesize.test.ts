@@ -59,7 +59,7 @@ describe('a planned VHDX', () => {
   it('refuses a disk of more than 64 TiB and an empty one', () => {
     expect(() => planned(zeroDisk(64 * TiB + 512), {})).toThrow(CapacityError);
     expect(() => planned(zeroDisk(0), {})).toThrow(UsageError);
-    expect(mapOf(planned(zeroDisk(64 * TiB), {})).sizeBytes).toBe(64 * TiB + 3 * MiB + 17 * MiB);
+    expect(mapOf(planned(zeroDisk(64 * TiB), {})).sizeBytes).toBe(64 * TiB + 4 * MiB + 17 * MiB);
   });
 
   it('refuses payload blocks that are no power of two from 1 to 256 MiB', () => {
@@ -126,8 +126,8 @@ describe('a synthesized VHDX', () => {
     const disk = seededDisk(5 * MiB + 512, 'odd');
     const map = mapOf(planned(disk, { unitBytes: MiB }, { logical: 4096 }));
     expect(bytesAt(map, 2 * MiB + 64 * KiB + 8, 8).readBigUInt64LE()).toBe(BigInt(5 * MiB + 4096));
-    expect(map.sizeBytes).toBe(4 * MiB + 6 * MiB);
-    const last = bytesAt(map, 4 * MiB + 5 * MiB, MiB, () => disk);
+    expect(map.sizeBytes).toBe(5 * MiB + 6 * MiB);
+    const last = bytesAt(map, 5 * MiB + 5 * MiB, MiB, () => disk);
     expect(last.subarray(512).every((byte) => byte === 0)).toBe(true);
     expect(last.subarray(0, 512).some((byte) => byte !== 0)).toBe(true);
   });
@@ -158,11 +158,11 @@ describe('a synthesized VHDX', () => {
   it.each(['fixed', 'dynamic'] as const)('never asks the disk for metadata: %s', (layout) => {
     const disk = seededDisk(97 * MiB, 'metadata');
     const map = mapOf(planned(disk, { layout, unitBytes: MiB }));
-    bytesAt(map, 0, 4 * MiB, noDisk);
-    expect(map.needsDisk(0, 4 * MiB)).toBe(false);
-    expect(map.needsDisk(0, 4 * MiB + 1)).toBe(true);
-    expect(() => bytesAt(map, 4 * MiB, 1, noDisk)).toThrow('the disk was asked');
-    expect([...map.extents(0, 4 * MiB, noDisk)].length).toBeGreaterThan(1);
+    bytesAt(map, 0, 5 * MiB, noDisk);
+    expect(map.needsDisk(0, 5 * MiB)).toBe(false);
+    expect(map.needsDisk(0, 5 * MiB + 1)).toBe(true);
+    expect(() => bytesAt(map, 5 * MiB, 1, noDisk)).toThrow('the disk was asked');
+    expect([...map.extents(0, 5 * MiB, noDisk)].length).toBeGreaterThan(1);
   });
 
   it('tells what of the file is data: its own tables, and the data of the disk', () => {
@@ -187,7 +187,7 @@ describe('a synthesized VHDX', () => {
     const geometry = planned(disk, { layout: 'dynamic', unitBytes: MiB });
     const map = mapOf(geometry);
     const runs = decodeRuns(geometry.allocation ?? '', 1024);
-    expect(map.sizeBytes).toBe(4 * MiB + allocatedCount(runs) * MiB);
+    expect(map.sizeBytes).toBe(5 * MiB + allocatedCount(runs) * MiB);
     const ranges = [...map.diskRanges()];
     expect(ranges.map((range) => range.diskOffset / MiB)).toEqual(runs.map((run) => run.firstUnit));
     expect(allocatedCount(runs)).toBeLessThan(20);
@@ -235,7 +235,7 @@ describe('the BAT of a synthesized VHDX', () => {
       const map = mapOf(planned(zeroDisk(sizeBytes), { unitBytes }, { logical }));
       const bat = batOf(map);
       const perChunk = BigInt(2 ** 23) * BigInt(logical);
-      const payload = BigInt(bat.offset + bat.lengthBytes);
+      const payload = BigInt(bat.offset + bat.lengthBytes + MiB);
       const number = seededNumbers('bat');
       const blockCount = Math.ceil(sizeBytes / unitBytes);
       const samples = [0, 1, blockCount - 1, blockCount - 2, ...Array.from({ length: 400 }, () => number(blockCount))];

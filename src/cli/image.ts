@@ -1,0 +1,144 @@
+/** `veneer image create|info|verify|extract` */
+import fs from 'node:fs';
+import { Command, Option } from 'commander';
+import { formatBytes, parseSize } from '../base/units.ts';
+import { parseChangedRanges } from '../backup/changed-ranges.ts';
+import { createImage } from '../backup/create.ts';
+import { extractImage } from '../backup/extract.ts';
+import { describeChain, type ChainDescription } from '../backup/info.ts';
+import { codecs, type Codec } from '../backup/layout.ts';
+import { verifyChain } from '../backup/verify.ts';
+import { reportProgress } from './progress.ts';
+
+export function imageCommand(): Command {
+  return new Command('image')
+    .description('make, describe, verify and extract image backups')
+    .addCommand(createCommand())
+    .addCommand(infoCommand())
+    .addCommand(verifyCommand())
+    .addCommand(extractCommand());
+}
+
+interface CreateFlags {
+  readonly codec?: Codec;
+  readonly blockSize?: string;
+  readonly volume?: boolean;
+  readonly parent?: string;
+  readonly changed?: string;
+  readonly force?: boolean;
+  readonly threads?: string;
+}
+
+function createCommand(): Command {
+  return new Command('create')
+    .description('make an image of a raw file or block device')
+    .argument('<source>', 'raw file or block device')
+    .argument('<image>', 'the image to make: .spf for a full one, .spi for an incremental')
+    .addOption(
+      new Option('--codec <name>', 'how blocks are compressed (default: zstd, or as the parent)').choices(codecs),
+    )
+    .option('--block-size <size>', '16K to 1M; one for a whole chain (default: 64K)')
+    .option('--volume', 'the source is a single volume, not a whole disk')
+    .option('--parent <image>', 'make an incremental of what differs from this image and its parents')
+    .option('--changed <file>', 'JSON array of {offset, length}: read only these ranges of the source')
+    .option('--threads <count>', 'threads that compress (default: one for each core)')
+    .option('--force', 'replace the image if it exists')
+    .action(async (source: string, image: string, flags: CreateFlags) => {
+      const progress = reportProgress('creating');
+      const startMs = performance.now();
+      try {
+        const made = await createImage(source, image, {
+          ...(flags.codec === undefined ? {} : { codec: flags.codec }),
+          ...(flags.blockSize === undefined ? {} : { blockBytes: parseSize(flags.blockSize, '--block-size') }),
+          ...(flags.volume === undefined ? {} : { content: 'volume' }),
+          ...(flags.parent === undefined ? {} : { parent: flags.parent }),
+          ...(flags.changed === undefined ? {} : { changed: readRanges(flags.changed) }),
+          ...(flags.threads === undefined ? {} : { threads: parseSize(flags.threads, '--threads') }),
+          ...(flags.force === undefined ? {} : { force: flags.force }),
+          onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
+        });
+        progress.stop();
+        const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
+        console.log(
+          `${image}: ${made.kind} image of ${formatBytes(made.sourceSizeBytes)}, ${made.dataBlocks} blocks in ${formatBytes(made.fileSizeBytes)}, ${seconds} s`,
+        );
+      } finally {
+        progress.stop();
+      }
+    });
+}
+
+function infoCommand(): Command {
+  return new Command('info')
+    .description('describe an image and its chain')
+    .argument('<image>')
+    .option('--json', 'for programs')
+    .action((image: string, flags: { json?: boolean }) => {
+      const chain = describeChain(image);
+      console.log(flags.json === true ? JSON.stringify(chain, null, 2) : chainText(chain));
+    });
+}
+
+function verifyCommand(): Command {
+  return new Command('verify')
+    .description('check every stored checksum of an image and its parents')
+    .argument('<image>')
+    .action((image: string) => {
+      const progress = reportProgress('verifying');
+      const result = verifyChain(image, {
+        onFault: (fault) => console.log(`${fault.structure}: ${fault.message}`),
+        onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
+      });
+      progress.stop();
+      const what = `${result.images} image${result.images === 1 ? '' : 's'}, ${result.blocks} blocks, ${formatBytes(result.storedBytes)}`;
+      if (result.faults === 0) {
+        console.log(`${image}: sound (${what})`);
+      } else {
+        console.error(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
+        process.exitCode = 1;
+      }
+    });
+}
+
+function extractCommand(): Command {
+  return new Command('extract')
+    .description('write the disk as of an image to a sparse raw file')
+    .argument('<image>')
+    .argument('<out>', 'raw file to make')
+    .option('--force', 'replace the file if it exists')
+    .action((image: string, out: string, flags: { force?: boolean }) => {
+      const progress = reportProgress('extracting');
+      const result = extractImage(image, out, {
+        ...(flags.force === undefined ? {} : { force: flags.force }),
+        onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
+      });
+      progress.stop();
+      console.log(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
+    });
+}
+
+function readRanges(file: string): ReturnType<typeof parseChangedRanges> {
+  return parseChangedRanges(fs.readFileSync(file, 'utf8'), file);
+}
+
+function chainText(chain: ChainDescription): string {
+  const newest = chain.images[0];
+  if (newest === undefined) return '';
+  const rows = [
+    [
+      'disk',
+      `${formatBytes(chain.diskBytes)} (${chain.diskBytes} bytes), a ${newest.content}, sectors of ${newest.logicalSectorBytes} bytes`,
+    ],
+    ['blocks', `${formatBytes(newest.blockBytes)} each, ${newest.codec}`],
+    ['image', newest.imageId],
+    [
+      'chain',
+      `${newest.chainId}, ${chain.images.length} image${chain.images.length === 1 ? '' : 's'}, ${formatBytes(chain.storedBytes)} stored`,
+    ],
+    ...chain.images.map((image) => [
+      `  ${image.sequence}`,
+      `${image.file}: ${image.kind}, ${image.createdAt}, ${image.dataBlocks} data and ${image.zeroBlocks} zero blocks, ${formatBytes(image.fileSizeBytes)}`,
+    ]),
+  ];
+  return rows.map(([name, value]) => `${(name ?? '').padEnd(8)}${value ?? ''}`).join('\n');
+}

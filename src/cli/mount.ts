@@ -1,0 +1,101 @@
+/** `veneer mount`: in the background once it serves, or in the foreground. */
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { Command, Option } from 'commander';
+import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
+import { parseSize } from '../base/units.ts';
+import { formatNames, type FormatName } from '../native/formats.ts';
+import { defaultCacheBytes, defaultIdleMs, serveMount, type MountOptions } from '../mount/serve.ts';
+
+interface MountFlags {
+  readonly foreground?: boolean;
+  readonly allowPath: readonly string[];
+  readonly present?: FormatName;
+  readonly cache?: string;
+  readonly idle: string;
+  readonly readyFd?: string;
+}
+
+export function mountCommand(): Command {
+  return new Command('mount')
+    .description('mount a folder: its plugin files read as disk files')
+    .argument('<folder>', 'images and plugin files')
+    .argument('<mountpoint>', 'an empty folder elsewhere')
+    .option('--foreground', 'stay until it is unmounted')
+    .option(
+      '--allow-path <folder>',
+      'plugin files may point to images in this folder too (may be repeated)',
+      collect,
+      [],
+    )
+    .addOption(
+      new Option('--present <format>', 'show every image as a disk file, with no plugin file').choices(formatNames),
+    )
+    .option('--cache <size>', 'memory for inflated blocks (default: 256M)')
+    .option('--idle <seconds>', 'close an image that nobody read for so long', String(defaultIdleMs / 1000))
+    .addOption(new Option('--ready-fd <fd>').hideHelp())
+    .action(async (folder: string, mountpoint: string, flags: MountFlags) => {
+      if (flags.foreground === true) await serve(folder, mountpoint, flags);
+      else await startInBackground(folder, mountpoint);
+    });
+}
+
+async function serve(folder: string, mountpoint: string, flags: MountFlags): Promise<void> {
+  const tell = (message: unknown): void => {
+    if (flags.readyFd === undefined) return;
+    fs.writeSync(Number(flags.readyFd), `${JSON.stringify(message)}\n`);
+    fs.closeSync(Number(flags.readyFd));
+  };
+  let served;
+  try {
+    served = await serveMount(folder, mountpoint, optionsOf(flags));
+  } catch (error) {
+    tell({ error: describeError(error) });
+    throw error;
+  }
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => void served.stop());
+  tell({ pid: process.pid, hint: served.hint });
+  if (flags.readyFd === undefined) console.log(`${folder} is mounted at ${mountpoint}`);
+  await served.ended;
+  // libfuse's threads would keep the process.
+  process.exit(0);
+}
+
+/** Starts a process of its own that serves, and waits for its word. */
+async function startInBackground(folder: string, mountpoint: string): Promise<void> {
+  const child = spawn(process.execPath, [...process.argv.slice(1), '--foreground', '--ready-fd', '3'], {
+    detached: true,
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+  });
+  const answer = await new Promise<string>((resolve, reject) => {
+    let text = '';
+    child.on('error', reject);
+    child.stdio[3]?.on('data', (data: Buffer) => (text += data.toString()));
+    child.stdio[3]?.on('end', () => resolve(text));
+  });
+  child.unref();
+  if (answer === '')
+    throw new UnavailableError(
+      `${mountpoint}: the process that should serve it ended; run with --foreground to see why`,
+    );
+  const said = JSON.parse(answer) as { error?: string; pid?: number; hint?: string };
+  if (said.error !== undefined) throw new UsageError(said.error);
+  console.log(
+    `${folder} is mounted at ${mountpoint} (process ${said.pid ?? '?'}); unmount with: veneer unmount ${mountpoint}`,
+  );
+  if (said.hint !== undefined) console.log(said.hint);
+}
+
+function optionsOf(flags: MountFlags): MountOptions {
+  return {
+    allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
+    present: flags.present,
+    cacheBytes: flags.cache === undefined ? defaultCacheBytes : parseSize(flags.cache, '--cache'),
+    idleMs: parseSize(flags.idle, '--idle') * 1000,
+  };
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}

@@ -1,0 +1,54 @@
+/** `veneer status` */
+import fs from 'node:fs';
+import { Command } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { formatBytes } from '../base/units.ts';
+import { askMount, type MountStatus } from '../mount/control.ts';
+import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
+
+export function statusCommand(): Command {
+  return new Command('status')
+    .description('show what is mounted and how it is used')
+    .argument('[mountpoint]', 'one mount (default: all)')
+    .option('--json', 'for programs')
+    .action(async (mountpoint: string | undefined, flags: { json?: boolean }) => {
+      const mounts = await Promise.all(
+        mountpointsOf(mountpoint).map(
+          async (path) => (await askMount(mountFiles(path).socket, { command: 'status' })) as MountStatus,
+        ),
+      );
+      if (flags.json === true) console.log(JSON.stringify(mounts, null, 2));
+      else console.log(mounts.length === 0 ? 'nothing is mounted' : mounts.map(mountText).join('\n\n'));
+    });
+}
+
+function mountpointsOf(mountpoint: string | undefined): string[] {
+  if (mountpoint === undefined) return listRecords().map((record) => record.mountpoint);
+  const real = fs.existsSync(mountpoint) ? fs.realpathSync(mountpoint) : mountpoint;
+  if (findRecord(real) === undefined)
+    throw new UsageError(`${mountpoint}: no veneer mount is there; see: veneer status`);
+  return [real];
+}
+
+function mountText(mount: MountStatus): string {
+  const head = [
+    `${mount.folder} at ${mount.mountpoint}, since ${mount.startedAt}`,
+    `  process ${mount.pid}, ${mount.transport}, ${formatBytes(mount.residentBytes)} resident, cache budget ${formatBytes(mount.cacheBudgetBytes)}`,
+    `  log ${mount.log}`,
+  ];
+  return [...head, ...mount.files.flatMap(fileText)].join('\n');
+}
+
+function fileText(file: MountStatus['files'][number]): string[] {
+  const latency = file.latencyMicroseconds;
+  const times =
+    latency === undefined
+      ? 'no reads yet'
+      : `read latency p50 ${latency.p50}, p90 ${latency.p90}, p99 ${latency.p99} us`;
+  const blocks = file.cacheHits + file.cacheMisses;
+  const hits = blocks === 0 ? '' : `, ${Math.round((100 * file.cacheHits) / blocks)} % of blocks from the cache`;
+  return [
+    `  ${file.name}: ${formatBytes(file.sizeBytes)}, open ${file.openNow} (${file.opens} in all), image ${file.imageOpenNow > 0 ? 'open' : 'not open'} (opened ${file.imageOpens} times)`,
+    `    ${file.reads} reads, ${formatBytes(file.readBytes)}${hits}, ${file.errors} errors, ${times}`,
+  ];
+}

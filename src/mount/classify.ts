@@ -1,0 +1,93 @@
+/** What a file of the folder is: a plugin file, an image, or a file like any other. Decided by content, never by extension. */
+import fs from 'node:fs';
+import { LRUCache } from 'lru-cache';
+import { Image } from '../backup/image.ts';
+import { minFileBytes } from '../backup/layout.ts';
+import type { NativeFile } from '../native/format.ts';
+import { synthesizeFiles, type FormatName } from '../native/formats.ts';
+import { presentImage } from '../plugin/create.ts';
+import {
+  isPluginFile,
+  markerBytes,
+  maxPluginFileBytes,
+  parsePluginFile,
+  type PluginFile,
+} from '../plugin/plugin-file.ts';
+import path from 'node:path';
+
+/** A plugin file, or an image that is shown as if it had one. */
+export interface NativeSource {
+  /** Names this state of this file: another inode, size or time of change is another source. */
+  readonly key: string;
+  readonly plugin: PluginFile;
+  readonly files: readonly NativeFile[];
+}
+
+export type Classification =
+  | { readonly kind: 'plain' }
+  | { readonly kind: 'image' }
+  | { readonly kind: 'plugin'; readonly source: NativeSource }
+  /** It claims to be a plugin file, but is not a sound one: shown, and never opened. */
+  | { readonly kind: 'broken plugin'; readonly error: Error };
+
+const plain: Classification = { kind: 'plain' };
+const image: Classification = { kind: 'image' };
+const maxRemembered = 4096;
+const maxSources = 256;
+
+export class Classifier {
+  readonly #known = new LRUCache<string, Classification>({ max: maxRemembered });
+  readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
+
+  /** @param stat of the file, taken just now. @throws the system's error when it cannot be read */
+  classify(filePath: string, stat: fs.BigIntStats): Classification {
+    const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
+    const mayBeImage = stat.size >= minFileBytes;
+    if (!stat.isFile() || !(mayBePlugin || mayBeImage)) return plain;
+    const key = `${keyOf(stat)}:${path.basename(filePath)}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const found = classifyContents(filePath, key, mayBePlugin);
+    this.#known.set(key, found);
+    return found;
+  }
+
+  /**
+   * The native disk that an image is shown as where the mount presents images.
+   * @throws whatever opening the image throws
+   */
+  presented(imagePath: string, stat: fs.BigIntStats, format: FormatName, name: string): NativeSource {
+    const key = `${keyOf(stat)}:presented:${name}`;
+    const known = this.#presented.get(key);
+    if (known !== undefined) return known;
+    const plugin = presentImage(imagePath, format);
+    const source = { key, plugin, files: synthesizeFiles(plugin.native, name) };
+    this.#presented.set(key, source);
+    return source;
+  }
+}
+
+function classifyContents(filePath: string, key: string, mayBePlugin: boolean): Classification {
+  const fd = fs.openSync(filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+  try {
+    const first = Buffer.alloc(markerBytes);
+    fs.readSync(fd, first, 0, first.length, 0);
+    if (Image.isImage(first)) return image;
+    if (!mayBePlugin || !isPluginFile(first)) return plain;
+    try {
+      const plugin = parsePluginFile(fs.readFileSync(fd), filePath);
+      return {
+        kind: 'plugin',
+        source: { key, plugin, files: synthesizeFiles(plugin.native, path.basename(filePath)) },
+      };
+    } catch (error) {
+      return { kind: 'broken plugin', error: error instanceof Error ? error : new Error(String(error)) };
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function keyOf(stat: fs.BigIntStats): string {
+  return `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}:${stat.ctimeNs}`;
+}

@@ -1,0 +1,93 @@
+/**
+ * Which mounts there are: one small record for each, with the process that serves it, in a folder of the user's own. Records of processes
+ * that are gone are cleared away when they are met.
+ */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { z } from 'zod';
+
+const schema = z.object({
+  pid: z.number().int().positive(),
+  folder: z.string(),
+  mountpoint: z.string(),
+  transport: z.string(),
+  startedAt: z.string(),
+});
+
+export type MountRecord = z.infer<typeof schema>;
+
+/** Files of one mount: its record, the socket it is controlled by, and its log. */
+export interface MountFiles {
+  readonly record: string;
+  readonly socket: string;
+  readonly log: string;
+}
+
+export function mountFiles(mountpoint: string): MountFiles {
+  const name = createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
+  const base = path.join(stateFolder(), name);
+  return { record: `${base}.json`, socket: `${base}.sock`, log: `${base}.log` };
+}
+
+export function writeRecord(record: MountRecord): void {
+  fs.writeFileSync(mountFiles(record.mountpoint).record, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+}
+
+export function removeRecord(mountpoint: string): void {
+  const { record, socket } = mountFiles(mountpoint);
+  fs.rmSync(record, { force: true });
+  fs.rmSync(socket, { force: true });
+}
+
+/** The record of the mount at this absolute path, if a process serves it. */
+export function findRecord(mountpoint: string): MountRecord | undefined {
+  return readRecord(mountFiles(mountpoint).record);
+}
+
+/** All mounts that a living process of this user serves. */
+export function listRecords(): MountRecord[] {
+  const records = fs
+    .readdirSync(stateFolder())
+    .filter((name) => name.endsWith('.json'))
+    .map((name) => readRecord(path.join(stateFolder(), name)));
+  return records.filter((record) => record !== undefined);
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function readRecord(file: string): MountRecord | undefined {
+  let text: string;
+  try {
+    text = fs.readFileSync(file, 'utf8');
+  } catch {
+    return undefined;
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const { data } = schema.safeParse(value);
+  if (data !== undefined && isAlive(data.pid)) return data;
+  if (data !== undefined) removeRecord(data.mountpoint);
+  return undefined;
+}
+
+function stateFolder(): string {
+  const isRoot = process.getuid?.() === 0;
+  const runtime = process.env['XDG_RUNTIME_DIR'];
+  const base = isRoot ? '/run' : runtime !== undefined && runtime !== '' ? runtime : path.join(os.homedir(), '.cache');
+  const folder = path.join(base, 'veneer');
+  fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+  return folder;
+}

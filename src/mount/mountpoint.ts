@@ -1,0 +1,122 @@
+/** The mountpoint: what it must be before a mount, whether it is mounted now, and how it is unmounted. */
+import { execFile } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+
+const run = promisify(execFile);
+const fuseDevice = '/dev/fuse';
+
+/**
+ * Checks folder and mountpoint, and clears away a mount whose process has died.
+ * @returns both as absolute paths with no symbolic links
+ * @throws UsageError that says what to do
+ */
+export async function prepareMount(
+  folder: string,
+  mountpoint: string,
+): Promise<{ folder: string; mountpoint: string }> {
+  requireFuse();
+  await unmountIfDead(path.resolve(mountpoint));
+  const real = { folder: realFolder(folder, 'the folder'), mountpoint: realFolder(mountpoint, 'the mountpoint') };
+  if (real.folder === real.mountpoint || isInside(real.mountpoint, real.folder)) {
+    throw new UsageError(`${mountpoint}: lies inside the folder ${folder}; choose a mountpoint elsewhere`);
+  }
+  if (isInside(real.folder, real.mountpoint)) {
+    throw new UsageError(
+      `${mountpoint}: contains the folder ${folder}, which it would hide; choose a mountpoint elsewhere`,
+    );
+  }
+  if (isMountpoint(real.mountpoint)) {
+    throw new UsageError(
+      `${mountpoint}: something is mounted there already; unmount it (veneer unmount ${mountpoint}) or choose another`,
+    );
+  }
+  if (fs.readdirSync(real.mountpoint).length > 0) {
+    throw new UsageError(`${mountpoint}: is not empty; choose an empty folder as mountpoint`);
+  }
+  return real;
+}
+
+/** Whether a file system is mounted exactly there. Reads /proc, never the mount itself. */
+export function isMountpoint(absolute: string): boolean {
+  const escaped = absolute.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
+  return fs
+    .readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .some((line) => line.split(' ')[4] === escaped);
+}
+
+/**
+ * Unmounts. `lazily` takes the mount out of the tree at once, though files in it are still open.
+ * @throws UsageError when it is busy, or not mounted
+ */
+export async function unmount(absolute: string, lazily: boolean): Promise<void> {
+  try {
+    await run(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
+  } catch (error) {
+    const reason = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+    if (/busy/i.test(reason)) {
+      throw new UsageError(
+        `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,
+      );
+    }
+    throw new UsageError(`${absolute}: cannot be unmounted: ${reason === '' ? String(error) : reason}`);
+  }
+}
+
+/** A path whose mount is dead answers ENOTCONN to everything. */
+export function isDeadMount(absolute: string): boolean {
+  try {
+    fs.statSync(absolute);
+    return false;
+  } catch (error) {
+    return systemErrorCode(error) === 'ENOTCONN';
+  }
+}
+
+async function unmountIfDead(absolute: string): Promise<void> {
+  while (isDeadMount(absolute)) await unmount(absolute, true);
+}
+
+function requireFuse(): void {
+  try {
+    fs.accessSync(fuseDevice, fs.constants.R_OK | fs.constants.W_OK);
+  } catch (error) {
+    const what =
+      systemErrorCode(error) === 'ENOENT'
+        ? 'is not there; load the kernel module (modprobe fuse)'
+        : 'may not be opened; run as root, or allow it';
+    throw new UnavailableError(`${fuseDevice}: ${what}`);
+  }
+}
+
+async function fusermount(): Promise<string> {
+  for (const name of ['fusermount3', 'fusermount']) {
+    try {
+      await run(name, ['--version']);
+      return name;
+    } catch {
+      // The next name.
+    }
+  }
+  throw new UnavailableError('fusermount3: is not installed; install the package fuse3');
+}
+
+function realFolder(given: string, what: string): string {
+  let real: string;
+  try {
+    real = fs.realpathSync(given);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENOENT')
+      throw new UsageError(`${given}: ${what} does not exist; create it (mkdir -p ${given})`);
+    throw new UnavailableError(`${given}: ${what} cannot be reached`, { cause: error });
+  }
+  if (!fs.statSync(real).isDirectory()) throw new UsageError(`${given}: ${what} is not a folder`);
+  return real;
+}
+
+function isInside(inner: string, outer: string): boolean {
+  return inner.startsWith(outer.endsWith('/') ? outer : `${outer}/`);
+}

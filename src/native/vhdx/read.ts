@@ -1,0 +1,154 @@
+/**
+ * Foreign VHDX files as disks: fixed, dynamic and differencing, also such that their writer did not close.
+ *
+ * Order: file type, headers, log, regions, metadata. The log comes before everything that it may have changed. Nothing is written.
+ */
+import { FormatError, UnavailableError, UnsupportedError } from '../../base/errors.ts';
+import { closeAll } from '../../base/ownership.ts';
+import { MiB } from '../../base/units.ts';
+import { nilGuid, type Guid } from '../../bytes/guid.ts';
+import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
+import { BlockTable, joinPieces } from './block-table.ts';
+import { replayLog } from './log.ts';
+import { logPlaceOf, overlap, readCurrentHeader, readMetadata, readRegions, type Region } from './metadata.ts';
+import type { ParentLocator } from './parent-locator.ts';
+
+export type { ParentLocator } from './parent-locator.ts';
+
+/** A guard against files that name each other as parents; Hyper-V's own chains stay far below. */
+const maxParents = 64;
+const defaultCacheBytes = 4 * MiB;
+
+/** A parent's file, and how its own parent is found: a relative path is relative to it. */
+export interface ParentFile {
+  readonly file: Disk;
+  readonly openParent?: OpenParent;
+}
+
+/** Finds and opens the file that a locator names, and passes its ownership on; throws when there is none. */
+export type OpenParent = (locator: ParentLocator) => ParentFile;
+
+export interface VhdxReadOptions {
+  /** Without it a differencing file is refused. */
+  readonly openParent?: OpenParent;
+  /** Memory for pages of the block table, for each file of a chain. */
+  readonly cacheBytes?: number;
+}
+
+export interface VhdxDisk extends Disk {
+  readonly kind: 'fixed' | 'dynamic' | 'differencing';
+  readonly logicalSectorBytes: number;
+  readonly physicalSectorBytes: number;
+  readonly payloadBlockBytes: number;
+  /** What a child names this file by; of a file with a log to replay too. */
+  readonly dataWriteGuid: Guid;
+  /** SCSI page 83. */
+  readonly virtualDiskId: Guid;
+}
+
+/**
+ * Opens a VHDX for reading.
+ * @param file the file's bytes; owned by the disk that is returned, and still the caller's when this throws
+ * @throws FormatError when the file breaks [MS-VHDX]
+ * @throws UnsupportedError when it requires what this reader does not know, or a parent and options.openParent is absent
+ * @throws UnavailableError when a parent is not the one that the child was made over; and what options.openParent throws
+ */
+export function openVhdx(file: Disk, options: VhdxReadOptions = {}): VhdxDisk {
+  return open(file, options, 0);
+}
+
+function open(file: Disk, options: VhdxReadOptions, depth: number): VhdxDisk {
+  const header = readCurrentHeader(file);
+  const isDirty = header.logGuid !== nilGuid;
+  const log = isDirty ? logPlaceOf(header, file) : undefined;
+  const whole = log === undefined ? file : replayLog(file, log);
+  const regions = readRegions(whole);
+  const taken: Region[] = [regions.bat, regions.metadata];
+  if (log !== undefined) {
+    if (taken.some((region) => overlap(region, log)))
+      throw new FormatError('VHDX header', 'logOffset', 0, 'the log overlaps a region');
+    taken.push(log);
+  }
+  const metadata = readMetadata(whole, regions.metadata);
+  const locator = metadata.parentLocator;
+  const cacheBytes = options.cacheBytes ?? defaultCacheBytes;
+  const table = new BlockTable(whole, metadata, { bat: regions.bat, taken }, locator !== undefined, cacheBytes);
+  const parent = locator === undefined ? undefined : openParentOf(locator, options, depth);
+  const kind = locator !== undefined ? 'differencing' : metadata.leavesBlocksAllocated ? 'fixed' : 'dynamic';
+  const { logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } = metadata;
+  const facts = { kind, logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } as const;
+  return { ...facts, dataWriteGuid: header.dataWriteGuid, ...diskOver(metadata.virtualBytes, whole, table, parent) };
+}
+
+function openParentOf(locator: ParentLocator, options: VhdxReadOptions, depth: number): VhdxDisk {
+  if (options.openParent === undefined)
+    throw new UnsupportedError('this VHDX holds only changes over a parent; convert or merge it first');
+  if (depth >= maxParents)
+    throw new FormatError('VHDX', 'parent locator', 0, `there are more than ${maxParents} parents`);
+  const found = options.openParent(locator);
+  const parent = openOrClose(found, options.cacheBytes, depth);
+  if (parent.dataWriteGuid === locator.parentLinkage || parent.dataWriteGuid === locator.parentLinkage2) return parent;
+  parent.close();
+  throw new UnavailableError(
+    `the parent of this VHDX has been written to since: its identity is ${parent.dataWriteGuid}, not ${locator.parentLinkage}`,
+  );
+}
+
+function openOrClose({ file, openParent }: ParentFile, cacheBytes: number | undefined, depth: number): VhdxDisk {
+  try {
+    return open(
+      file,
+      { ...(openParent && { openParent }), ...(cacheBytes !== undefined && { cacheBytes }) },
+      depth + 1,
+    );
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function diskOver(sizeBytes: number, file: Disk, table: BlockTable, parent: Disk | undefined): Disk {
+  const parentBytes = parent?.sizeBytes ?? 0;
+
+  function* unmerged(offset: number, length: number): Generator<Extent> {
+    for (const piece of joinPieces(table.pieces(offset, length))) {
+      if (piece.source === 'file') {
+        for (const extent of file.extents(piece.fileOffset, piece.length)) {
+          yield { ...extent, offset: extent.offset - piece.fileOffset + piece.offset };
+        }
+        continue;
+      }
+      // A disk that was made larger after its parent has zeros behind the parent's end.
+      const inParent = piece.source === 'parent' ? Math.max(0, Math.min(piece.length, parentBytes - piece.offset)) : 0;
+      if (inParent > 0 && parent !== undefined) yield* parent.extents(piece.offset, inParent);
+      if (inParent < piece.length)
+        yield { offset: piece.offset + inParent, length: piece.length - inParent, kind: 'zero' };
+    }
+  }
+
+  const disk: Disk = {
+    sizeBytes,
+    read(target, offset) {
+      checkRange(disk, offset, target.length);
+      for (const piece of joinPieces(table.pieces(offset, target.length))) {
+        const part = target.subarray(piece.offset - offset, piece.offset - offset + piece.length);
+        if (piece.source === 'file') {
+          file.read(part, piece.fileOffset);
+          continue;
+        }
+        const inParent =
+          piece.source === 'parent' ? Math.max(0, Math.min(piece.length, parentBytes - piece.offset)) : 0;
+        if (inParent > 0) parent?.read(part.subarray(0, inParent), piece.offset);
+        part.fill(0, inParent);
+      }
+    },
+    extents(offset, length) {
+      checkRange(disk, offset, length);
+      return mergeExtents(unmerged(offset, length));
+    },
+    close() {
+      closeAll(parent === undefined ? [file] : [file, parent]);
+    },
+  };
+  return disk;
+}
