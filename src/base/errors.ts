@@ -115,11 +115,16 @@ export function describeError(error: unknown): string {
   const seen = new Set<unknown>();
   for (let current = error; current !== undefined && parts.length < 5 && !seen.has(current);) {
     seen.add(current);
-    const text = current instanceof Error ? current.message : String(current);
+    const text = textOf(current);
     if (!parts.some((part) => part.includes(text))) parts.push(text);
     current = current instanceof Error ? current.cause : undefined;
   }
   return parts.join(': ').replaceAll(/\s*\n\s*/g, ' ');
+}
+
+function textOf(error: unknown): string {
+  if (error instanceof Error) return error.message;
+  return typeof error === 'string' ? error : JSON.stringify(error);
 }
 
 function hex(value: number | string): string {

@@ -1,0 +1,71 @@
+/** Lint rules. The house's layers are one of them: imports point downward only. */
+import eslint from '@eslint/js';
+import type { Linter } from 'eslint';
+import { defineConfig } from 'eslint/config';
+import tseslint from 'typescript-eslint';
+
+/** Top to bottom, as native-notes/architecture.md draws them. A layer may import what stands below it. */
+const layers = [
+  'cli',
+  'mount',
+  'replacement',
+  'plugin',
+  'guest',
+  'bootable',
+  'native',
+  'backup',
+  'disk',
+  'bytes',
+  'base',
+];
+
+const layerRules: Linter.Config[] = layers.map((layer, index) => ({
+  files: [`src/${layer}/**/*.ts`],
+  rules: {
+    'no-restricted-imports': [
+      'error',
+      {
+        patterns: [
+          {
+            regex: `^(\\.\\./)+(${layers.slice(0, index).join('|') || 'nothing-above'})/`,
+            message: `${layer}/ may import only from the layers below it.`,
+          },
+          ...(layer === 'cli'
+            ? []
+            : [{ group: ['commander', 'cli-progress'], message: 'The command line stays in cli/.' }]),
+          ...(layer === 'mount'
+            ? []
+            : [{ group: ['fuse-native'], message: 'Only mount/fuse-native/ knows that package.' }]),
+        ],
+      },
+    ],
+  },
+}));
+
+export default defineConfig(
+  { ignores: ['dist', '.cache', 'node_modules'] },
+  eslint.configs.recommended,
+  tseslint.configs.strictTypeChecked,
+  {
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-confusing-void-expression': 'off',
+      '@typescript-eslint/no-unnecessary-condition': ['error', { allowConstantLoopConditions: true }],
+      // A type parameter that only names what a caller expects across a thread is worth having.
+      '@typescript-eslint/no-unnecessary-type-parameters': 'off',
+      '@typescript-eslint/no-invalid-void-type': 'off',
+      '@typescript-eslint/explicit-module-boundary-types': 'error',
+      'no-restricted-syntax': [
+        'error',
+        { selector: "BinaryExpression[operator='<<'][left.type!='Literal']", message: 'Sizes pass 2^32: multiply.' },
+      ],
+    },
+  },
+  ...layerRules,
+  {
+    files: ['**/*.mjs'],
+    extends: [tseslint.configs.disableTypeChecked],
+    languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } },
+  },
+);
