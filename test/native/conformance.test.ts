@@ -3,7 +3,6 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CapacityError, FormatError, UsageError } from '../../src/base/errors.ts';
-import { closeAll } from '../../src/base/ownership.ts';
 import { GiB, MiB, TiB } from '../../src/base/units.ts';
 import type { Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
@@ -66,14 +65,13 @@ const noDisk = (): Disk => {
 
 describe.each(cases)('$title', ({ format, layout, sizeBytes }) => {
   const seed = `conformance ${format.name} ${layout} ${sizeBytes}`;
-  let folder: TempFolder;
-  let disk: Disk;
+  const folder = new TempFolder();
+  let disk: Disk = zeroDisk(0);
   let geometry: unknown;
   let files: readonly NativeFile[] = [];
   let evidence: Evidence;
 
   beforeAll(() => {
-    folder = new TempFolder();
     const golden = folder.file('golden.raw');
     writeGolden(golden, sizeBytes, new Seeded(seed));
     disk = openFileDisk(golden);
@@ -86,14 +84,8 @@ describe.each(cases)('$title', ({ format, layout, sizeBytes }) => {
   });
 
   afterAll(() => {
-    closeAll(disk === undefined ? [] : [disk]);
-    folder?.remove();
-  });
-
-  it.for(judgesOf({ format: format.name, layout, sizeBytes }))('$title', timeout, ({ needs, judge }, context) => {
-    const missing = missingProgram(needs);
-    if (missing !== undefined) context.skip(`${missing} is not installed`);
-    judge(evidence);
+    disk.close();
+    folder.remove();
   });
 
   it('reads at any offset give the bytes of the whole file', () => {
@@ -132,6 +124,12 @@ describe.each(cases)('$title', ({ format, layout, sizeBytes }) => {
       again[index]?.map.read(second, 0, () => disk);
       expect(first.equals(second)).toBe(true);
     }
+  });
+
+  it.for(judgesOf({ format: format.name, layout, sizeBytes }))('$title', timeout, ({ needs, judge }, context) => {
+    const missing = missingProgram(needs);
+    if (missing !== undefined) context.skip(`${missing} is not installed`);
+    judge(evidence);
   });
 });
 
