@@ -11,8 +11,8 @@
  * or that an earlier use of the log has left, fall out by checksum, GUID and number: they are ignored, as 2.3.2 wants it.
  */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
-import { toOffset } from '../../base/ranges.ts';
-import { KiB, MiB } from '../../base/units.ts';
+import { alignUp, toOffset } from '../../base/ranges.ts';
+import { KiB, MiB, TiB } from '../../base/units.ts';
 import { crc32cWithoutField } from '../../bytes/checksum.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import { ascii, bytes, guid, layout, reserved, u32le, u64le, type Decoded } from '../../bytes/layout.ts';
@@ -22,6 +22,8 @@ import { overlaidDisk, type Overlay } from './overlay.ts';
 export const logSectorBytes = 4 * KiB;
 /** A log is read into memory to be replayed. Hyper-V's and QEMU's have 1 MiB. */
 const maxReplayedLogBytes = 16 * MiB;
+/** A replay makes no file longer than this: a disk of 64 TiB with its tables, and as much again. */
+const maxFileBytes = 128 * TiB;
 /** Checksums of entries that turn out invalid cost at most this many times the log, however entries claim to overlap. */
 const maxScans = 16;
 
@@ -103,20 +105,16 @@ export function replayLog(file: Disk, place: LogPlace): Disk {
       'no valid entry, though the header says that there is one',
     );
   }
-  let sizeBytes = file.sizeBytes;
-  for (const { header, offset } of entries) {
-    const at = place.offset + offset;
-    if (header.flushedFileOffset > BigInt(file.sizeBytes)) {
-      throw new FormatError('VHDX log entry', 'flushedFileOffset', at, 'the file has been truncated since');
-    }
-    const where = { structure: 'VHDX log entry', field: 'lastFileOffset', offset: at };
-    sizeBytes = Math.max(sizeBytes, toOffset(header.lastFileOffset, Number.MAX_SAFE_INTEGER, where));
+  const at = place.offset + newest.offset;
+  if (newest.header.flushedFileOffset > BigInt(file.sizeBytes)) {
+    throw new FormatError('VHDX log entry', 'flushedFileOffset', at, 'the file has been truncated since');
   }
-  return overlaidDisk(
-    file,
-    sizeBytes,
-    entries.flatMap((entry) => entry.writes),
-  );
+  const where = { structure: 'VHDX log entry', field: 'lastFileOffset', offset: at };
+  let sizeBytes = Math.max(file.sizeBytes, toOffset(newest.header.lastFileOffset, maxFileBytes, where));
+  const writes = entries.flatMap((entry) => entry.writes);
+  for (const write of writes) sizeBytes = Math.max(sizeBytes, write.offset + write.lengthBytes);
+  // Whole MiB are what the specification writes; QEMU rounds up what is not.
+  return overlaidDisk(file, sizeBytes === file.sizeBytes ? sizeBytes : alignUp(sizeBytes, MiB), writes);
 }
 
 /** 2.3.2: tries each place where a sequence may begin, and keeps the one with the newest end. */
@@ -211,13 +209,13 @@ function parseWrites(entry: Uint8Array, header: EntryHeader): Overlay[] | undefi
     if (startsWith(entry, at, 'zero')) {
       const zero = logZeroDescriptor.parse(entry, at);
       if (zero.sequenceNumber !== header.sequenceNumber) return undefined;
-      write = asOverlay(zero.fileOffset, zero.zeroBytes, undefined, header);
+      write = asOverlay(zero.fileOffset, zero.zeroBytes);
     } else if (startsWith(entry, at, 'desc')) {
       const data = logDataDescriptor.parse(entry, at);
       if (data.sequenceNumber !== header.sequenceNumber || dataAt + logSectorBytes > entry.length) return undefined;
       const sector = parseDataSector(entry, dataAt, data);
       dataAt += logSectorBytes;
-      write = sector && asOverlay(data.fileOffset, BigInt(logSectorBytes), sector, header);
+      write = sector && asOverlay(data.fileOffset, BigInt(logSectorBytes), sector);
     }
     if (write === undefined) return undefined;
     if (write.lengthBytes > 0) writes.push(write);
@@ -225,17 +223,11 @@ function parseWrites(entry: Uint8Array, header: EntryHeader): Overlay[] | undefi
   return writes;
 }
 
-/** A write of whole sectors, inside the file as the entry leaves it. */
-function asOverlay(
-  fileOffset: bigint,
-  lengthBytes: bigint,
-  data: Uint8Array | undefined,
-  header: EntryHeader,
-): Overlay | undefined {
+/** A write of whole sectors, perhaps behind the file's end: the replay makes the file longer (2.3.3). */
+function asOverlay(fileOffset: bigint, lengthBytes: bigint, data?: Uint8Array): Overlay | undefined {
   const sector = BigInt(logSectorBytes);
   if (fileOffset % sector !== 0n || lengthBytes % sector !== 0n) return undefined;
-  if (fileOffset + lengthBytes > header.lastFileOffset || fileOffset + lengthBytes > BigInt(Number.MAX_SAFE_INTEGER))
-    return undefined;
+  if (fileOffset + lengthBytes > BigInt(maxFileBytes)) return undefined;
   return {
     offset: Number(fileOffset),
     lengthBytes: Number(lengthBytes),
