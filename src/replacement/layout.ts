@@ -1,0 +1,56 @@
+/**
+ * The map of a replacement disk file, on disk. It says for each unit of 64 KiB whether the replacement has it (present) and whether the
+ * guest changed it (written).
+ *
+ *   0        header A   4 KiB  \ two copies, written in turn: the one with the higher sequence and a right checksum counts
+ *   4 KiB    header B   4 KiB  /
+ *   8 KiB    page 0, live      4 KiB: 2 bits for each of 16,384 units (1 GiB of the file)
+ *   12 KiB   page 0, durable   the same bits, as of the last flush
+ *   16 KiB   page 1, live
+ *   ...
+ *
+ * Why twice: a killed process must lose nothing that was acknowledged, so the live bits are written with every first write of a unit; but
+ * when power fails, the system may have written them before the data they speak of. So each flush writes the durable bits after the data is
+ * on disk, and after a power loss, which the boot's identity shows, only they count.
+ */
+import { KiB, MiB, TiB } from '../base/units.ts';
+import { ascii, guid, layout, reserved, text, u16le, u32le, u64le, u8, type Decoded } from '../bytes/layout.ts';
+
+export const unitBytes = 64 * KiB;
+export const mapHeaderBytes = 4 * KiB;
+export const mapPageBytes = 4 * KiB;
+export const unitsPerPage = (mapPageBytes * 8) / 2;
+export const firstPageOffset = 2 * mapHeaderBytes;
+export const mapVersion = 1;
+/** A file may grow to twice its size and this, as growing formats do when a guest fills its disk. */
+export const growthRoomBytes = 64 * MiB;
+export const maxFileBytes = 128 * TiB;
+
+export const presentBit = 1;
+export const writtenBit = 2;
+
+/** What the fill does with the file; the same numbers on disk. */
+export const replacementStates = ['intercepting', 'filling', 'paused', 'complete', 'final', 'failed'] as const;
+export type ReplacementState = (typeof replacementStates)[number];
+
+export const mapHeader = layout('replacement map header', mapHeaderBytes, {
+  magic: ascii(0, 'VENEERMP'),
+  version: u16le(8),
+  state: u8(10), //            index into replacementStates
+  reserved1: reserved(11, 1),
+  unitBytes: u32le(12),
+  pluginId: guid(16), //       the plugin file that it belongs to
+  bootId: guid(32), //         the boot in which the live bits were written
+  sequence: u64le(48),
+  baseBytes: u64le(56), //     size of the synthesized file
+  visibleBytes: u64le(64), //  below this, units that are not present read as synthesized; above, as zeros: a shrunk file stays shrunk
+  fileName: text(72, 256, 'utf8'), // of the native file
+  reserved2: reserved(328, 3764),
+  crc32c: u32le(4092),
+});
+export type MapHeader = Decoded<typeof mapHeader>;
+
+/** Offset of the live bits of a page; its durable bits follow at once. */
+export function livePageOffset(page: number): number {
+  return firstPageOffset + page * 2 * mapPageBytes;
+}

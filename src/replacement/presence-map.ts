@@ -1,0 +1,135 @@
+/**
+ * The presence map in memory, shared by all threads: two bits for each unit, locks for units, and which pages have changed since the last
+ * flush. Sparse: memory that was never written to stays the system's zero page.
+ */
+import { UnavailableError } from '../base/errors.ts';
+import { mapPageBytes, presentBit, unitsPerPage, writtenBit } from './layout.ts';
+
+const unitsPerWord = 16;
+/** Locks of units, then of pages, then the one of flushes: a thread may hold one of each kind. */
+const locksPerKind = 1024;
+const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind } as const;
+const lockCount = 2 * locksPerKind + 1;
+/** Longer than any single copy-up takes; then the thread that holds the lock has died. */
+const lockTimeoutMs = 30_000;
+
+/** What threads hand to each other. */
+export interface SharedPresence {
+  readonly bits: SharedArrayBuffer;
+  readonly locks: SharedArrayBuffer;
+  readonly dirtyPages: SharedArrayBuffer;
+}
+
+export function newPresence(unitCount: number): SharedPresence {
+  const pages = Math.ceil(unitCount / unitsPerPage);
+  return {
+    bits: new SharedArrayBuffer(pages * mapPageBytes),
+    locks: new SharedArrayBuffer(lockCount * 4),
+    dirtyPages: new SharedArrayBuffer(pages),
+  };
+}
+
+export class PresenceMap {
+  readonly unitCount: number;
+  readonly pageCount: number;
+  readonly #words: Int32Array;
+  readonly #locks: Int32Array;
+  readonly #dirtyPages: Uint8Array;
+
+  constructor(shared: SharedPresence) {
+    this.#words = new Int32Array(shared.bits);
+    this.#locks = new Int32Array(shared.locks);
+    this.#dirtyPages = new Uint8Array(shared.dirtyPages);
+    this.pageCount = this.#dirtyPages.length;
+    this.unitCount = this.pageCount * unitsPerPage;
+  }
+
+  /** presentBit and writtenBit of a unit. */
+  get(unit: number): number {
+    return (Atomics.load(this.#words, Math.floor(unit / unitsPerWord)) >>> ((unit % unitsPerWord) * 2)) & 3;
+  }
+
+  isPresent(unit: number): boolean {
+    return (this.get(unit) & presentBit) !== 0;
+  }
+
+  /** Sets bits of a unit and marks its page. Returns whether any of them was new. */
+  set(unit: number, bits: number): boolean {
+    const mask = bits << ((unit % unitsPerWord) * 2);
+    const before = Atomics.or(this.#words, Math.floor(unit / unitsPerWord), mask);
+    if ((before & mask) === mask) return false;
+    Atomics.store(this.#dirtyPages, pageOf(unit), 1);
+    return true;
+  }
+
+  /** First unit at or after `from`, before `end`, whose presence differs from that of `from`. */
+  runEnd(from: number, end: number): number {
+    const present = this.isPresent(from);
+    let unit = from + 1;
+    while (unit < end && this.isPresent(unit) === present) unit++;
+    return unit;
+  }
+
+  /** The 4 KiB of a page: a view, changing under the caller. */
+  page(page: number): Uint8Array {
+    return new Uint8Array(this.#words.buffer, page * mapPageBytes, mapPageBytes);
+  }
+
+  /** The pages that changed since they were last taken; they count as unchanged from now on. */
+  takeDirtyPages(): number[] {
+    const pages: number[] = [];
+    for (let page = 0; page < this.pageCount; page++) {
+      if (Atomics.exchange(this.#dirtyPages, page, 0) !== 0) pages.push(page);
+    }
+    return pages;
+  }
+
+  /** Gives pages back that could not be written. */
+  markDirty(pages: readonly number[]): void {
+    for (const page of pages) Atomics.store(this.#dirtyPages, page, 1);
+  }
+
+  /**
+   * Runs `action` while no other thread runs one of the same kind and key. Order: unit, then page; flush alone.
+   * @throws UnavailableError when the lock cannot be had in 30 s
+   */
+  locked<T>(kind: keyof typeof lockKinds, key: number, action: () => T): T {
+    const lock = lockKinds[kind] + (kind === 'flush' ? 0 : key % locksPerKind);
+    this.#acquire(lock);
+    try {
+      return action();
+    } finally {
+      Atomics.store(this.#locks, lock, 0);
+      Atomics.notify(this.#locks, lock, 1);
+    }
+  }
+
+  /** How many units have these bits. Scans the map. */
+  count(bits: number): number {
+    let count = 0;
+    for (let word = 0; word < this.#words.length; word++) {
+      const value = Atomics.load(this.#words, word);
+      if (value === 0) continue;
+      for (let unit = 0; unit < unitsPerWord; unit++) {
+        if (((value >>> (unit * 2)) & bits) === bits) count++;
+      }
+    }
+    return count;
+  }
+
+  #acquire(lock: number): void {
+    const startMs = performance.now();
+    while (Atomics.compareExchange(this.#locks, lock, 0, 1) !== 0) {
+      Atomics.wait(this.#locks, lock, 1, 1000);
+      if (performance.now() - startMs > lockTimeoutMs) {
+        throw new UnavailableError(`a lock of the replacement map was not released in ${lockTimeoutMs / 1000} s`);
+      }
+    }
+  }
+}
+
+export function pageOf(unit: number): number {
+  return Math.floor(unit / unitsPerPage);
+}
+
+export const bothBits = presentBit | writtenBit;
