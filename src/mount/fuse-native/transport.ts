@@ -94,7 +94,8 @@ function operations(filter: Filter, log: Log): FuseOperations {
 
   return {
     getattr: (path, reply) => answer('getattr', reply, () => statOf(filter.attributes(place(path)))),
-    readdir: (path, reply) => answer('readdir', reply, () => filter.list(place(path)).map((entry) => entry.name)),
+    readdir: (path, reply) =>
+      answer('readdir', reply, () => ['.', '..', ...filter.list(place(path)).map((entry) => entry.name)]),
     readlink: (path, reply) => answer('readlink', reply, () => filter.readLink(place(path))),
     statfs: (path, reply) => answer('statfs', reply, () => statFsOf(filter.space(place(path)))),
     open: (path, flags, reply) => answer('open', reply, () => handles.add(filter.open(place(path), flags))),
