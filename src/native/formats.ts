@@ -1,11 +1,21 @@
 /** Every native format, by name and by file extension. */
 import type { DiskFacts, NativeFile, PlanOptions } from './format.ts';
+import type { Qcow2Geometry } from './qcow2/layout.ts';
+import { qcow2 } from './qcow2/synthesize.ts';
+import type { RawGeometry } from './raw/layout.ts';
+import { raw } from './raw/synthesize.ts';
+import type { VdiGeometry } from './vdi/layout.ts';
+import { vdi } from './vdi/synthesize.ts';
+import type { VhdGeometry } from './vhd/layout.ts';
+import { vhd } from './vhd/synthesize.ts';
 import type { VhdxGeometry } from './vhdx/layout.ts';
 import { vhdx } from './vhdx/synthesize.ts';
+import type { VmdkGeometry } from './vmdk/layout.ts';
+import { vmdk } from './vmdk/synthesize.ts';
 
-export type Geometry = VhdxGeometry;
+export type Geometry = VhdxGeometry | VhdGeometry | VmdkGeometry | VdiGeometry | Qcow2Geometry | RawGeometry;
 
-const formats = { vhdx } as const;
+const formats = { vhdx, vhd, vmdk, vdi, qcow2, raw } as const;
 export type FormatName = keyof typeof formats;
 export const formatNames = Object.keys(formats) as FormatName[];
 
@@ -20,6 +30,16 @@ export function extensionOf(name: FormatName): string {
   return formats[name].extensions[0] ?? name;
 }
 
+/** The layouts of a format that hold every block at its arithmetic place: planned without looking at what is allocated. */
+export const wholeLayouts: Readonly<Record<FormatName, string>> = {
+  vhdx: 'fixed',
+  vhd: 'fixed',
+  vmdk: 'flat',
+  vdi: 'static',
+  qcow2: 'full',
+  raw: 'flat',
+};
+
 /** @throws CapacityError, UsageError as the format's own plan does */
 export function planGeometry(name: FormatName, disk: DiskFacts, options: PlanOptions): Geometry {
   return formats[name].plan(disk, options);
@@ -30,5 +50,15 @@ export function synthesizeFiles(geometry: Geometry, fileName: string): readonly 
   switch (geometry.format) {
     case 'vhdx':
       return vhdx.synthesize(geometry, fileName);
+    case 'vhd':
+      return vhd.synthesize(geometry, fileName);
+    case 'vmdk':
+      return vmdk.synthesize(geometry, fileName);
+    case 'vdi':
+      return vdi.synthesize(geometry, fileName);
+    case 'qcow2':
+      return qcow2.synthesize(geometry, fileName);
+    case 'raw':
+      return raw.synthesize(geometry, fileName);
   }
 }

@@ -8,7 +8,7 @@ import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk } from '../backup/chain.ts';
 import { Image, type ImageDescription } from '../backup/image.ts';
 import { allocatedRuns } from '../native/allocation.ts';
-import { formatNames, formatOfName, planGeometry, type FormatName } from '../native/formats.ts';
+import { formatNames, formatOfName, planGeometry, wholeLayouts, type FormatName } from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
 import { encodePluginFile, parsePluginFile, type PluginFile } from './plugin-file.ts';
 
@@ -60,9 +60,9 @@ export function presentImage(imagePath: string, format: FormatName): PluginFile 
     relativePath: path.basename(imagePath),
     format,
     identity: namedGuid(description.imageId, `presented as ${format}`),
-    plan: { layout: 'fixed' },
+    plan: { layout: wholeLayouts[format] },
     allocatedRuns: () => {
-      throw new AssertionError('a fixed layout asked for the allocation');
+      throw new AssertionError('a layout that holds every block asked for the allocation');
     },
   });
   return parsePluginFile(encodePluginFile(plugin), imagePath);
@@ -85,6 +85,7 @@ function describePlugin(image: ImageDescription, plugin: PluginPlan): Omit<Plugi
     allocatedRuns: plugin.allocatedRuns,
   };
   return {
+    id: plugin.identity,
     image: {
       path: plugin.relativePath,
       imageId: image.imageId,

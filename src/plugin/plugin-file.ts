@@ -7,7 +7,7 @@
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
-import type { Geometry } from '../native/formats.ts';
+import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
 /** The first key of every plugin file; within its first bytes. */
@@ -16,28 +16,12 @@ const marker = '"veneer": "plugin file"';
 export const markerBytes = 64;
 const version = 1;
 
-const size = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
-const guid = z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'is not a GUID in lower case');
-
-const vhdxGeometry = z.strictObject({
-  format: z.literal('vhdx'),
-  layout: z.enum(['fixed', 'dynamic']),
-  sizeBytes: size,
-  logicalSectorBytes: size,
-  physicalSectorBytes: size,
-  payloadBlockBytes: size,
-  fileWriteGuid: guid,
-  dataWriteGuid: guid,
-  virtualDiskId: guid,
-  allocation: z.string().exactOptional(),
-});
-
-const geometry: z.ZodType<Geometry> = z.discriminatedUnion('format', [vhdxGeometry]);
-
 const schema = z.strictObject({
   veneer: z.literal('plugin file'),
   version: z.literal(version),
   about: z.string(),
+  /** Names this native disk file: its own GUIDs come from it, and what is written to it is bound to it. */
+  id: guid,
   image: z.strictObject({
     /** Of the newest image of the chain, from the plugin file's folder; with forward slashes. */
     path: z.string().min(1),
@@ -49,7 +33,7 @@ const schema = z.strictObject({
     content: z.enum(['disk', 'volume']),
     sizeBytes: size,
   }),
-  native: geometry,
+  native: geometrySchema,
 });
 
 export type PluginFile = z.infer<typeof schema>;
