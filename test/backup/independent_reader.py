@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A second reader of Veneer's image format, written from native-notes/image-format.md and from nothing of Veneer's code.
+"""A second reader of Veneer's image format, after native-notes/image-format.md. It shares no code with Veneer.
 
-    independent_reader.py IMAGE          SHA-256 and size of the disk as of that image
-    independent_reader.py IMAGE OUT      also writes the disk there, sparse
+    independent_reader.py IMAGE          prints SHA-256 and size of the disk as of that image
+    independent_reader.py IMAGE OUT      writes the disk there, sparse
 
 Python's standard library, and libzstd through ctypes for zstd records. Slow, and careful: every checksum that the page names is checked.
 Exit status: 0 read; 1 not sound, or not readable by this reader; 2 wrong usage.
@@ -217,12 +217,9 @@ def find_parent(child, folder):
             continue
         with open(path, "rb") as file:
             first = file.read(48)
-        if first[:8] == b"VENEERIM" and first[32:48] == child.image_id_of_parent():
+        if first[:8] == b"VENEERIM" and first[32:48] == child.parent_id:
             return Image(path)
     raise Unsound("the parent is not in the folder")
-
-
-Image.image_id_of_parent = lambda self: self.parent_id
 
 
 def merge(images):
@@ -231,40 +228,48 @@ def merge(images):
     visible = images[0].disk_size
     for image in images:
         visible = min(visible, image.disk_size)
-        blocks = -(-visible // image.block_size)
+        block_count = -(-visible // image.block_size)
         for number, entries in image.leaves():
             for index, entry in enumerate(entries):
                 position = number * LEAF_ENTRIES + index
                 state = entry[4]
                 require(state in (ABSENT, DATA, ZERO, DISCARDED), "an unknown state")
-                if state != ABSENT and position < blocks:
+                if state != ABSENT and position < block_count:
                     decided.setdefault(position, (image, entry))
     return {position: found for position, found in decided.items() if found[1][4] == DATA}
 
 
-def read_disk(path, write):
-    """Calls write(offset, bytes) for each block with data, in order. Returns the SHA-256 and the size of the disk."""
-    images = open_chain(path)
+def blocks(images):
+    """(disk offset, bytes) for each block with data, in order; the last one may be cut by the disk's end."""
     size, block_size = images[0].disk_size, images[0].block_size
+    for position, (image, entry) in sorted(merge(images).items(), key=lambda item: item[0]):
+        offset = position * block_size
+        yield offset, image.block(position, entry)[: size - offset]
+
+
+def hash_disk(images):
     digest = hashlib.sha256()
     zeros = bytes(1 << 20)
-    at = 0
+    end = 0
 
-    def zeros_to(end):
-        nonlocal at
-        while at < end:
-            length = min(len(zeros), end - at)
-            digest.update(zeros[:length])
-            at += length
+    def zeros_to(offset):
+        for at in range(end, offset, len(zeros)):
+            digest.update(zeros[: offset - at])
 
-    for position, (image, entry) in sorted(merge(images).items(), key=lambda item: item[0]):
-        zeros_to(position * block_size)
-        data = image.block(position, entry)[: size - at]
+    for offset, data in blocks(images):
+        zeros_to(offset)
         digest.update(data)
-        write(at, data)
-        at += len(data)
-    zeros_to(size)
-    return digest.hexdigest(), size
+        end = offset + len(data)
+    zeros_to(images[0].disk_size)
+    return digest.hexdigest()
+
+
+def write_disk(images, path):
+    with open(path, "wb") as out:
+        for offset, data in blocks(images):
+            out.seek(offset)
+            out.write(data)
+        out.truncate(images[0].disk_size)
 
 
 def main(arguments):
@@ -272,16 +277,14 @@ def main(arguments):
         print(__doc__, file=sys.stderr)
         return 2
     try:
+        images = open_chain(arguments[0])
         if len(arguments) == 1:
-            digest, size = read_disk(arguments[0], lambda offset, data: None)
+            print(hash_disk(images), images[0].disk_size)
         else:
-            with open(arguments[1], "wb") as out:
-                digest, size = read_disk(arguments[0], lambda offset, data: (out.seek(offset), out.write(data)))
-                out.truncate(size)
+            write_disk(images, arguments[1])
     except (Unsound, OSError) as error:
         print(f"{arguments[0]}: {error}", file=sys.stderr)
         return 1
-    print(digest, size)
     return 0
 
 
