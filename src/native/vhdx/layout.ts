@@ -27,8 +27,7 @@ import { ascii, guid, layout, reserved, text, u16le, u32le, u64le, type Decoded 
 /** 2.6.2.2 */
 export const maxVirtualBytes = 64 * TiB;
 /** 2.6.2.1 */
-export const minPayloadBlockBytes = MiB;
-export const maxPayloadBlockBytes = 256 * MiB;
+export const payloadBlockSizes: readonly number[] = [1, 2, 4, 8, 16, 32, 64, 128, 256].map((size) => size * MiB);
 /** 2.6.2.4 and 2.6.2.5 */
 export const sectorSizes: readonly number[] = [512, 4096];
 /** Regions, the log and blocks lie at multiples of this (2.2). */

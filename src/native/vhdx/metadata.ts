@@ -4,7 +4,7 @@
  * Nothing here trusts the file: every count and offset meets a limit of the specification, or the file's own end, before it is used.
  */
 import { FormatError, IntegrityError, UnsupportedError } from '../../base/errors.ts';
-import { isPowerOfTwo, toOffset } from '../../base/ranges.ts';
+import { toOffset } from '../../base/ranges.ts';
 import { checkCrc32c } from '../../bytes/checksum.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import type { Disk } from '../../disk/disk.ts';
@@ -195,7 +195,7 @@ export function readMetadata(file: Disk, region: Region): Metadata {
     throw new FormatError('VHDX metadata', field, region.offset, detail);
   };
   const { blockBytes, flags } = parameters;
-  if (!isPowerOfTwo(blockBytes) || blockBytes < vhdx.minPayloadBlockBytes || blockBytes > vhdx.maxPayloadBlockBytes) {
+  if (!vhdx.payloadBlockSizes.includes(blockBytes)) {
     reject('block size', `${blockBytes} is not a power of two from 1 MiB to 256 MiB`);
   }
   for (const sector of [logical, physical]) {

@@ -4,17 +4,21 @@
  * Fixed: every payload block lies at its arithmetic place, so that the disk is one segment. Dynamic: the blocks that may hold data
  * lie packed in guest order, one segment for each run. The BAT is made when it is read: at 64 TiB in blocks of 1 MiB it has 512 MiB.
  */
-import { assert, CapacityError, FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
-import { alignUp, isPowerOfTwo } from '../../base/ranges.ts';
-import { formatBytes, KiB, MiB } from '../../base/units.ts';
+import { assert, UsageError } from '../../base/errors.ts';
+import { alignUp } from '../../base/ranges.ts';
+import { KiB, MiB } from '../../base/units.ts';
 import { sealCrc32c } from '../../bytes/checksum.ts';
 import { namedGuid, nilGuid } from '../../bytes/guid.ts';
-import { allocatedCount, decodeRuns, encodeRuns, runAtOrAfter, type AllocatedRun } from '../allocation.ts';
+import type { AllocatedRun } from '../allocation.ts';
+import { computedTable } from '../computed-table.ts';
 import type { DiskFacts, NativeFormat, PlanOptions } from '../format.ts';
+import { checkGeometry, checkGeometrySize, chooseLayout, chosenUnit } from '../geometry.ts';
+import { planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
 import {
   batEntryBytes,
   batEntryCount,
+  batIndexOfPayload,
   batOffset,
   guardBytes,
   batRegionBytes,
@@ -28,7 +32,6 @@ import {
   leaveBlocksAllocated,
   logBytes,
   logOffset,
-  maxPayloadBlockBytes,
   maxVirtualBytes,
   metadataBytes,
   metadataIsRequired,
@@ -39,9 +42,9 @@ import {
   metadataTableBytes,
   metadataTableEntry,
   metadataTableHeader,
-  minPayloadBlockBytes,
   payloadBlockAt,
   payloadBlockCount,
+  payloadBlockSizes,
   payloadState,
   putBatEntry,
   regionTableBytes,
@@ -84,50 +87,30 @@ export const vhdx: NativeFormat<VhdxGeometry> = {
 };
 
 function plan(disk: DiskFacts, options: PlanOptions): VhdxGeometry {
-  const layout = layouts.find((name) => name === (options.layout ?? 'fixed'));
-  if (layout === undefined) throw new UsageError(`VHDX has no layout "${options.layout}"; use fixed or dynamic`);
-  if (disk.sizeBytes === 0) throw new UsageError('a VHDX needs a disk of at least one sector');
+  const layout = chooseLayout({ name: 'vhdx', layouts }, disk, options, maxVirtualBytes);
   if (!sectorSizes.includes(disk.logicalSectorBytes)) {
-    throw new UnsupportedError(`VHDX has no logical sectors of ${disk.logicalSectorBytes} bytes, only of 512 or 4096`);
+    throw new UsageError(`vhdx has no sectors of ${disk.logicalSectorBytes} bytes, only of ${sectorSizes.join(', ')}`);
   }
-  if (alignUp(disk.sizeBytes, disk.logicalSectorBytes) > maxVirtualBytes) {
-    throw new CapacityError(
-      `a VHDX holds at most ${formatBytes(maxVirtualBytes)}; this disk has ${formatBytes(disk.sizeBytes)}`,
-    );
-  }
-  const blockBytes = options.unitBytes ?? defaultPayloadBlockBytes;
-  if (!isPayloadBlockSize(blockBytes)) {
-    throw new UsageError(`a VHDX payload block is a power of two from 1 MiB to 256 MiB, not ${blockBytes} bytes`);
-  }
-  const geometry: VhdxGeometry = {
+  const chosen = chosenUnit('vhdx', 'payload blocks', options, payloadBlockSizes);
+  const facts = {
     format: 'vhdx',
     layout,
     sizeBytes: disk.sizeBytes,
     logicalSectorBytes: disk.logicalSectorBytes,
     // Only a hint to the guest, which the format can give as 512 or 4096.
     physicalSectorBytes: Math.max(disk.logicalSectorBytes, disk.physicalSectorBytes) >= 4096 ? 4096 : 512,
-    payloadBlockBytes: blockBytes,
     fileWriteGuid: namedGuid(disk.identity, 'vhdx file write'),
     dataWriteGuid: namedGuid(disk.identity, 'vhdx data write'),
     virtualDiskId: namedGuid(disk.identity, 'vhdx virtual disk'),
-  };
-  return layout === 'fixed' ? geometry : withAllocation(geometry, disk, options.unitBytes === undefined);
-}
-
-/** Doubles the payload blocks, where that is free to us, until the allocation fits a plugin file. */
-function withAllocation(geometry: VhdxGeometry, disk: DiskFacts, mayStepUp: boolean): VhdxGeometry {
-  for (let blockBytes = geometry.payloadBlockBytes; ; blockBytes *= 2) {
-    const sized = { ...geometry, payloadBlockBytes: blockBytes };
-    try {
-      return { ...sized, allocation: encodeRuns(disk.allocatedRuns(blockBytes), payloadBlockCount(blocksOf(sized))) };
-    } catch (error) {
-      if (!(error instanceof CapacityError) || !mayStepUp || blockBytes >= maxPayloadBlockBytes) throw error;
-    }
-  }
+  } as const;
+  if (layout === 'fixed') return { ...facts, payloadBlockBytes: chosen ?? defaultPayloadBlockBytes };
+  const larger = payloadBlockSizes.filter((size) => size >= defaultPayloadBlockBytes);
+  const { unitBytes, allocation } = planGrowing(disk, chosen === undefined ? larger : [chosen]);
+  return { ...facts, payloadBlockBytes: unitBytes, allocation };
 }
 
 function synthesize(geometry: VhdxGeometry): SegmentMap {
-  checkGeometry(geometry);
+  checkFields(geometry);
   const blocks = blocksOf(geometry);
   const blockCount = payloadBlockCount(blocks);
   const batBytes = batRegionBytes(batEntryCount(blocks, false));
@@ -145,15 +128,11 @@ function synthesize(geometry: VhdxGeometry): SegmentMap {
   pieces.bytesAt(metadataOffset, items.table);
   pieces.bytesAt(metadataOffset + metadataTableBytes, items.contents);
   pieces.zerosTo(batOffset);
-  pieces.add({ kind: 'computed', lengthBytes: batBytes, fill: batFiller(blocks, runs, payloadOffset) });
+  pieces.add(batTable(batBytes, blocks, runs, payloadOffset));
   pieces.zerosTo(payloadOffset);
   for (const run of runs) {
-    const start = run.firstUnit * geometry.payloadBlockBytes;
-    const lengthBytes = run.unitCount * geometry.payloadBlockBytes;
-    // Only in the file's last block does the disk end first.
-    const diskBytes = Math.min(lengthBytes, geometry.sizeBytes - start);
-    pieces.add({ kind: 'disk', lengthBytes: diskBytes, diskOffset: start });
-    pieces.add({ kind: 'zeros', lengthBytes: lengthBytes - diskBytes });
+    const segments = unitSegments(run.firstUnit, run.unitCount, geometry.payloadBlockBytes, geometry.sizeBytes);
+    for (const segment of segments) pieces.add(segment);
   }
   return new SegmentMap(pieces.segments);
 }
@@ -164,36 +143,22 @@ function blocksOf(geometry: VhdxGeometry): BlockGeometry {
 }
 
 function allocatedBlocks(geometry: VhdxGeometry, blockCount: number): readonly AllocatedRun[] {
-  if (geometry.layout === 'fixed') return [{ firstUnit: 0, unitCount: blockCount, rank: 0 }];
-  const runs = decodeRuns(geometry.allocation ?? '', blockCount);
-  assert(allocatedCount(runs) <= blockCount, 'more payload blocks are allocated than there are');
-  return runs;
+  if (geometry.allocation === undefined) return [{ firstUnit: 0, unitCount: blockCount, rank: 0 }];
+  return plannedRuns('vhdx', geometry.allocation, blockCount);
 }
 
 /** A plugin file may have been edited: nothing in it is trusted. */
-function checkGeometry(geometry: VhdxGeometry): void {
+function checkFields(geometry: VhdxGeometry): void {
   const { sizeBytes, logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, layout, allocation } = geometry;
-  const reject = (field: string, detail: string): never => {
-    throw new FormatError('VHDX geometry', field, 0, detail);
-  };
-  if (!layouts.includes(layout)) reject('layout', `"${layout}" is not one of ${layouts.join(', ')}`);
-  if (!sectorSizes.includes(logicalSectorBytes))
-    reject('logicalSectorBytes', `${logicalSectorBytes} is not 512 or 4096`);
-  if (!sectorSizes.includes(physicalSectorBytes))
-    reject('physicalSectorBytes', `${physicalSectorBytes} is not 512 or 4096`);
-  if (!isPayloadBlockSize(payloadBlockBytes)) {
-    reject('payloadBlockBytes', `${payloadBlockBytes} is not a power of two from 1 MiB to 256 MiB`);
-  }
-  if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes > maxVirtualBytes) {
-    reject('sizeBytes', `${sizeBytes} is not between 1 and ${maxVirtualBytes}`);
-  }
-  if ((layout === 'dynamic') !== (allocation !== undefined)) {
-    reject('allocation', `a ${layout} file ${layout === 'dynamic' ? 'needs one' : 'has none'}`);
-  }
-}
-
-function isPayloadBlockSize(bytes: number): boolean {
-  return isPowerOfTwo(bytes) && bytes >= minPayloadBlockBytes && bytes <= maxPayloadBlockBytes;
+  const check = (field: string, holds: boolean, rule: string): void => checkGeometry('vhdx', field, holds, rule);
+  check('layout', layouts.includes(layout), `"${layout}" is not a layout of it`);
+  checkGeometrySize('vhdx', sizeBytes, maxVirtualBytes);
+  check('logicalSectorBytes', sectorSizes.includes(logicalSectorBytes), `${logicalSectorBytes} is not 512 or 4096`);
+  check('physicalSectorBytes', sectorSizes.includes(physicalSectorBytes), `${physicalSectorBytes} is not 512 or 4096`);
+  const isBlockSize = payloadBlockSizes.includes(payloadBlockBytes);
+  check('payloadBlockBytes', isBlockSize, `${payloadBlockBytes} is not a power of two from 1 MiB to 256 MiB`);
+  const isComplete = (layout === 'dynamic') === (allocation !== undefined);
+  check('allocation', isComplete, 'belongs to the dynamic layout, and only to that');
 }
 
 function encodeHeader(geometry: VhdxGeometry, sequenceNumber: bigint): Uint8Array {
@@ -253,40 +218,29 @@ function encodeMetadataItems(
   return { table, contents };
 }
 
-/** Fills any byte range of the BAT from arithmetic and the runs: cost goes with the range, not with the table. */
-function batFiller(blocks: BlockGeometry, runs: readonly AllocatedRun[], payloadOffset: number) {
+/** The BAT, made from arithmetic and the runs where it is read: cost goes with the range, not with the table. */
+function batTable(
+  lengthBytes: number,
+  blocks: BlockGeometry,
+  runs: readonly AllocatedRun[],
+  payloadOffset: number,
+): Segment {
   const ratio = chunkRatio(blocks);
   const blockCount = payloadBlockCount(blocks);
-  let run: AllocatedRun | undefined;
-
-  const putEntry = (view: DataView, at: number, index: number): void => {
-    const block = payloadBlockAt(index, ratio);
-    if (block === undefined || block >= blockCount) return putBatEntry(view, at, 0, 0);
-    // Entries are asked for in ascending order within one read: most lie in the run of the one before.
-    if (run === undefined || block < run.firstUnit || block >= run.firstUnit + run.unitCount)
-      run = runAtOrAfter(runs, block);
-    if (run === undefined || block < run.firstUnit) return putBatEntry(view, at, absentState, 0);
-    const rank = run.rank + (block - run.firstUnit);
-    putBatEntry(view, at, payloadState.fullyPresent, payloadOffset + rank * blocks.payloadBlockBytes);
-  };
-
-  return (target: Uint8Array, offset: number): void => {
-    const view = new DataView(target.buffer, target.byteOffset, target.byteLength);
-    const end = offset + target.length;
-    const scratch = new Uint8Array(batEntryBytes);
-    const scratchView = new DataView(scratch.buffer);
-    for (let index = Math.floor(offset / batEntryBytes); index * batEntryBytes < end; index++) {
-      const at = index * batEntryBytes - offset;
-      if (at >= 0 && at + batEntryBytes <= target.length) {
-        putEntry(view, at, index);
-        continue;
-      }
-      // The range begins or ends within an entry.
-      putEntry(scratchView, 0, index);
-      const from = Math.max(at, 0);
-      target.set(scratch.subarray(from - at, Math.min(at + batEntryBytes, target.length) - at), from);
+  return computedTable(lengthBytes, batEntryBytes, (view, first, count) => {
+    const end = Math.min(first + count, batIndexOfPayload(blockCount - 1, ratio) + 1);
+    for (let index = first; index < end; index++) {
+      const isPayload = payloadBlockAt(index, ratio) !== undefined;
+      if (isPayload) putBatEntry(view, (index - first) * batEntryBytes, absentState, 0);
     }
-  };
+    // The bitmap entries of the range, if any, do not count as blocks.
+    const firstBlock = first - Math.floor(first / (ratio + 1));
+    const endBlock = Math.min(blockCount, first + count - Math.floor((first + count) / (ratio + 1)));
+    visitAllocated(runs, firstBlock, Math.max(0, endBlock - firstBlock), (block, rank) => {
+      const at = (batIndexOfPayload(block, ratio) - first) * batEntryBytes;
+      putBatEntry(view, at, payloadState.fullyPresent, payloadOffset + rank * blocks.payloadBlockBytes);
+    });
+  });
 }
 
 /** Segments in file order, zeros where nothing else is placed. */

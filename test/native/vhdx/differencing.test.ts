@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FormatError, UnavailableError, UnsupportedError } from '../../../src/base/errors.ts';
 import { MiB } from '../../../src/base/units.ts';
@@ -10,6 +9,7 @@ import { memoryDisk } from '../../../src/disk/memory.ts';
 import { header, headerOffsets } from '../../../src/native/vhdx/layout.ts';
 import { parseParentLocator } from '../../../src/native/vhdx/parent-locator.ts';
 import { openVhdx, type OpenParent, type ParentLocator } from '../../../src/native/vhdx/read.ts';
+import { TempFolder } from '../../temp-folder.ts';
 import {
   differencing,
   editHeaders,
@@ -18,14 +18,14 @@ import {
   setPayloadEntry,
   synthesized,
 } from './crafted.ts';
-import { makeFolder, removeFolder, seededBytes, seededDisk } from './disk-file.ts';
+import { seededBytes, seededDisk } from './disk-file.ts';
 import { bytesOf, libvhdiHashes, libvhdiInfo } from './judges.ts';
 
-let folder = '';
+let folder: TempFolder;
 beforeEach(() => {
-  folder = makeFolder();
+  folder = new TempFolder();
 });
-afterEach(() => removeFolder(folder));
+afterEach(() => folder.remove());
 
 const sizeBytes = 8 * MiB;
 const below = seededDisk(sizeBytes, 'parent');
@@ -100,7 +100,7 @@ describe('a differencing VHDX', () => {
   it('is the same disk to libvhdi', (ctx) => {
     // Without the zero block: there libvhdi shows the parent, against [MS-VHDX] 2.5.1.1.
     const { parent, child, grandchild, expected } = family(false);
-    const names = ['grandchild', 'child', 'parent'].map((name) => path.join(folder, `${name}.vhdx`));
+    const names = ['grandchild', 'child', 'parent'].map((name) => folder.file(`${name}.vhdx`));
     for (const [index, file] of [grandchild, child, parent].entries()) fs.writeFileSync(names[index] ?? '', file);
     expect(libvhdiInfo(ctx, names[0] ?? '')).toMatch(/Disk type\s*: Differential/);
     const ranges = Array.from({ length: 8 }, (_, block) => ({ offset: block * MiB, length: MiB }));
@@ -131,7 +131,7 @@ describe('a differencing VHDX', () => {
     const { parent, child } = family();
     editHeaders(parent, () => ({ dataWriteGuid: 'dddddddd-0000-4000-8000-000000000001' }));
     let closed = 0;
-    const file = { ...memoryDisk(parent), close: () => void closed++ };
+    const file = { ...memoryDisk(parent), close: () => (closed += 1) };
     expect(() => openVhdx(memoryDisk(child), { openParent: () => ({ file }) })).toThrow(UnavailableError);
     expect(closed).toBe(1);
     file.close();
@@ -154,7 +154,7 @@ describe('a differencing VHDX', () => {
     let open = 0;
     const openParent: OpenParent = () => {
       open++;
-      return { file: { ...memoryDisk(loop), close: () => void open-- }, openParent };
+      return { file: { ...memoryDisk(loop), close: () => (open -= 1) }, openParent };
     };
     expect(() => openVhdx(memoryDisk(loop), { openParent })).toThrow(FormatError);
     expect(open).toBe(0);
@@ -171,12 +171,12 @@ describe('a differencing VHDX', () => {
 
   it('opens its files as they are found: from their real names', () => {
     const { parent, child, expected } = family();
-    fs.writeFileSync(path.join(folder, 'parent.vhdx'), parent);
-    fs.writeFileSync(path.join(folder, 'child.vhdx'), child);
+    fs.writeFileSync(folder.file('parent.vhdx'), parent);
+    fs.writeFileSync(folder.file('child.vhdx'), child);
     const openParent: OpenParent = ({ relativePath = '' }) => {
-      return { file: openFileDisk(path.join(folder, relativePath.replaceAll('\\', '/'))), openParent };
+      return { file: openFileDisk(folder.file(relativePath.replaceAll('\\', '/'))), openParent };
     };
-    const disk = openVhdx(openFileDisk(path.join(folder, 'child.vhdx')), { openParent });
+    const disk = openVhdx(openFileDisk(folder.file('child.vhdx')), { openParent });
     expect(bytesOf(disk, 0, 2 * MiB).equals(expected.subarray(0, 2 * MiB))).toBe(true);
     disk.close();
   });

@@ -1,21 +1,14 @@
 /** One conformance suite over the foreign readers, for each layout: every judge sees the guest's disk in every synthesized file. */
 import { createHash } from 'node:crypto';
-import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { alignUp } from '../../../src/base/ranges.ts';
 import { formatBytes, GiB, MiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
 import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
-import {
-  factsOf,
-  makeFolder,
-  removeFolder,
-  seededDisk,
-  seededNumbers,
-  seededPlaces,
-  writeNativeFile,
-  writeRawFile,
-} from './disk-file.ts';
+import { materialize } from '../golden.ts';
+import { soak } from '../../seeded.ts';
+import { TempFolder } from '../../temp-folder.ts';
+import { factsOf, seededDisk, seededNumbers, seededPlaces, writeRawFile } from './disk-file.ts';
 import {
   bytesOf,
   libvhdiHashes,
@@ -29,7 +22,6 @@ import {
   sha256OfFile,
 } from './judges.ts';
 
-const soak = process.env['VENEER_SOAK'] === 'full';
 const timeoutMs = 120_000;
 /** Up to here a judge reads every byte; above, the data and samples of the zeros. */
 const wholeBytes = 97 * MiB;
@@ -49,23 +41,22 @@ export function judgeLayout(layout: 'fixed' | 'dynamic'): void {
 function judgeDisk(layout: 'fixed' | 'dynamic', sizeBytes: number, unitBytes: number): void {
   const seed = `${layout} ${sizeBytes} ${unitBytes}`;
   const disk = seededDisk(sizeBytes, seed);
-  let folder = '';
+  const folder = new TempFolder();
   let file = '';
   let golden = '';
 
   function writeVhdx(filePath: string, contents: Disk): void {
     const geometry = vhdx.plan(factsOf(contents), { layout, unitBytes });
-    for (const { map } of vhdx.synthesize(geometry, 'disk.vhdx')) writeNativeFile(filePath, map, contents);
+    for (const { map } of vhdx.synthesize(geometry, 'disk.vhdx')) materialize(map, contents, filePath);
   }
 
   beforeAll(() => {
-    folder = makeFolder();
-    file = path.join(folder, 'disk.vhdx');
-    golden = path.join(folder, 'golden.raw');
+    file = folder.file('disk.vhdx');
+    golden = folder.file('golden.raw');
     writeVhdx(file, disk);
     writeRawFile(golden, disk);
   });
-  afterAll(() => removeFolder(folder));
+  afterAll(() => folder.remove());
 
   it('passes the check of qemu-img', (ctx) => qemuCheck(ctx, file), timeoutMs);
 
@@ -113,7 +104,7 @@ function judgeDisk(layout: 'fixed' | 'dynamic', sizeBytes: number, unitBytes: nu
     'extracts with 7-Zip as the same disk',
     (ctx) => {
       // Nobody's VHDX opens in 7-Zip unless the disk is a multiple of 4 KiB: there it is shown one of the next such size.
-      const shown = sizeBytes % 4096 === 0 ? file : path.join(folder, 'aligned.vhdx');
+      const shown = sizeBytes % 4096 === 0 ? file : folder.file('aligned.vhdx');
       if (shown !== file) writeVhdx(shown, seededDisk(alignUp(sizeBytes, 4096), seed));
       sevenZipTest(ctx, shown);
       // All of 5 GiB take more than 10 seconds to extract.

@@ -1,5 +1,4 @@
 import fs from 'node:fs';
-import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, type TestContext } from 'vitest';
 import { FormatError } from '../../../src/base/errors.ts';
 import { MiB } from '../../../src/base/units.ts';
@@ -10,15 +9,16 @@ import { batOffset, header, headerOffsets, logOffset } from '../../../src/native
 import { logEntryHeader } from '../../../src/native/vhdx/log.ts';
 import { overlaidDisk, type Overlay } from '../../../src/native/vhdx/overlay.ts';
 import { openVhdx } from '../../../src/native/vhdx/read.ts';
+import { TempFolder } from '../../temp-folder.ts';
 import { editHeaders, encodeLogEntry, makeDirty, putLogEntry, synthesized, type LogWrite } from './crafted.ts';
-import { makeFolder, removeFolder, seededBytes, seededDisk, seededNumbers, sha256OfDisk } from './disk-file.ts';
+import { seededBytes, seededDisk, seededNumbers, sha256OfDisk } from './disk-file.ts';
 import { bytesOf, qemuImg, qemuIo, sha256OfFile } from './judges.ts';
 
-let folder = '';
+let folder: TempFolder;
 beforeEach(() => {
-  folder = makeFolder();
+  folder = new TempFolder();
 });
-afterEach(() => removeFolder(folder));
+afterEach(() => folder.remove());
 
 const diskBytes = 5 * MiB + 512;
 const below = seededDisk(diskBytes, 'log');
@@ -56,8 +56,8 @@ function withLog(file: Buffer, entries: readonly Entry[], start = 0): number[] {
 
 /** QEMU repairs a copy; then both readers must see the same disk. */
 function expectAsQemuRepairs(ctx: TestContext, file: Buffer, disk: Disk): void {
-  const copy = path.join(folder, 'repaired.vhdx');
-  const golden = path.join(folder, 'golden.raw');
+  const copy = folder.file('repaired.vhdx');
+  const golden = folder.file('golden.raw');
   fs.writeFileSync(copy, file);
   expect(qemuImg(ctx, ['check', '-r', 'all', '-f', 'vhdx', copy])).toContain('No errors were found');
   qemuImg(ctx, ['convert', '-f', 'vhdx', '-O', 'raw', copy, golden]);
@@ -263,7 +263,7 @@ describe('in a log', () => {
 
 describe("QEMU's own log", () => {
   it('is replayed when QEMU was stopped between its log and its BAT', (ctx) => {
-    const name = path.join(folder, 'qemu.vhdx');
+    const name = folder.file('qemu.vhdx');
     qemuImg(ctx, ['create', '-q', '-f', 'vhdx', '-o', 'block_size=1M', name, '64M']);
     qemuIo(ctx, 'vhdx', name, ['write -P 7 3M 1M'], false);
     const bat = Number(fs.readFileSync(name).readBigUInt64LE(192 * 1024 + 16 + 16));

@@ -1,4 +1,3 @@
-import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FormatError, UnavailableError, UnsupportedError, UsageError } from '../../../src/base/errors.ts';
 import { GiB, MiB, TiB } from '../../../src/base/units.ts';
@@ -8,24 +7,17 @@ import { memoryDisk } from '../../../src/disk/memory.ts';
 import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
 import { openVhdx } from '../../../src/native/vhdx/read.ts';
 import { addMetadataItem, editHeaders, reseal, setPayloadEntry, synthesized } from './crafted.ts';
-import {
-  factsOf,
-  makeFolder,
-  removeFolder,
-  seededDisk,
-  seededNumbers,
-  seededPlaces,
-  sha256OfDisk,
-  writeNativeFile,
-} from './disk-file.ts';
+import { materialize } from '../golden.ts';
+import { TempFolder } from '../../temp-folder.ts';
+import { factsOf, seededDisk, seededNumbers, seededPlaces, sha256OfDisk } from './disk-file.ts';
 import { hyperVFixture } from './fixture.ts';
 import { bytesOf, qemuImg, qemuIo, sha256OfFile } from './judges.ts';
 
-let folder = '';
+let folder: TempFolder;
 beforeEach(() => {
-  folder = makeFolder();
+  folder = new TempFolder();
 });
-afterEach(() => removeFolder(folder));
+afterEach(() => folder.remove());
 
 /** Extents must tell the truth: what they call zero reads as zeros. */
 function expectHonestExtents(disk: Disk): void {
@@ -51,9 +43,9 @@ describe('a synthesized VHDX, read back', () => {
 
   it('is the same in any piece, and has the holes of its file as zeros', () => {
     const below = seededDisk(97 * MiB, 'pieces');
-    const file = path.join(folder, 'disk.vhdx');
+    const file = folder.file('disk.vhdx');
     const geometry = vhdx.plan(factsOf(below), { layout: 'dynamic', unitBytes: MiB });
-    for (const { map } of vhdx.synthesize(geometry, '')) writeNativeFile(file, map, below);
+    for (const { map } of vhdx.synthesize(geometry, '')) materialize(map, below, file);
     using disk = closing(openVhdx(openFileDisk(file)));
     const number = seededNumbers('pieces');
     for (let count = 0; count < 300; count++) {
@@ -112,14 +104,14 @@ describe('a VHDX that QEMU has made', () => {
     ['fixed', '1M', '97M'],
     ['fixed', '32M', '97M'],
   ] as const)('is the same disk after writes: %s, blocks of %s, %s', ([layout, blockSize, size], ctx) => {
-    const file = path.join(folder, 'qemu.vhdx');
+    const file = folder.file('qemu.vhdx');
     qemuImg(ctx, ['create', '-q', '-f', 'vhdx', '-o', `subformat=${layout},block_size=${blockSize}`, file, size]);
     const number = seededNumbers(`${layout} ${blockSize}`);
     const writes = Array.from({ length: 12 }, (_, index) => {
       return `write -P ${index + 1} ${number(90 * 2048) * 512} ${512 * (1 + number(4096))}`;
     });
     qemuIo(ctx, 'vhdx', file, [...writes, 'write -z 3M 2M', 'discard 8M 4M'], false);
-    const golden = path.join(folder, 'golden.raw');
+    const golden = folder.file('golden.raw');
     qemuImg(ctx, ['convert', '-f', 'vhdx', '-O', 'raw', file, golden]);
     using disk = closing(openVhdx(openFileDisk(file)));
     expect(disk.opened.kind).toBe(layout);
