@@ -1,0 +1,56 @@
+/** Runs a script under strace, which kills it, or lies to it, at the N-th system call of a kind. */
+import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
+
+export interface Injection {
+  readonly syscall: string;
+  /** `signal=SIGKILL`, `error=ENOSPC`, `retval=512`, `delay_enter=…` */
+  readonly what: string;
+  /** From 1. */
+  readonly when: number;
+}
+
+/** `when` counts per thread: the pool has one, and what the script does at once is done by its main thread. */
+const environment = { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_OPTIONS: '' };
+
+/**
+ * @param paths only system calls on these count
+ */
+export function runInjected(
+  injection: Injection,
+  paths: readonly string[],
+  script: string,
+  args: readonly string[],
+): SpawnSyncReturns<string> {
+  return spawnSync('strace', [...straceArguments(injection, paths), process.execPath, script, ...args], {
+    encoding: 'utf8',
+    env: environment,
+    timeout: 60_000,
+  });
+}
+
+export function straceArguments({ syscall, what, when }: Injection, paths: readonly string[]): string[] {
+  const filters = paths.flatMap((path) => ['-P', path]);
+  const inject = `inject=${syscall}:${what}:when=${when}`;
+  return ['-f', '-qq', '-o', '/dev/null', ...filters, '-e', `trace=${syscall}`, '-e', inject];
+}
+
+/** How often the script makes the system call on one of the paths, in one thread. */
+export function countCalls(syscall: string, paths: readonly string[], script: string, args: readonly string[]): number {
+  const filters = paths.flatMap((path) => ['-P', path]);
+  const run = spawnSync(
+    'strace',
+    ['-f', '-qq', ...filters, '-e', `trace=${syscall}`, process.execPath, script, ...args],
+    { encoding: 'utf8', env: environment, timeout: 60_000 },
+  );
+  if (run.status !== 0) throw new Error(`the script failed by itself: ${run.stderr}`);
+  return run.stderr.split('\n').filter((line) => line.includes(`${syscall}(`)).length;
+}
+
+/** Why nothing can be injected here; undefined where it can. */
+export function whyNoStrace(): string | undefined {
+  const run = spawnSync('strace', ['-qq', '-o', '/dev/null', '-e', 'inject=getppid:retval=1', 'true'], {
+    encoding: 'utf8',
+  });
+  if (run.error !== undefined) return `strace cannot be run: ${run.error.message}`;
+  return run.status === 0 ? undefined : `strace may not trace here: ${run.stderr.trim()}`;
+}
