@@ -72,7 +72,7 @@ export async function createImage(
   assertMayWrite(imagePath, options);
   const plan = planImage(sourcePath, imagePath, options);
   const unfinished = imagePath + unfinishedSuffix;
-  const fd = openUnfinished(imagePath, fs.constants.O_RDWR | fs.constants.O_CREAT);
+  const fd = openUnfinished(imagePath, 'as it is');
   try {
     lockExclusively(fd, unfinished);
     assertStillUnfinished(fd, unfinished);

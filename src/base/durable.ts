@@ -14,8 +14,15 @@ import { writeFailure, writeFully } from './full-io.ts';
 /** The suffix of a file that is not finished; a file with it is never opened as what it may become. */
 export const unfinishedSuffix = '.part';
 
-/** Opens NAME.part for writing; `flags` as fs.openSync takes them. @throws CapacityError, UnavailableError */
-export function openUnfinished(finalPath: string, flags: string | number = 'w'): number {
+const { O_CREAT, O_NOFOLLOW, O_RDWR, O_TRUNC } = fs.constants;
+
+/**
+ * Opens NAME.part for writing: empty, or for one who locks it first with what an interrupted job left in it. A link there is not
+ * followed, for it may lead anywhere.
+ * @throws CapacityError, UnavailableError
+ */
+export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is' = 'empty'): number {
+  const flags = O_RDWR | O_CREAT | O_NOFOLLOW | (contents === 'empty' ? O_TRUNC : 0);
   try {
     return fs.openSync(finalPath + unfinishedSuffix, flags, 0o644);
   } catch (error) {

@@ -15,8 +15,12 @@ const suffixes: ReadonlyArray<readonly [string, number]> = [
 
 /** `1536` -> `1.5 KiB`; exact bytes below 1 KiB. */
 export function formatBytes(bytes: number): string {
-  for (const [name, size] of suffixes) {
-    if (bytes >= size) return `${trimZeros((bytes / size).toFixed(bytes / size >= 100 ? 0 : 2))} ${name}`;
+  for (const [index, [name, size]] of suffixes.entries()) {
+    if (bytes < size) continue;
+    const value = bytes / size;
+    const larger = suffixes[index - 1];
+    if (larger !== undefined && Math.round(value) === 1024) return `1 ${larger[0]}`;
+    return `${trimZeros(value.toFixed(value >= 100 ? 0 : 2))} ${name}`;
   }
   return `${bytes} B`;
 }

@@ -59,6 +59,14 @@ describe('the creation of an image is refused, and nothing is touched', () => {
     await expectNothingDone(folder, () => createImage(folder.file('link'), folder.file('disk.spf')));
   });
 
+  it('when a link lies where the unfinished image is to be', async () => {
+    using folder = new TempFolder();
+    const source = await makeChain(folder);
+    const precious = folder.write('precious', 'not to be lost');
+    fs.symlinkSync(precious, folder.file('disk.spf.part'));
+    await expectNothingDone(folder, () => createImage(source.path, folder.file('disk.spf')), UnavailableError);
+  });
+
   it('when the source is empty, a folder, a pipe or not there', async () => {
     using folder = new TempFolder();
     folder.write('empty', '');

@@ -1,0 +1,83 @@
+import fs from 'node:fs';
+import { describe, expect, it } from 'vitest';
+import { commitFile, openUnfinished, syncFolder, writeFileDurably } from '../../src/base/durable.ts';
+import { UnavailableError, VeneerError } from '../../src/base/errors.ts';
+import { lockExclusively } from '../../src/base/file-lock.ts';
+import { isSameFile } from '../../src/base/same-file.ts';
+import { seededTest } from '../seeded.ts';
+import { TempFolder } from '../temp-folder.ts';
+
+describe('a file that is written durably', () => {
+  it('appears whole under its name, and no other is left', () => {
+    using folder = new TempFolder();
+    const contents = seededTest('durable').bytes(200_000);
+    writeFileDurably(folder.file('note'), contents);
+    expect(folder.names()).toEqual(['note']);
+    expect(fs.readFileSync(folder.file('note')).equals(contents)).toBe(true);
+  });
+
+  it('replaces an older one, and what an interrupted write left', () => {
+    using folder = new TempFolder();
+    folder.write('note', 'an older and longer text');
+    folder.write('note.part', 'what is left of an interrupted one, which is longer still');
+    writeFileDurably(folder.file('note'), Buffer.from('new'));
+    expect(folder.names()).toEqual(['note']);
+    expect(fs.readFileSync(folder.file('note'), 'utf8')).toBe('new');
+  });
+
+  it('leaves the older one alone and nothing behind when it fails', () => {
+    using folder = new TempFolder();
+    fs.mkdirSync(folder.file('note'));
+    folder.write('note/inside', 'a folder cannot be replaced by a file');
+    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(folder.names()).toEqual(['note']);
+  });
+
+  it('is an error of ours, in one line, where the folder is missing', () => {
+    using folder = new TempFolder();
+    expect(() => writeFileDurably(folder.file('nowhere/note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(() => syncFolder(folder.file('nowhere'))).toThrow(VeneerError);
+  });
+
+  it('is not there before it is committed', () => {
+    using folder = new TempFolder();
+    const fd = openUnfinished(folder.file('note'));
+    fs.writeSync(fd, 'text');
+    expect(folder.names()).toEqual(['note.part']);
+    commitFile(fd, folder.file('note'));
+    fs.closeSync(fd);
+    expect(folder.names()).toEqual(['note']);
+  });
+
+  it('is not written through a link that someone has put there', () => {
+    using folder = new TempFolder();
+    folder.write('precious', 'not to be lost');
+    fs.symlinkSync('precious', folder.file('note.part'));
+    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(fs.readFileSync(folder.file('precious'), 'utf8')).toBe('not to be lost');
+  });
+});
+
+it('a file has one writer: the second is told, and may write when the first is done', () => {
+  using folder = new TempFolder();
+  const path = folder.write('file', '');
+  const first = fs.openSync(path, 'r+');
+  const second = fs.openSync(path, 'r+');
+  lockExclusively(first, path);
+  expect(() => lockExclusively(second, path)).toThrow(/another process is writing it/);
+  fs.closeSync(first);
+  lockExclusively(second, path);
+  fs.closeSync(second);
+});
+
+it('names lead to the same file through links and relative paths, and a missing one is no file', () => {
+  using folder = new TempFolder();
+  const path = folder.write('file', 'x');
+  folder.write('other', 'x');
+  fs.symlinkSync('file', folder.file('link'));
+  fs.linkSync(path, folder.file('hard'));
+  for (const name of ['link', 'hard', '../' + folder.path.split('/').at(-1) + '/file'])
+    expect(isSameFile(path, folder.file(name)), name).toBe(true);
+  expect(isSameFile(path, folder.file('other'))).toBe(false);
+  expect(isSameFile(folder.file('nowhere'), folder.file('nowhere'))).toBe(false);
+});
