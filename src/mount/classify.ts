@@ -1,6 +1,7 @@
 /** What a file of the folder is: a plugin file, an image, or a file like any other. Decided by content, never by extension. */
 import fs from 'node:fs';
 import { LRUCache } from 'lru-cache';
+import { unfinishedSuffix } from '../base/durable.ts';
 import { Image } from '../backup/image.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -44,6 +45,8 @@ export class Classifier {
     const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
     const mayBeImage = stat.size >= minFileBytes;
     if (!stat.isFile() || !(mayBePlugin || mayBeImage)) return plain;
+    // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
+    if (filePath.endsWith(unfinishedSuffix)) return plain;
     const key = `${keyOf(stat)}:${path.basename(filePath)}`;
     const known = this.#known.get(key);
     if (known !== undefined) return known;

@@ -48,12 +48,14 @@ export async function serveMount(folder: string, mountpoint: string, options: Mo
   const files = mountFiles(real.mountpoint);
   const logger = pino(
     { base: { mountpoint: real.mountpoint } },
-    pino.destination({ dest: files.log, sync: true, append: true }),
+    pino.destination({ dest: files.log, sync: true, append: true, mode: 0o600 }),
   );
   const log: Log = (level, message, data) => logger[level](data, message);
   const statistics = new Statistics();
   const filter = new Filter({ folder: real.folder, ...options }, statistics, new BlockCache(options.cacheBytes), log);
   const record = { pid: process.pid, ...real, transport: 'fuse-native', startedAt: new Date().toISOString() };
+  // A mode that arrives here has met the umask of who asked already.
+  process.umask(0);
 
   try {
     await serveFuseNative(filter, real.mountpoint, process.getuid?.() === 0, log);
