@@ -2,7 +2,6 @@
 import { UnavailableError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Disk } from '../disk/disk.ts';
-import { openFileDisk } from '../disk/file.ts';
 import { sliceDisk } from '../disk/slice.ts';
 import { overlayRanges, type ByteRange } from './changed-ranges.ts';
 import { openChainDisk } from './chain.ts';
@@ -28,8 +27,11 @@ export interface CreateJob {
   readonly nextLeaf: Int32Array;
 }
 
+/** Opens the source of a creation, once in each thread. */
+export type OpenSource = (sourcePath: string) => Disk;
+
 /** @throws whatever source, parent or file throw; the other threads are then ended by their team */
-export function writeLeaves(job: CreateJob, onLeaf: (leaf: WrittenLeaf) => void): void {
+export function writeLeaves(job: CreateJob, open: OpenSource, onLeaf: (leaf: WrittenLeaf) => void): void {
   const owned: Closable[] = [];
   const own = <T extends Closable>(item: T): T => {
     owned.push(item);
@@ -37,15 +39,15 @@ export function writeLeaves(job: CreateJob, onLeaf: (leaf: WrittenLeaf) => void)
   };
   try {
     const parent = job.parentPath === undefined ? undefined : own(openChainDisk(job.parentPath));
-    takeLeaves(job, new LeafWriter(job, { ...job, parent, disk: own(openSource(job)) }), onLeaf);
+    takeLeaves(job, new LeafWriter(job, { ...job, parent, disk: own(openPlanned(job, open)) }), onLeaf);
   } finally {
     closeAll(owned);
   }
 }
 
 /** The source as it was when the creation was planned: growth since then is left out, shrinkage is an error. */
-function openSource(job: CreateJob): Disk {
-  const source = openFileDisk(job.sourcePath);
+function openPlanned(job: CreateJob, open: OpenSource): Disk {
+  const source = open(job.sourcePath);
   if (source.sizeBytes < job.sizeBytes) {
     source.close();
     throw new UnavailableError(

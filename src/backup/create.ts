@@ -25,12 +25,23 @@ import { nilGuid, randomGuid } from '../bytes/guid.ts';
 import { openFileDisk } from '../disk/file.ts';
 import { mergeRanges, type ByteRange } from './changed-ranges.ts';
 import { openChain } from './chain.ts';
-import { writeLeaves, type CreateJob } from './create-leaves.ts';
+import { writeLeaves, type CreateJob, type OpenSource } from './create-leaves.ts';
 import { Image, type ImageDescription } from './image.ts';
 import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from './layout.ts';
 
+/** How a creation reads its source. */
+export interface SourceKind {
+  readonly open: OpenSource;
+  /** The worker module whose threads open it in the same way. */
+  readonly workerUrl: URL;
+}
+
+const rawSource: SourceKind = { open: openFileDisk, workerUrl: workerUrl(import.meta.url, './create-worker') };
+
 export interface CreateOptions {
+  /** Default: a raw file or block device. */
+  readonly source?: SourceKind;
   /** Default 'zstd', or the parent's. */
   readonly codec?: format.Codec;
   /** Default 64 KiB; in an incremental the chain's, always. */
@@ -115,7 +126,7 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
   for (const target of [imagePath, imagePath + unfinishedSuffix]) {
     if (isSameFile(target, sourcePath)) throw new UsageError(`${target}: is the source itself; choose another name`);
   }
-  using source = closing(openFileDisk(sourcePath));
+  using source = closing((options.source ?? rawSource).open(sourcePath));
   const { sizeBytes } = source.value;
   if (sizeBytes === 0) throw new UsageError(`${sourcePath}: is empty; there is nothing to make an image of`);
   if (sizeBytes > format.maxSourceBytes)
@@ -253,15 +264,14 @@ async function writeAllLeaves(job: CreateJob, plan: Plan, options: CreateOptions
       totalBytes,
     });
   };
+  const source = options.source ?? rawSource;
   const threads = Math.min(options.threads ?? availableParallelism(), plan.leafCount);
   if (plan.leafCount <= leavesWithoutThreads || threads === 1) {
-    writeLeaves(job, (leaf) => leaves.push(leaf));
+    writeLeaves(job, source.open, (leaf) => leaves.push(leaf));
   } else {
     const timer = setInterval(report, progressEveryMs);
     try {
-      await runTeam<WrittenLeaf>(workerUrl(import.meta.url, './create-worker'), threads, job, (leaf) =>
-        leaves.push(leaf),
-      );
+      await runTeam<WrittenLeaf>(source.workerUrl, threads, job, (leaf) => leaves.push(leaf));
     } finally {
       clearInterval(timer);
     }

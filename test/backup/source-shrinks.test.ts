@@ -4,6 +4,7 @@ import { UnavailableError } from '../../src/base/errors.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { writeLeaves, type CreateJob } from '../../src/backup/create-leaves.ts';
+import { openFileDisk } from '../../src/disk/file.ts';
 import { seededTest } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { expectImageHolds } from './image-holds.ts';
@@ -57,7 +58,7 @@ describe('a source that shrinks while it is read is an error, and leaves nothing
       fs.truncateSync(source.path, shrunkTo);
     };
     try {
-      expect(() => writeLeaves(job, shrink)).toThrow(UnavailableError);
+      expect(() => writeLeaves(job, openFileDisk, shrink)).toThrow(UnavailableError);
       expect(leaves).toBe(1);
     } finally {
       fs.closeSync(fd);
