@@ -3,7 +3,7 @@ import { VeneerError } from '../../src/base/errors.ts';
 import { closing } from '../../src/base/ownership.ts';
 import { openChainDisk } from '../../src/backup/chain.ts';
 import { verifyChain } from '../../src/backup/verify.ts';
-import { seededTest, soak, type Seeded } from '../seeded.ts';
+import { processorMs, seededTest, soak, type Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { craftImage, rawBlock, structuresOf, type CraftedBlock, type Lies } from './crafted-image.ts';
 import { makeTinyImage, readOrRefuse } from './tiny-image.ts';
@@ -34,7 +34,7 @@ it('an image of random lies, its checksums right, is read or refused in bounded 
     ]);
     const { bytes } = craftImage({ blocks, sizeBytes: 16_384 * 700, lies: randomLies(random) });
     const path = folder.write('lies.spf', bytes);
-    const started = performance.now();
+    const started = processorMs();
     try {
       using disk = closing(openChainDisk(path));
       for (const _ of disk.value.extents(0, Math.min(disk.value.sizeBytes, 2 ** 30))) continue;
@@ -44,7 +44,7 @@ it('an image of random lies, its checksums right, is read or refused in bounded 
     } catch (error) {
       if (!(error instanceof VeneerError) || error.code === 'ASSERTION') throw error;
     }
-    expect(performance.now() - started).toBeLessThan(2000);
+    expect(processorMs() - started).toBeLessThan(2000);
   }
 });
 
