@@ -85,7 +85,7 @@ export function sevenZipTest(ctx: TestContext, file: string): void {
 
 /** SHA-256 of the guest's disk as 7-Zip extracts it, through a pipe: no copy is written. */
 export function sevenZipHash(ctx: TestContext, file: string): string {
-  return run(ctx, 'sh', ['-c', '7zz x -so "$1" | sha256sum', 'sh', file]).slice(0, 64);
+  return run(ctx, 'bash', ['-o', 'pipefail', '-c', '7zz x -so "$1" | sha256sum', 'bash', file]).slice(0, 64);
 }
 
 /** SHA-256 of a whole file by coreutils. */
