@@ -2,8 +2,8 @@
  * The map of a replacement disk file, on disk. It says for each unit of 64 KiB whether the replacement has it (present) and whether the
  * guest changed it (written).
  *
- *   0        header A   4 KiB  \ two copies, written in turn: the one with the higher sequence and a right checksum counts
- *   4 KiB    header B   4 KiB  /
+ *   0        header A   4 KiB  \ two equal copies, A flushed before B is written: of those with a right checksum, the one with
+ *   4 KiB    header B   4 KiB  / the higher sequence counts
  *   8 KiB    page 0, live      4 KiB: 2 bits for each of 16,384 units (1 GiB of the file)
  *   12 KiB   page 0, durable   the same bits, as of the last flush
  *   16 KiB   page 1, live
@@ -11,7 +11,7 @@
  *
  * Why twice: a killed process must lose nothing that was acknowledged, so the live bits are written with every first write of a unit; but
  * when power fails, the system may have written them before the data they speak of. So each flush writes the durable bits after the data is
- * on disk, and after a power loss, which the boot's identity shows, only they count.
+ * on disk, and after a power loss, which the boot's identity shows, or a flush that failed, only they count.
  */
 import { KiB, MiB, TiB } from '../base/units.ts';
 import { ascii, guid, layout, reserved, text, u16le, u32le, u64le, u8, type Decoded } from '../bytes/layout.ts';
@@ -37,10 +37,10 @@ export const mapHeader = layout('replacement map header', mapHeaderBytes, {
   magic: ascii(0, 'VENEERMP'),
   version: u16le(8),
   state: u8(10), //            index into replacementStates
-  reserved1: reserved(11, 1),
+  cutting: u8(11), //          1 while the data file may still be longer than visibleBytes, to which it is being cut
   unitBytes: u32le(12),
   pluginId: guid(16), //       the plugin file that it belongs to
-  bootId: guid(32), //         the boot in which the live bits were written
+  bootId: guid(32), //         the boot in which the live bits were written; nil when a flush failed, after which they are not to be trusted
   sequence: u64le(48),
   baseBytes: u64le(56), //     size of the synthesized file
   visibleBytes: u64le(64), //  below this, units that are not present read as synthesized; above, as zeros: a shrunk file stays shrunk

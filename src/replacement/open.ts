@@ -1,22 +1,29 @@
 /**
- * Making and opening a replacement disk file and its map, beside the plugin file: NAME.replacement and NAME.map.
+ * Making and opening a replacement disk file and its map, beside the plugin file: NAME.replacement and NAME.replacement-map.
  *
  * Crash order of making one:
- * 1. the data file, with its size, and fsync
- * 2. the map as NAME.map.part, with its header, and its durable commit to NAME.map: from now on there is a replacement
+ * 1. the data file, with its size, and fsync of it and of the folder
+ * 2. the map as NAME.replacement-map.part, with its header, and its durable commit to NAME.replacement-map: from now on there is a replacement
  * A data file without a map is left over from a crash between the two and holds nothing that was acknowledged: it is made anew.
+ * The data file is locked before anything is decided, and as long as the replacement is open.
+ *
+ * Crash order of opening one:
+ * 1. a cut that a crash interrupted is finished: the data file, and fdatasync
+ * 2. after a power loss the live pages are made equal to the durable ones, and fdatasync
+ * 3. the header: no cut is under way, and the live pages are this boot's
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { closeAll, type Closable } from '../base/ownership.ts';
-import { FormatError, ReadOnlyError, systemErrorCode } from '../base/errors.ts';
+import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerError } from '../base/errors.ts';
 import { lockExclusively } from '../base/file-lock.ts';
-import { syncFolder, unfinishedSuffix } from '../base/durable.ts';
+import { writeFailure } from '../base/full-io.ts';
+import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedSuffix } from '../base/durable.ts';
 import type { Guid } from '../bytes/guid.ts';
 import * as format from './layout.ts';
 import { currentBootId, loadPages, readHeader, writeHeader, writeLivePages } from './map-file.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
-import { shared, type SharedReplacement } from './replacement.ts';
+import { shared, type SharedReplacement } from './shared.ts';
 
 export interface ReplacementPlace {
   /** The native file's path behind the mount: its name, with a suffix, names data and map. */
@@ -27,7 +34,7 @@ export interface ReplacementPlace {
 }
 
 const dataSuffix = '.replacement';
-const mapSuffix = '.map';
+const mapSuffix = '.replacement-map';
 
 /** Whether a name in the folder is a part of some replacement: such files are not shown under the mount. */
 export function isReplacementName(name: string): boolean {
@@ -39,37 +46,50 @@ export function hasReplacement(filePath: string): boolean {
   return fs.existsSync(filePath + mapSuffix);
 }
 
-/** Throws away what was written: `discard` mode, and `replacement drop`. */
+/**
+ * Throws away what was written: `discard` mode, and `replacement drop`.
+ * @throws UsageError when it is open; UnavailableError when a file cannot be removed
+ */
 export function removeReplacement(filePath: string): void {
-  // The map first: a data file without one is nothing.
-  fs.rmSync(filePath + mapSuffix, { force: true });
-  fs.rmSync(filePath + dataSuffix, { force: true });
-  syncFolder(path.dirname(filePath));
+  const dataPath = filePath + dataSuffix;
+  const dataFd = fs.existsSync(dataPath) ? openToWrite(dataPath) : undefined;
+  try {
+    if (dataFd !== undefined) lockExclusively(dataFd, dataPath);
+    // The map first, durably: a data file without one is nothing.
+    for (const name of [filePath + mapSuffix, dataPath]) {
+      fs.rmSync(name, { force: true });
+      syncFolder(path.dirname(filePath));
+    }
+  } catch (error) {
+    throw error instanceof VeneerError ? error : writeFailure(filePath, 'remove what was written to it', error);
+  } finally {
+    if (dataFd !== undefined) fs.closeSync(dataFd);
+  }
 }
 
 /** An open replacement: what threads need of it, and its descriptors, which this owns. */
 export interface OpenReplacement extends Closable {
   readonly parts: SharedReplacement;
+  /** Gives the files back. Flushes nothing: `Replacement.sync` does. */
+  close(): void;
 }
 
 /**
  * Opens the replacement of a native file, or makes one.
  * @param bootId other than the current one only in tests of power loss
  * @throws FormatError when it belongs to another plugin file or its map is damaged: nothing is changed then
- * @throws UsageError when another process has it open; CapacityError when the disk is full
+ * @throws UsageError when it is open elsewhere; CapacityError when the disk is full; ReadOnlyError, UnavailableError
  */
 export function openReplacement(place: ReplacementPlace, bootId: Guid = currentBootId()): OpenReplacement {
-  if (!hasReplacement(place.path)) makeFiles(place, bootId);
   const mapPath = place.path + mapSuffix;
-  const mapFd = fs.openSync(mapPath, 'r+');
-  const closers: Closable[] = [{ close: () => fs.closeSync(mapFd) }];
+  const closers: Closable[] = [];
   try {
-    lockExclusively(mapFd, mapPath);
-    const header = readHeader(mapFd, mapPath);
-    checkBelongs(header, place, mapPath);
-    const dataFd = openData(place.path + dataSuffix, header);
+    const dataFd = openData(place);
     closers.push({ close: () => fs.closeSync(dataFd) });
-    const parts = load(place, header, { mapFd, dataFd, mapPath, bootId });
+    if (!hasReplacement(place.path)) makeFiles(place, dataFd, bootId);
+    const mapFd = openToWrite(mapPath);
+    closers.push({ close: () => fs.closeSync(mapFd) });
+    const parts = load(place, { mapFd, dataFd, mapPath, bootId });
     let closed = false;
     return {
       parts,
@@ -85,22 +105,47 @@ export function openReplacement(place: ReplacementPlace, bootId: Guid = currentB
   }
 }
 
-function makeFiles(place: ReplacementPlace, bootId: Guid): void {
-  const dataFd = fs.openSync(place.path + dataSuffix, 'w', 0o600);
-  try {
-    fs.ftruncateSync(dataFd, place.baseBytes);
-    fs.fsyncSync(dataFd);
-  } finally {
-    fs.closeSync(dataFd);
+/** The data file, locked; made when nothing was kept yet. */
+function openData(place: ReplacementPlace): number {
+  const dataPath = place.path + dataSuffix;
+  const mayMake = !hasReplacement(place.path);
+  if (!mayMake && !fs.existsSync(dataPath)) {
+    throw new FormatError(dataPath, 'data', 0, `is missing, but the map beside it speaks of it; put it back`);
   }
+  const dataFd = openToWrite(dataPath, mayMake ? fs.constants.O_CREAT : 0);
+  try {
+    lockExclusively(dataFd, dataPath);
+    // Between opening and locking, it may have been removed or replaced.
+    if (fs.fstatSync(dataFd, { bigint: true }).ino !== fs.statSync(dataPath, { bigint: true }).ino) {
+      throw new UnavailableError(`${dataPath}: was replaced while it was opened; try again`, { retryable: true });
+    }
+    return dataFd;
+  } catch (error) {
+    fs.closeSync(dataFd);
+    throw error;
+  }
+}
+
+function openToWrite(filePath: string, moreFlags = 0): number {
+  try {
+    return fs.openSync(filePath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | moreFlags, 0o600);
+  } catch (error) {
+    if (systemErrorCode(error) === 'EROFS') throw new ReadOnlyError(`${filePath}: its file system is read-only`);
+    throw writeFailure(filePath, 'open it for writing', error);
+  }
+}
+
+function makeFiles(place: ReplacementPlace, dataFd: number, bootId: Guid): void {
+  const dataPath = place.path + dataSuffix;
+  resizeFile(dataFd, 0, dataPath);
+  resizeFile(dataFd, place.baseBytes, dataPath);
+  flushFile(dataFd, dataPath);
+  syncFolder(path.dirname(dataPath));
   const mapPath = place.path + mapSuffix;
-  const mapFd = fs.openSync(mapPath + unfinishedSuffix, 'w', 0o600);
+  const mapFd = openUnfinished(mapPath);
   try {
     writeHeader(mapFd, firstHeader(place, bootId), mapPath);
-    fs.ftruncateSync(mapFd, format.firstPageOffset);
-    fs.fsyncSync(mapFd);
-    fs.renameSync(mapPath + unfinishedSuffix, mapPath);
-    syncFolder(path.dirname(mapPath));
+    commitFile(mapFd, mapPath);
   } catch (error) {
     fs.rmSync(mapPath + unfinishedSuffix, { force: true });
     throw error;
@@ -113,6 +158,7 @@ function firstHeader(place: ReplacementPlace, bootId: Guid): format.MapHeader {
   return {
     version: format.mapVersion,
     state: format.replacementStates.indexOf('intercepting'),
+    cutting: 0,
     unitBytes: format.unitBytes,
     pluginId: place.pluginId,
     bootId,
@@ -134,21 +180,6 @@ function checkBelongs(header: format.MapHeader, place: ReplacementPlace, mapPath
   );
 }
 
-function openData(dataPath: string, header: format.MapHeader): number {
-  try {
-    return fs.openSync(dataPath, 'r+');
-  } catch (error) {
-    if (systemErrorCode(error) === 'EROFS') throw new ReadOnlyError(`${dataPath}: its file system is read-only`);
-    throw new FormatError(
-      dataPath,
-      'data',
-      0,
-      `is missing, but the map of ${header.fileName} speaks of it; put it back`,
-      { cause: error },
-    );
-  }
-}
-
 interface Files {
   readonly mapFd: number;
   readonly dataFd: number;
@@ -156,41 +187,70 @@ interface Files {
   readonly bootId: Guid;
 }
 
-function load(place: ReplacementPlace, header: format.MapHeader, files: Files): SharedReplacement {
+function load(place: ReplacementPlace, files: Files): SharedReplacement {
   const { mapFd, dataFd, mapPath, bootId } = files;
+  const found = readHeader(mapFd, mapPath);
+  checkBelongs(found, place, mapPath);
+  checkLength(place, dataFd, found);
   const maxBytes = Math.min(2 * place.baseBytes + format.growthRoomBytes, format.maxFileBytes);
   const presence = newPresence(Math.ceil(maxBytes / format.unitBytes));
   const map = new PresenceMap(presence);
-  const sameBoot = header.bootId === bootId;
-  loadPages(mapFd, map, sameBoot, mapPath);
-  let sequence = header.sequence;
-  if (!sameBoot) {
-    // The live bits of an earlier boot are not to be trusted: they become the durable ones, and then this boot's.
-    writeLivePages(mapFd, map, mapPath);
-    fs.fdatasyncSync(mapFd);
-    sequence += 1n;
-    writeHeader(mapFd, { ...header, bootId, sequence }, mapPath);
-  } else {
-    // Bits that no flush has covered yet.
-    map.markDirty(
-      Array.from({ length: map.pageCount }, (_, page) => page).filter((page) =>
-        map.page(page).some((byte) => byte !== 0),
-      ),
-    );
-  }
+  const sameBoot = found.bootId === bootId;
+  const loaded = loadPages(mapFd, map, sameBoot, mapPath);
+  const header = settle(found, map, files);
+  // Bits that no flush has covered yet.
+  if (sameBoot) map.markDirty(loaded);
   const numbers = new BigInt64Array(new SharedArrayBuffer(shared.count * 8));
   numbers[shared.sizeBytes] = BigInt(fs.fstatSync(dataFd).size);
   numbers[shared.visibleBytes] = header.visibleBytes;
-  numbers[shared.sequence] = sequence;
+  numbers[shared.sequence] = header.sequence;
   numbers[shared.state] = BigInt(header.state);
-  const { pluginId } = place;
   return {
     name: path.basename(place.path),
-    pluginId,
+    pluginId: place.pluginId,
     bootId,
+    baseBytes: place.baseBytes,
     dataFd,
     mapFd,
     presence,
-    numbers: numbers.buffer as SharedArrayBuffer,
+    numbers: numbers.buffer,
   };
+}
+
+/** The data file is never shorter than what still shows of the synthesized one: it is made as long, and cut after the header says so. */
+function checkLength(place: ReplacementPlace, dataFd: number, header: format.MapHeader): void {
+  const { size } = fs.fstatSync(dataFd);
+  if (BigInt(size) >= header.visibleBytes) return;
+  const detail = `is ${size} bytes, but was at least ${header.visibleBytes}; was it truncated?`;
+  throw new FormatError(place.path + dataSuffix, 'length', 0, detail);
+}
+
+/** What a crash has left to do, in the order above. Returns the header that holds from now on. */
+function settle(
+  found: format.MapHeader,
+  map: PresenceMap,
+  { mapFd, dataFd, mapPath, bootId }: Files,
+): format.MapHeader {
+  const sameBoot = found.bootId === bootId;
+  if (sameBoot && found.cutting === 0) return found;
+  if (found.cutting !== 0) {
+    resizeFile(dataFd, Number(found.visibleBytes), mapPath);
+    flushFile(dataFd, mapPath);
+  }
+  if (!sameBoot) {
+    writeLivePages(mapFd, map, mapPath);
+    flushFile(mapFd, mapPath);
+  }
+  const header = { ...found, cutting: 0, bootId, sequence: found.sequence + 1n };
+  writeHeader(mapFd, header, mapPath);
+  return header;
+}
+
+/** The files that a replacement consists of, as they are named beside the native file. */
+export const replacementSuffixes: readonly string[] = [dataSuffix, mapSuffix];
+
+/** Size of the file as last written; undefined when nothing was. Asks the file system only. */
+export function replacementStat(filePath: string): fs.BigIntStats | undefined {
+  if (!hasReplacement(filePath)) return undefined;
+  return fs.statSync(filePath + dataSuffix, { bigint: true, throwIfNoEntry: false });
 }

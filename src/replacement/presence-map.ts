@@ -6,12 +6,12 @@ import { UnavailableError } from '../base/errors.ts';
 import { mapPageBytes, presentBit, unitsPerPage, writtenBit } from './layout.ts';
 
 const unitsPerWord = 16;
-/** Locks of units, then of pages, then the one of flushes: a thread may hold one of each kind. */
+/** Locks of units, then of pages, then the one of flushes. Taken in the order flush, unit, page: at most one of a kind, or all units. */
 const locksPerKind = 1024;
 const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind } as const;
 const lockCount = 2 * locksPerKind + 1;
-/** Longer than any single copy-up takes; then the thread that holds the lock has died. */
-const lockTimeoutMs = 30_000;
+/** Longer than a copy-up or a flush to a slow disk takes; then the thread that holds the lock has died. */
+const lockTimeoutMs = 300_000;
 
 /** What threads hand to each other. */
 export interface SharedPresence {
@@ -55,16 +55,18 @@ export class PresenceMap {
 
   /** Sets bits of a unit and marks its page. Returns whether any of them was new. */
   set(unit: number, bits: number): boolean {
-    const mask = bits << ((unit % unitsPerWord) * 2);
+    const mask = (bits * 4 ** (unit % unitsPerWord)) | 0;
     const before = Atomics.or(this.#words, Math.floor(unit / unitsPerWord), mask);
     if ((before & mask) === mask) return false;
     Atomics.store(this.#dirtyPages, pageOf(unit), 1);
     return true;
   }
 
-  /** First unit at or after `from`, before `end`, whose presence differs from that of `from`. */
-  runEnd(from: number, end: number): number {
-    const present = this.isPresent(from);
+  /**
+   * First unit after `from`, before `end`, whose presence is not `present`: what the caller has found that of `from` to be. (Asked again
+   * here, it may have changed, and units that are not present would be taken for present ones.)
+   */
+  runEnd(from: number, present: boolean, end: number): number {
     let unit = from + 1;
     while (unit < end && this.isPresent(unit) === present) unit++;
     return unit;
@@ -90,8 +92,8 @@ export class PresenceMap {
   }
 
   /**
-   * Runs `action` while no other thread runs one of the same kind and key. Order: unit, then page; flush alone.
-   * @throws UnavailableError when the lock cannot be had in 30 s
+   * Runs `action` while no other thread runs one of the same kind and key.
+   * @throws UnavailableError when the lock cannot be had in five minutes
    */
   locked<T>(kind: keyof typeof lockKinds, key: number, action: () => T): T {
     const lock = lockKinds[kind] + (kind === 'flush' ? 0 : key % locksPerKind);
@@ -99,8 +101,18 @@ export class PresenceMap {
     try {
       return action();
     } finally {
-      Atomics.store(this.#locks, lock, 0);
-      Atomics.notify(this.#locks, lock, 1);
+      this.#release(lock);
+    }
+  }
+
+  /** Runs `action` while no thread holds the lock of any unit. */
+  allUnitsLocked<T>(action: () => T): T {
+    let held = 0;
+    try {
+      for (; held < locksPerKind; held++) this.#acquire(lockKinds.unit + held);
+      return action();
+    } finally {
+      while (held > 0) this.#release(lockKinds.unit + --held);
     }
   }
 
@@ -115,6 +127,11 @@ export class PresenceMap {
       }
     }
     return count;
+  }
+
+  #release(lock: number): void {
+    Atomics.store(this.#locks, lock, 0);
+    Atomics.notify(this.#locks, lock, 1);
   }
 
   #acquire(lock: number): void {

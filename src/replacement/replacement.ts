@@ -8,37 +8,28 @@
  * Order of a write to a unit that is not present yet, under that unit's lock:
  * 1. the rest of the unit is read from the synthesized file
  * 2. the whole unit is written to the data file, in one write
- * 3. the bits are set in memory, then in the live map; only then is the write acknowledged
+ * 3. the bits are set in the live map, then in memory
+ * 4. the file is as long as that; only then is the write acknowledged
+ *
+ * Who excludes whom: writers of one unit each other; a change of size all writers; reads nobody: they notice that the size was changed
+ * under them and start again.
  */
-import fs from 'node:fs';
-import { CapacityError, UnavailableError } from '../base/errors.ts';
+import { flushFile, resizeFile } from '../base/durable.ts';
+import { CapacityError, UnavailableError, VeneerError } from '../base/errors.ts';
 import { readFully, writeFully } from '../base/full-io.ts';
-import type { Guid } from '../bytes/guid.ts';
-import { mapVersion, replacementStates, unitBytes, type ReplacementState } from './layout.ts';
-import { flushMap, writeHeader, writeLiveBits } from './map-file.ts';
-import { bothBits, PresenceMap, type SharedPresence } from './presence-map.ts';
+import { replacementStates, unitBytes, type ReplacementState } from './layout.ts';
+import { recordBits } from './map-file.ts';
+import { bothBits, PresenceMap } from './presence-map.ts';
 import { punchHole } from './punch-hole.ts';
+import { commitHeader, flushAll, orPoison, requireSound, shared, type SharedReplacement } from './shared.ts';
+
+export type { SharedReplacement } from './shared.ts';
 
 /** The synthesized file below. `read` fills all of target or throws. */
 export interface BaseFile {
   readonly sizeBytes: number;
   read(target: Uint8Array, offset: number): void;
 }
-
-/** What the threads of one mount share of a replacement: plain values and shared memory. */
-export interface SharedReplacement {
-  readonly name: string;
-  readonly pluginId: Guid;
-  readonly bootId: Guid;
-  readonly dataFd: number;
-  readonly mapFd: number;
-  readonly presence: SharedPresence;
-  /** Indexes below. */
-  readonly numbers: SharedArrayBuffer;
-}
-
-/** Indexes into `numbers`: signed 64-bit. */
-export const shared = { sizeBytes: 0, visibleBytes: 1, sequence: 2, state: 3, poisoned: 4, count: 5 } as const;
 
 export class Replacement {
   readonly map: PresenceMap;
@@ -65,65 +56,67 @@ export class Replacement {
 
   /** Fills the front of target with what lies before the end of the file; returns how much. */
   read(target: Uint8Array, offset: number): number {
-    const end = Math.min(offset + target.length, this.sizeBytes);
-    for (let at = offset; at < end;) {
-      const unit = Math.floor(at / unitBytes);
-      const runEnd = Math.min(this.map.runEnd(unit, Math.ceil(end / unitBytes)) * unitBytes, end);
-      const part = target.subarray(at - offset, runEnd - offset);
-      if (this.map.isPresent(unit)) this.#readData(part, at);
-      else this.#readBase(part, at);
-      at = runEnd;
+    for (;;) {
+      const resizes = Atomics.load(this.#numbers, shared.resizes);
+      const undisturbed = (): boolean => resizes % 2n === 0n && Atomics.load(this.#numbers, shared.resizes) === resizes;
+      try {
+        const lengthBytes = this.#readOnce(target, offset);
+        if (undisturbed()) return lengthBytes;
+      } catch (error) {
+        if (undisturbed()) throw error;
+      }
+      // Once who changes the size has let it go.
+      this.map.locked('flush', 0, () => undefined);
     }
-    return Math.max(0, end - offset);
   }
 
   /**
-   * Writes all of source. Each unit is atomic towards other writers of it; a write across units is not, as on any disk.
+   * Writes all of source. Each unit is atomic towards other writers of it; a write across units is not, as on any disk. One that fails does
+   * not make the file longer than the units that it did write.
    * @throws CapacityError when the disk below is full or the file would grow past its limit
    */
   write(source: Uint8Array, offset: number): number {
-    this.#requireSound();
-    if (Math.ceil((offset + source.length) / unitBytes) > this.map.unitCount) {
-      throw new CapacityError(`${this.#shared.name}: may not grow to ${offset + source.length} bytes`);
-    }
-    for (let done = 0; done < source.length;) {
-      const at = offset + done;
-      const length = Math.min(unitBytes - (at % unitBytes), source.length - done);
-      this.#writePart(source.subarray(done, done + length), at);
-      done += length;
+    requireSound(this.#shared);
+    this.#requireRoom(offset + source.length);
+    try {
+      for (let done = 0; done < source.length;) {
+        const at = offset + done;
+        const length = Math.min(unitBytes - (at % unitBytes), source.length - done);
+        this.#writePart(source.subarray(done, done + length), at);
+        done += length;
+      }
+    } catch (error) {
+      if (offset + source.length > this.sizeBytes) this.#cutUnacknowledged();
+      throw error;
     }
     return source.length;
   }
 
   /**
    * Sets the size. What is cut off is gone: when the file grows again, it reads as zeros there.
-   * Crash order when it shrinks: 1. the visible size in the header, durably; 2. the data file.
+   * Crash order where less of the synthesized file is to show:
+   * 1. the header says how much, and that a cut is under way
+   * 2. the data file is cut, and flushed
+   * 3. the header says that the cut is done
+   * After a crash between 1 and 3 the next open finishes it.
    */
   truncate(sizeBytes: number): void {
-    this.#requireSound();
-    if (Math.ceil(sizeBytes / unitBytes) > this.map.unitCount) {
-      throw new CapacityError(`${this.#shared.name}: may not grow to ${sizeBytes} bytes`);
-    }
-    this.map.locked('flush', 0, () => {
-      if (sizeBytes < this.#number(shared.visibleBytes)) {
-        Atomics.store(this.#numbers, shared.visibleBytes, BigInt(sizeBytes));
-        this.#commitHeader();
-      }
-      fs.ftruncateSync(this.#shared.dataFd, sizeBytes);
-      Atomics.store(this.#numbers, shared.sizeBytes, BigInt(sizeBytes));
+    this.#requireRoom(sizeBytes);
+    this.#resizing(() => {
+      requireSound(this.#shared);
+      if (sizeBytes < this.#number(shared.visibleBytes)) this.#cut(sizeBytes);
+      else this.#resize(sizeBytes);
     });
   }
 
-  /** Makes a range inside the file read as zeros: whole units become holes. */
+  /** Makes a range read as zeros, as far as it is inside the file: whole units become holes where the file system can. */
   discard(offset: number, lengthBytes: number): void {
-    this.#requireSound();
+    requireSound(this.#shared);
     const end = Math.min(offset + lengthBytes, this.sizeBytes);
     for (let at = offset; at < end;) {
       const unit = Math.floor(at / unitBytes);
-      const unitEnd = Math.min((unit + 1) * unitBytes, this.sizeBytes);
-      const to = Math.min(unitEnd, end);
-      if (at === unit * unitBytes && to === unitEnd) this.#discardUnit(unit);
-      else this.#writePart(new Uint8Array(to - at), at);
+      const to = Math.min((unit + 1) * unitBytes, end);
+      this.#discardPart(unit, at, to);
       at = to;
     }
   }
@@ -133,50 +126,85 @@ export class Replacement {
    * @throws UnavailableError; after a failed flush every further one fails: what it covered may be lost, and trying again would hide it
    */
   sync(): void {
-    this.#requireSound();
-    const { dataFd, mapFd, name } = this.#shared;
-    flushMap(mapFd, this.map, () => this.#flushData(dataFd), name);
+    // One at a time: a second flush must not return before the first has made durable what it took, nor hide that the first failed.
+    this.map.locked('flush', 0, () => flushAll(this.#shared, this.map));
   }
 
-  /** Writes the header as the shared numbers say, durably. The caller holds the flush lock, or is alone. */
-  #commitHeader(): void {
-    const { mapFd, name, pluginId, bootId } = this.#shared;
-    const sequence = Atomics.add(this.#numbers, shared.sequence, 1n) + 1n;
-    const header = {
-      version: mapVersion,
-      state: this.#number(shared.state),
-      unitBytes,
-      pluginId,
-      bootId,
-      sequence,
-      baseBytes: BigInt(this.#base.sizeBytes),
-      visibleBytes: Atomics.load(this.#numbers, shared.visibleBytes),
-      fileName: name,
-      crc32c: 0,
-    };
-    writeHeader(mapFd, header, name);
+  #requireRoom(endBytes: number): void {
+    if (Math.ceil(endBytes / unitBytes) <= this.map.unitCount) return;
+    throw new CapacityError(`${this.#shared.name}: may not grow to ${endBytes} bytes`);
   }
 
-  #flushData(dataFd: number): void {
+  #readOnce(target: Uint8Array, offset: number): number {
+    const end = Math.min(offset + target.length, this.sizeBytes);
+    for (let at = offset; at < end;) {
+      const unit = Math.floor(at / unitBytes);
+      const present = this.map.isPresent(unit);
+      const runEnd = Math.min(this.map.runEnd(unit, present, Math.ceil(end / unitBytes)) * unitBytes, end);
+      const part = target.subarray(at - offset, runEnd - offset);
+      if (present) this.#readData(part, at);
+      else this.#readBase(part, at);
+      at = runEnd;
+    }
+    return Math.max(0, end - offset);
+  }
+
+  /** Runs `action` while nobody writes, flushes or changes the size. */
+  #resizing(action: () => void): void {
+    this.map.locked('flush', 0, () =>
+      this.map.allUnitsLocked(() => {
+        Atomics.add(this.#numbers, shared.resizes, 1n);
+        try {
+          action();
+        } finally {
+          Atomics.add(this.#numbers, shared.resizes, 1n);
+        }
+      }),
+    );
+  }
+
+  #cut(sizeBytes: number): void {
+    const before = { visibleBytes: this.#number(shared.visibleBytes), cutting: 0 } as const;
+    const during = { visibleBytes: sizeBytes, cutting: 1 } as const;
     try {
-      fs.fdatasyncSync(dataFd);
+      commitHeader(this.#shared, during);
+      this.#resize(sizeBytes);
     } catch (error) {
-      Atomics.store(this.#numbers, shared.poisoned, 1n);
-      throw new UnavailableError(
-        `${this.#shared.name}: a flush failed; what was written since the last one may be lost`,
-        { cause: error },
-      );
+      orPoison(this.#shared, before, () => commitHeader(this.#shared, before));
+      throw error;
+    }
+    Atomics.store(this.#numbers, shared.visibleBytes, BigInt(sizeBytes));
+    orPoison(this.#shared, during, () => {
+      flushFile(this.#shared.dataFd, this.#shared.name);
+      commitHeader(this.#shared, { visibleBytes: sizeBytes, cutting: 0 });
+    });
+  }
+
+  #resize(sizeBytes: number): void {
+    resizeFile(this.#shared.dataFd, sizeBytes, this.#shared.name);
+    Atomics.store(this.#numbers, shared.sizeBytes, BigInt(sizeBytes));
+  }
+
+  /** After a write past the end that failed: takes away what it left there, which would show once the file grows. */
+  #cutUnacknowledged(): void {
+    try {
+      this.#resizing(() => resizeFile(this.#shared.dataFd, this.sizeBytes, this.#shared.name));
+    } catch (error) {
+      // The write's own failure is what its caller hears of.
+      if (!(error instanceof VeneerError)) throw error;
     }
   }
 
   #writePart(source: Uint8Array, at: number): void {
     const unit = Math.floor(at / unitBytes);
-    this.map.locked('unit', unit, () => {
-      if (this.map.isPresent(unit)) writeFully(this.#shared.dataFd, source, at, this.#shared.name);
-      else this.#writeNewUnit(unit, source, at);
-      this.#grow(at + source.length);
-      this.#setBits(unit);
-    });
+    this.map.locked('unit', unit, () => this.#writeLocked(unit, source, at));
+  }
+
+  #writeLocked(unit: number, source: Uint8Array, at: number): void {
+    if (this.map.isPresent(unit)) writeFully(this.#shared.dataFd, source, at, this.#shared.name);
+    else this.#writeNewUnit(unit, source, at);
+    this.#setBits(unit);
+    this.#grow(at + source.length);
   }
 
   #writeNewUnit(unit: number, source: Uint8Array, at: number): void {
@@ -192,15 +220,31 @@ export class Replacement {
     writeFully(this.#shared.dataFd, whole, start, this.#shared.name);
   }
 
-  #discardUnit(unit: number): void {
+  #discardPart(unit: number, from: number, to: number): void {
     this.map.locked('unit', unit, () => {
-      punchHole(this.#shared.dataFd, unit * unitBytes, unitBytes, this.#shared.name);
-      this.#setBits(unit);
+      // Others may have changed the size since it was asked for: what they wrote behind the old end stays, what they cut off stays away.
+      const inside = Math.min((unit + 1) * unitBytes, this.sizeBytes);
+      const end = Math.min(to, inside);
+      if (end <= from) return;
+      const whole = from === unit * unitBytes && end === inside;
+      if (whole && this.#punch(unit)) this.#setBits(unit);
+      else this.#writeLocked(unit, new Uint8Array(end - from), from);
     });
   }
 
+  /** False where the file system can make no hole. */
+  #punch(unit: number): boolean {
+    try {
+      punchHole(this.#shared.dataFd, unit * unitBytes, unitBytes, this.#shared.name);
+      return true;
+    } catch (error) {
+      if (error instanceof UnavailableError) return false;
+      throw error;
+    }
+  }
+
   #setBits(unit: number): void {
-    if (this.map.set(unit, bothBits)) writeLiveBits(this.#shared.mapFd, this.map, unit, this.#shared.name);
+    recordBits(this.#shared.mapFd, this.map, unit, bothBits, this.#shared.name);
   }
 
   /** The file is at least this long now. */
@@ -222,13 +266,6 @@ export class Replacement {
 
   #readData(target: Uint8Array, at: number): void {
     readFully(this.#shared.dataFd, target, at, this.#shared.name);
-  }
-
-  #requireSound(): void {
-    if (Atomics.load(this.#numbers, shared.poisoned) === 0n) return;
-    throw new UnavailableError(
-      `${this.#shared.name}: an earlier flush failed; unmount, check the disk below, and mount again`,
-    );
   }
 
   #number(index: number): number {

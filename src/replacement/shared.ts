@@ -1,0 +1,101 @@
+/**
+ * What the threads of one mount share of a replacement, and what must be done by one of them at a time: its header, its flushes, and the end
+ * of all writing when one of these fails.
+ */
+import { flushFile } from '../base/durable.ts';
+import { UnavailableError, VeneerError } from '../base/errors.ts';
+import { nilGuid, type Guid } from '../bytes/guid.ts';
+import { mapVersion, unitBytes } from './layout.ts';
+import { flushMap, writeHeader } from './map-file.ts';
+import type { PresenceMap, SharedPresence } from './presence-map.ts';
+
+/** Plain values and shared memory. */
+export interface SharedReplacement {
+  readonly name: string;
+  readonly pluginId: Guid;
+  readonly bootId: Guid;
+  /** Size of the synthesized file. */
+  readonly baseBytes: number;
+  readonly dataFd: number;
+  readonly mapFd: number;
+  readonly presence: SharedPresence;
+  /** Indexes below. */
+  readonly numbers: SharedArrayBuffer;
+}
+
+/**
+ * Indexes into `numbers`: signed 64-bit. `poisoned` is 1 after a failed flush; `resizes` counts the starts and the ends of changes of size,
+ * and so is odd during one.
+ */
+export const shared = {
+  sizeBytes: 0,
+  visibleBytes: 1,
+  sequence: 2,
+  state: 3,
+  poisoned: 4,
+  resizes: 5,
+  count: 6,
+} as const;
+
+/** What changes in the header while a replacement is open. */
+export interface HeaderChange {
+  readonly visibleBytes: number;
+  readonly cutting: 0 | 1;
+}
+
+/** Writes the next header, durably. The caller holds the flush lock. */
+export function commitHeader(parts: SharedReplacement, change: HeaderChange, bootId = parts.bootId): void {
+  const numbers = new BigInt64Array(parts.numbers);
+  // A number that may have reached the disk is not used again, even where writing it failed.
+  const sequence = Atomics.add(numbers, shared.sequence, 1n) + 1n;
+  const header = {
+    version: mapVersion,
+    state: Number(Atomics.load(numbers, shared.state)),
+    cutting: change.cutting,
+    unitBytes,
+    pluginId: parts.pluginId,
+    bootId,
+    sequence,
+    baseBytes: BigInt(parts.baseBytes),
+    visibleBytes: BigInt(change.visibleBytes),
+    fileName: parts.name,
+    crc32c: 0,
+  };
+  writeHeader(parts.mapFd, header, parts.name);
+}
+
+/** Makes everything that was acknowledged durable. The caller holds the flush lock. @throws CapacityError, UnavailableError */
+export function flushAll(parts: SharedReplacement, map: PresenceMap): void {
+  requireSound(parts);
+  const visibleBytes = Number(Atomics.load(new BigInt64Array(parts.numbers), shared.visibleBytes));
+  const flush = (fd: number) => () => orPoison(parts, { visibleBytes, cutting: 0 }, () => flushFile(fd, parts.name));
+  flushMap(parts.mapFd, map, { data: flush(parts.dataFd), map: flush(parts.mapFd) }, parts.name);
+}
+
+/** @throws UnavailableError after a flush failed: what it covered may be lost, and going on would hide it */
+export function requireSound(parts: SharedReplacement): void {
+  if (Atomics.load(new BigInt64Array(parts.numbers), shared.poisoned) === 0n) return;
+  throw new UnavailableError(`${parts.name}: an earlier flush failed; unmount, check the disk below, and mount again`);
+}
+
+/**
+ * Does what must not fail half way. When it does, nothing more is written or flushed here: the system may hold for clean what it could not
+ * write. Nor will the next open believe the live bits: it goes back to the durable ones, as after a power loss.
+ * @throws UnavailableError when it fails
+ */
+export function orPoison(parts: SharedReplacement, header: HeaderChange, action: () => void): void {
+  try {
+    action();
+  } catch (cause) {
+    Atomics.store(new BigInt64Array(parts.numbers), shared.poisoned, 1n);
+    try {
+      commitHeader(parts, header, nilGuid);
+    } catch (error) {
+      // The first failure is the one to report.
+      if (!(error instanceof VeneerError)) throw error;
+    }
+    throw new UnavailableError(`${parts.name}: a flush failed; what was written since the last one may be lost`, {
+      cause,
+    });
+  }
+}

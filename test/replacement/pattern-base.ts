@@ -1,0 +1,41 @@
+/** A synthesized file for tests: every 512 bytes of it differ, any thread or process makes the same, and it cannot be written. */
+import type { BaseFile } from '../../src/replacement/replacement.ts';
+
+export const sectorBytes = 512;
+
+/** What the base has in a sector: its number and a mark of the base, over and over. */
+export function baseSector(sector: number): Buffer {
+  return sectorOf(sector, 0xba5e, 0);
+}
+
+/** A sector that says where it belongs, who wrote it and with which write; all its 16-byte pieces are equal. */
+export function sectorOf(sector: number, writer: number, write: number): Buffer {
+  const piece = Buffer.alloc(16);
+  piece.writeUInt32LE(sector, 0);
+  piece.writeUInt32LE(writer, 4);
+  piece.writeUInt32LE(write, 8);
+  piece.writeUInt32LE(0x51f0 ^ sector ^ writer ^ write, 12);
+  return Buffer.alloc(sectorBytes, piece);
+}
+
+export function patternBase(sizeBytes: number): BaseFile {
+  return {
+    sizeBytes,
+    read(target, offset) {
+      if (offset + target.length > sizeBytes) throw new Error(`the base was read behind its end, at ${offset}`);
+      for (let at = offset; at < offset + target.length;) {
+        const sector = Math.floor(at / sectorBytes);
+        const to = Math.min((sector + 1) * sectorBytes, offset + target.length);
+        target.set(baseSector(sector).subarray(at % sectorBytes, (at % sectorBytes) + to - at), at - offset);
+        at = to;
+      }
+    },
+  };
+}
+
+/** All bytes of a base. */
+export function wholeBase(sizeBytes: number): Buffer {
+  const bytes = Buffer.alloc(sizeBytes);
+  patternBase(sizeBytes).read(bytes, 0);
+  return bytes;
+}
