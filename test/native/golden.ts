@@ -3,24 +3,29 @@ import fs from 'node:fs';
 import { writeFully } from '../../src/base/full-io.ts';
 import { MiB } from '../../src/base/units.ts';
 import type { Disk } from '../../src/disk/disk.ts';
+import { patchedDisk } from '../../src/disk/patched.ts';
 import { zeroDisk } from '../../src/disk/zero.ts';
 import { allocatedRuns } from '../../src/native/allocation.ts';
-import type { DiskFacts } from '../../src/native/format.ts';
+import type { DiskFacts, NativeFormat } from '../../src/native/format.ts';
 import type { SegmentMap } from '../../src/native/segment-map.ts';
+import { ModelDisk } from '../disk/model-disk.ts';
 import { Seeded } from '../seeded.ts';
 
 /**
  * Writes a sparse raw disk: data in the first and last sectors, over the borders of units of 64 KiB, 1 MiB and 2 MiB, and at places
- * all over it.
+ * all over it. Returns an account of them.
  */
-export function writeGolden(file: string, sizeBytes: number, random: Seeded): void {
+export function writeGolden(file: string, sizeBytes: number, random: Seeded): ModelDisk {
+  const model = new ModelDisk(sizeBytes);
   const fd = fs.openSync(file, 'w');
   try {
     fs.ftruncateSync(fd, sizeBytes);
     const place = (offset: number, lengthBytes: number): void => {
       const from = Math.max(0, offset - (offset % 512));
       const length = Math.min(lengthBytes, sizeBytes - from);
-      writeFully(fd, random.bytes(length), from, file);
+      const bytes = random.bytes(length);
+      writeFully(fd, bytes, from, file);
+      model.write(from, bytes);
     };
     place(0, 1024);
     place(sizeBytes - 1024, 1024);
@@ -32,6 +37,7 @@ export function writeGolden(file: string, sizeBytes: number, random: Seeded): vo
   } finally {
     fs.closeSync(fd);
   }
+  return model;
 }
 
 /** What `plan` asks of a disk. */
@@ -92,4 +98,24 @@ export function scatteredFacts(sizeBytes: number, unitBytes: number, count: numb
     },
   };
   return factsOf(disk);
+}
+
+/** A disk of 3 MiB in memory with data at its start, inside and at its end. */
+export function tinyDisk(): Disk {
+  const random = new Seeded('tiny');
+  const sizeBytes = 3 * MiB;
+  return patchedDisk(zeroDisk(sizeBytes), [
+    { offset: 0, bytes: random.bytes(5000) },
+    { offset: MiB - 1000, bytes: random.bytes(2000) },
+    { offset: sizeBytes - 512, bytes: random.bytes(512) },
+  ]);
+}
+
+/** The file that a format makes of a small disk, with `layout`; of several files the first. */
+export function wholeFile(format: NativeFormat<unknown>, layout: string, disk: Disk): Buffer {
+  const [file] = format.synthesize(format.plan(factsOf(disk), { layout }), 'vm.x');
+  if (file === undefined) throw new Error(`${format.name} made no file`);
+  const bytes = Buffer.alloc(file.map.sizeBytes);
+  file.map.read(bytes, 0, () => disk);
+  return bytes;
 }

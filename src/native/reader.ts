@@ -1,0 +1,98 @@
+/**
+ * What the readers of foreign native disk files share: how a file asks for its parent, and reads that cannot leave the file.
+ *
+ * A file from elsewhere may be wrong in any way. A reader refuses it with a FormatError or an UnsupportedError; it never reads
+ * outside the file, and its time and memory do not follow from numbers that it has not checked.
+ */
+import { FormatError, UnsupportedError } from '../base/errors.ts';
+import type { Disk } from '../disk/disk.ts';
+
+/** A disk that knows what a differencing file calls it: a VHD's unique id, a VMDK's content id. */
+export interface NativeDisk extends Disk {
+  readonly identity?: string;
+}
+
+/** How a differencing file names its parent. Nothing of it was checked against the host: that is up to who opens it. */
+export interface ParentReference {
+  /** Names and paths as the file has them, with slashes for backslashes, the most useful first. */
+  readonly names: readonly string[];
+  readonly identity: string | undefined;
+  /** To be handed on as `depth` when the parent is opened: it is what ends a loop of parents. */
+  readonly depth: number;
+}
+
+export interface ReaderOptions {
+  /** Opens the parent of a differencing file; without it such a file is refused. The reader closes what it returns. */
+  readonly openParent?: (reference: ParentReference) => NativeDisk;
+  /** How many files stand between this one and the one that the caller wanted. */
+  readonly depth?: number;
+  /** Budget for pages of tables. */
+  readonly tableCacheBytes?: number;
+}
+
+/** A longer chain of parents is taken for a loop. */
+const maxChainDepth = 64;
+
+/**
+ * Opens the parent that a differencing file names.
+ * @throws UnsupportedError when there is nobody to open it
+ * @throws FormatError when it is not the parent that the file was made on, or the chain has no end
+ */
+export function openParentOf(
+  structure: string,
+  reference: Pick<ParentReference, 'names' | 'identity'>,
+  options: ReaderOptions,
+): NativeDisk {
+  const name = reference.names[0] ?? reference.identity ?? 'one without a name';
+  const depth = (options.depth ?? 0) + 1;
+  if (depth > maxChainDepth) {
+    throw new FormatError(structure, 'parent', 0, `${name} is parent number ${depth}; do the files name each other?`);
+  }
+  if (options.openParent === undefined) {
+    throw new UnsupportedError(
+      `${structure}: holds only changes over its parent (${name}), which cannot be opened here`,
+    );
+  }
+  const parent = options.openParent({ names: reference.names, identity: reference.identity, depth });
+  if (parent.identity !== undefined && reference.identity !== undefined && parent.identity !== reference.identity) {
+    parent.close();
+    throw new FormatError(
+      structure,
+      'parent',
+      0,
+      `${name} is ${parent.identity}, the changes were made on ${reference.identity}; was the parent changed since?`,
+    );
+  }
+  return parent;
+}
+
+/** @throws FormatError when [offset, offset + lengthBytes) is not inside the file. */
+export function checkInside(file: Disk, structure: string, field: string, offset: number, lengthBytes: number): void {
+  if (Number.isSafeInteger(offset) && offset >= 0 && offset + lengthBytes <= file.sizeBytes) return;
+  throw new FormatError(structure, field, offset, `${lengthBytes} bytes do not lie in a file of ${file.sizeBytes}`);
+}
+
+/** Reads a structure. @throws FormatError when it is not inside the file. */
+export function readInside(
+  file: Disk,
+  structure: string,
+  field: string,
+  offset: number,
+  lengthBytes: number,
+): Uint8Array {
+  checkInside(file, structure, field, offset, lengthBytes);
+  const bytes = new Uint8Array(lengthBytes);
+  file.read(bytes, offset);
+  return bytes;
+}
+
+/** @throws FormatError naming the field when a rule of the format does not hold. */
+export function checkField(
+  structure: string,
+  field: string,
+  offset: number,
+  holds: boolean,
+  rule: string,
+): asserts holds {
+  if (!holds) throw new FormatError(structure, field, offset, rule);
+}
