@@ -49,6 +49,8 @@ export const fileInfo = '<<< Oracle VM VirtualBox Disk Image >>>\n';
 export const version = 0x0001_0001;
 /** Of the structure from headerSize to its end. */
 export const headerSize = 400;
+/** QEMU leaves out the last structure, the geometry. */
+export const minHeaderSize = 384;
 export const imageType = { dynamic: 1, static: 2, differencing: 4 } as const;
 
 /** Every reader refuses any other block size. */
