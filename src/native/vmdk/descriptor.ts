@@ -1,8 +1,8 @@
 /** The text that describes a VMDK: what kind it is, of which extents it consists, and the disk's identity. */
-import { UsageError } from '../../base/errors.ts';
+import { FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
 import { namedGuid, type Guid } from '../../bytes/guid.ts';
 import { sectorBytes } from '../geometry.ts';
-import { descriptorSignature, noParentCid } from './layout.ts';
+import { descriptorSignature, maxExtents, noParentCid } from './layout.ts';
 
 export interface DescriptorFacts {
   readonly createType: 'monolithicFlat' | 'monolithicSparse';
@@ -17,7 +17,7 @@ export interface DescriptorFacts {
  */
 export function encodeDescriptor(facts: DescriptorFacts): Uint8Array {
   const { createType, extentName, sizeBytes, identity } = facts;
-  if ([...extentName].some((character) => character < ' ' || character === '"')) {
+  if (Buffer.from(extentName).some((byte) => byte < 0x20 || byte === 0x22)) {
     throw new UsageError(`${JSON.stringify(extentName)} cannot be the name of a VMDK's extent`);
   }
   const sectors = sizeBytes / sectorBytes;
@@ -68,4 +68,88 @@ function geometryLines(sectors: number): string[] {
 function contentId(identity: Guid): string {
   const digits = namedGuid(identity, 'VMDK content').replaceAll('-', '');
   return /ffffff(ff|fe)$/.test(digits) ? `${digits.slice(0, -8)}00000001` : digits;
+}
+
+export interface DescribedExtent {
+  readonly access: 'RW' | 'RDONLY';
+  readonly sizeBytes: number;
+  readonly type: 'FLAT' | 'SPARSE' | 'ZERO';
+  /** The name of a file in the same folder; empty for ZERO. */
+  readonly fileName: string;
+  /** Of a flat extent: where in its file it begins. */
+  readonly offsetBytes: number;
+}
+
+export interface Descriptor {
+  readonly createType: string;
+  /** Eight hexadecimal digits that change whenever the disk is written. */
+  readonly contentId: string;
+  readonly parent: { readonly contentId: string; readonly name: string | undefined } | undefined;
+  readonly extents: readonly DescribedExtent[];
+}
+
+/**
+ * Reads a descriptor.
+ * @throws FormatError when a line of it is none that belongs there
+ * @throws UnsupportedError for kinds of extents that are not read, and for extents outside the folder
+ */
+export function parseDescriptor(text: string): Descriptor {
+  if (!text.startsWith(descriptorSignature)) throw wrong('signature', 1, 'is not there');
+  const settings = new Map<string, string>();
+  const extents: DescribedExtent[] = [];
+  for (const [index, raw] of text.split(/\r?\n/).entries()) {
+    const line = raw.trim();
+    if (line === '' || line.startsWith('#')) continue;
+    const setting = /^([A-Za-z][\w.]*)\s*=\s*(?:"([^"]*)"|(.*))$/.exec(line);
+    if (setting !== null) settings.set((setting[1] ?? '').toLowerCase(), setting[2] ?? setting[3] ?? '');
+    else extents.push(parseExtent(line, index + 1));
+    if (extents.length > maxExtents) throw wrong('extents', index + 1, `are more than ${maxExtents}`);
+  }
+  const createType = settings.get('createtype') ?? '';
+  if (createType === '') throw wrong('createType', 1, 'is not there');
+  const parentCid = contentIdOf(settings.get('parentcid') ?? noParentCid, 'parentCID');
+  return {
+    createType,
+    contentId: contentIdOf(settings.get('cid') ?? '', 'CID'),
+    parent: parentCid === noParentCid ? undefined : { contentId: parentCid, name: settings.get('parentfilenamehint') },
+    extents,
+  };
+}
+
+function contentIdOf(text: string, field: string): string {
+  if (!/^[0-9a-f]{1,8}$/i.test(text)) throw wrong(field, 1, `${JSON.stringify(text.slice(0, 80))} is not a content id`);
+  return text.toLowerCase().padStart(8, '0');
+}
+
+/** `RW 2048 FLAT "vm-flat.vmdk" 0` */
+function parseExtent(line: string, lineNumber: number): DescribedExtent {
+  const [, access = '', sectors = '', type = '', fileName = '', offset = '0'] =
+    /^(RW|RDONLY|NOACCESS)\s+(\d{1,15})\s+([A-Z]+)(?:\s+"([^"]*)"(?:\s+(\d{1,15}))?)?(?:\s.*)?$/.exec(line) ?? [];
+  if (access === '') throw wrong('line', lineNumber, `${JSON.stringify(line.slice(0, 80))} is not understood`);
+  const shape = type === 'VMFS' ? 'FLAT' : type;
+  if (access === 'NOACCESS' || (shape !== 'FLAT' && shape !== 'SPARSE' && shape !== 'ZERO')) {
+    throw new UnsupportedError(
+      `VMDK: an extent of type ${access} ${type}; convert the disk with qemu-img or vmkfstools`,
+    );
+  }
+  if (shape !== 'ZERO' && !isPlainName(fileName)) {
+    throw new UnsupportedError(
+      `VMDK: the extent ${JSON.stringify(fileName.slice(0, 80))} is not a file in the same folder`,
+    );
+  }
+  const sizeBytes = Number(sectors) * sectorBytes;
+  const offsetBytes = Number(offset) * sectorBytes;
+  if (sizeBytes === 0 || !Number.isSafeInteger(sizeBytes + offsetBytes)) {
+    throw wrong('extent', lineNumber, `of ${sectors} sectors at ${offset}`);
+  }
+  return { access: access === 'RW' ? 'RW' : 'RDONLY', sizeBytes, type: shape, fileName, offsetBytes };
+}
+
+/** A name without a folder or a protocol in it. */
+function isPlainName(name: string): boolean {
+  return name !== '' && name !== '.' && name !== '..' && !/[/\\:]/.test(name) && !name.includes('\0');
+}
+
+function wrong(field: string, lineNumber: number, detail: string): FormatError {
+  return new FormatError('VMDK descriptor', field, 0, `line ${lineNumber}: ${detail}`);
 }

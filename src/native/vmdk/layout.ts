@@ -65,6 +65,20 @@ export const maxFlatDiskBytes = 62 * TiB;
 export const descriptorSignature = '# Disk DescriptorFile';
 export const noParentCid = 'ffffffff';
 
+/** 2 GiB each would make 62 TiB of 32 thousand; disks that are split so are older and smaller. */
+export const maxExtents = 4096;
+/** A descriptor of so many extents is shorter than this. */
+export const maxDescriptorBytes = 1024 * KiB;
+/** What a reader takes for a grain, in sectors. */
+export const minGrainSectors = 8;
+export const maxGrainSectors = 131_072;
+
+/** Stands before a compressed grain (specification: "Stream-Optimized Compressed Sparse Extents"). */
+export const grainMarker = layout('VMDK grain marker', 12, {
+  firstSector: u64le(0), // of the disk
+  dataSize: u32le(8), // compressed bytes that follow
+});
+
 interface CommonGeometry {
   readonly format: 'vmdk';
   readonly sizeBytes: number;
