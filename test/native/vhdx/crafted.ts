@@ -43,7 +43,7 @@ import { factsOf } from './disk-file.ts';
 
 const unitBytes = MiB;
 const ratio = chunkRatio({ logicalSectorBytes: 512, payloadBlockBytes: unitBytes });
-export const logGuid: Guid = '11111111-2222-4333-8444-555555555555';
+const logGuid: Guid = '11111111-2222-4333-8444-555555555555';
 
 /** All bytes of the file that `vhdx` synthesizes over a disk, in payload blocks of 1 MiB. */
 export function synthesized(disk: Disk, layout: 'fixed' | 'dynamic', identity?: Guid): Buffer {
