@@ -56,7 +56,10 @@ async function serve(folder: string, mountpoint: string, flags: MountFlags): Pro
   }
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => void served.stop());
   tell({ pid: process.pid, hint: served.hint });
-  if (flags.readyFd === undefined) console.log(`${folder} is mounted at ${mountpoint}`);
+  if (flags.readyFd === undefined) {
+    console.log(`${folder} is mounted at ${mountpoint}`);
+    if (served.hint !== undefined) console.log(served.hint);
+  }
   await served.ended;
   // libfuse's threads would keep the process.
   process.exit(0);

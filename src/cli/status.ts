@@ -1,7 +1,7 @@
 /** `veneer status` */
 import fs from 'node:fs';
 import { Command } from 'commander';
-import { UsageError } from '../base/errors.ts';
+import { UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
@@ -12,13 +12,13 @@ export function statusCommand(): Command {
     .argument('[mountpoint]', 'one mount (default: all)')
     .option('--json', 'for programs')
     .action(async (mountpoint: string | undefined, flags: { json?: boolean }) => {
-      const mounts = await Promise.all(
-        mountpointsOf(mountpoint).map(
-          async (path) => (await askMount(mountFiles(path).socket, { command: 'status' })) as MountStatus,
-        ),
-      );
+      const asked = await Promise.allSettled(mountpointsOf(mountpoint).map(askForStatus));
+      const failed = asked.find((answer) => answer.status === 'rejected');
+      const mounts = asked.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
       if (flags.json === true) console.log(JSON.stringify(mounts, null, 2));
-      else console.log(mounts.length === 0 ? 'nothing is mounted' : mounts.map(mountText).join('\n\n'));
+      else if (mounts.length > 0) console.log(mounts.map(mountText).join('\n\n'));
+      else if (failed === undefined) console.log('nothing is mounted');
+      if (failed !== undefined) throw failed.reason;
     });
 }
 
@@ -28,6 +28,14 @@ function mountpointsOf(mountpoint: string | undefined): string[] {
   if (findRecord(real) === undefined)
     throw new UsageError(`${mountpoint}: no veneer mount is there; see: veneer status`);
   return [real];
+}
+
+async function askForStatus(mountpoint: string): Promise<MountStatus> {
+  try {
+    return (await askMount(mountFiles(mountpoint).socket, { command: 'status' })) as MountStatus;
+  } catch (error) {
+    throw new UnavailableError(`${mountpoint}: cannot tell its status`, { cause: error });
+  }
 }
 
 function mountText(mount: MountStatus): string {

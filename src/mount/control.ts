@@ -1,6 +1,7 @@
 /** How other processes speak with a mount: one JSON line to its socket, one JSON line back. */
 import fs from 'node:fs';
 import net from 'node:net';
+import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import type { FileStatistics } from './statistics.ts';
 
@@ -16,7 +17,8 @@ export interface MountStatus {
   readonly files: readonly FileStatistics[];
 }
 
-export type ControlRequest = { readonly command: 'status' } | { readonly command: 'stop' };
+const requestSchema = z.object({ command: z.enum(['status', 'stop']) });
+export type ControlRequest = z.infer<typeof requestSchema>;
 
 const answerWithinMs = 5000;
 const maxRequestBytes = 4096;
@@ -29,13 +31,24 @@ export function serveControl(socketPath: string, answer: (request: ControlReques
     connection.on('error', () => connection.destroy());
     connection.on('data', (data) => {
       text += data.toString();
-      if (text.length > maxRequestBytes) connection.destroy();
-      if (!text.includes('\n')) return;
-      connection.end(`${JSON.stringify(answer(JSON.parse(text) as ControlRequest))}\n`);
+      if (!text.includes('\n') && text.length <= maxRequestBytes) return;
+      connection.removeAllListeners('data');
+      const request = parseRequest(text);
+      if (request === undefined) connection.destroy();
+      else connection.end(`${JSON.stringify(answer(request))}\n`);
     });
   });
   server.listen(socketPath, () => fs.chmodSync(socketPath, 0o600));
   return server;
+}
+
+/** Undefined for anything but a request: nonsense must not end the mount. */
+function parseRequest(text: string): ControlRequest | undefined {
+  try {
+    return requestSchema.parse(JSON.parse(text.slice(0, text.indexOf('\n') + 1)));
+  } catch {
+    return undefined;
+  }
 }
 
 /** @throws UnavailableError when the mount's process does not answer */

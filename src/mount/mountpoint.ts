@@ -66,13 +66,13 @@ export async function unmount(absolute: string, lazily: boolean): Promise<void> 
   }
 }
 
-/** A path whose mount is dead answers ENOTCONN to everything. */
+/** A path whose mount is dead answers ENOTCONN to everything; ECONNABORTED at the moment when it dies. */
 export function isDeadMount(absolute: string): boolean {
   try {
     fs.statSync(absolute);
     return false;
   } catch (error) {
-    return systemErrorCode(error) === 'ENOTCONN';
+    return ['ENOTCONN', 'ECONNABORTED'].includes(systemErrorCode(error) ?? '');
   }
 }
 

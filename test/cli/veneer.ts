@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { expect } from 'vitest';
 
-const veneerPath = path.join(import.meta.dirname, '../../bin/veneer.mjs');
+export const veneerPath = path.join(import.meta.dirname, '../../bin/veneer.mjs');
 const endsWithinMs = 60_000;
 
 export interface Ran {

@@ -14,7 +14,7 @@ import { materialize, writeGolden } from '../native/golden.ts';
 import { Seeded } from '../seeded.ts';
 
 /** Not a whole number of anything but sectors. */
-export const diskBytes = 40 * MiB + 512;
+export const diskBytes = 24 * MiB + 512;
 /** Payload begins here in the plugin files made below: headers, log, metadata, BAT and guard lie before. */
 export const payloadOffset = 5 * MiB;
 

@@ -1,0 +1,200 @@
+/** Damage behind the mount: an I/O error and a line in the log, never wrong bytes. */
+import fs from 'node:fs';
+import { expect, it } from 'vitest';
+import { KiB, MiB } from '../../../src/base/units.ts';
+import { createImage } from '../../../src/backup/create.ts';
+import { structuresOf } from '../../backup/crafted-image.ts';
+import { expectSameBytes } from '../../disk/model-disk.ts';
+import { change, readFrom, readPart, writeDisk, writeExpected, writeGuest, writePlugin } from '../guest-disk.ts';
+import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
+import { describeTransports } from '../transports.ts';
+
+const { O_RDONLY, O_DIRECT } = fs.constants;
+const blockBytes = 64 * KiB;
+/** Where the disk begins in `vm.vhdx`. */
+const payload = 5 * MiB;
+
+async function guestPlace(): Promise<{ place: MountPlace; raw: string; expected: string }> {
+  const place = placeForTest();
+  const raw = place.temporary.file('disk.raw');
+  const expected = place.temporary.file('expected');
+  await writeGuest(place.folder, raw);
+  writeExpected(place.behind('vm.vhdx'), raw, expected);
+  return { place, raw, expected };
+}
+
+/** A block of data that the image stores itself, and where it lies in the image. */
+function storedBlock(image: string): { position: number; offset: number } {
+  const found = structuresOf(fs.readFileSync(image)).find(
+    ({ kind, position }) => kind === 'payload' && (position ?? 0) > 3,
+  );
+  if (found?.position === undefined) throw new Error(`${image} has no such block`);
+  return { position: found.position, offset: found.offset + Math.floor(found.length / 2) };
+}
+
+/** Reads the whole disk in blocks. What can be read must be right. Returns the blocks that cannot. */
+async function unreadableBlocks(file: string, expected: string, flags: number): Promise<number[]> {
+  const unreadable: number[] = [];
+  const handle = await fs.promises.open(file, flags);
+  const wanted = await fs.promises.open(expected);
+  try {
+    const { size } = await wanted.stat();
+    for (let at = payload; at < size; at += blockBytes) {
+      const position = (at - payload) / blockBytes;
+      let bytes: Buffer;
+      try {
+        bytes = await readFrom(handle, at, Math.min(blockBytes, size - at));
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'EIO' });
+        unreadable.push(position);
+        continue;
+      }
+      expectSameBytes(bytes, await readFrom(wanted, at, bytes.length), `block ${position}`);
+    }
+  } finally {
+    await handle.close();
+    await wanted.close();
+  }
+  return unreadable;
+}
+
+function flip(file: string, offset: number): void {
+  const byte = fs.readFileSync(file)[offset] ?? 0;
+  change(file, offset, Buffer.of(byte ^ 0x40));
+}
+
+describeTransports('damage', (transport) => {
+  it('a flipped byte of data costs exactly its block; the log names the block and where it lies', async () => {
+    const { place, expected } = await guestPlace();
+    const inNewest = storedBlock(place.behind('vm.spi'));
+    flip(place.behind('vm.spi'), inNewest.offset);
+    await place.mount(...transport.options);
+    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([inNewest.position]);
+    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY)).toEqual([inNewest.position]);
+    expect((await place.statistics('vm.vhdx')).errors).toBeGreaterThan(0);
+    const where = `vm.spi: block ${inNewest.position} (disk byte ${inNewest.position * blockBytes})`;
+    for (const line of place.complaints()) expect(line).toContain(where);
+    expect(place.complaints().length).toBeGreaterThan(0);
+    expect(place.complaints()[0]).toMatch(/checksum is 0x[0-9a-f]{8}, expected 0x[0-9a-f]{8}/);
+  });
+
+  it('a single sector of a damaged block fails too, and the sectors around the block do not', async () => {
+    const { place, expected } = await guestPlace();
+    const { position, offset } = storedBlock(place.behind('vm.spf'));
+    flip(place.behind('vm.spf'), offset);
+    await place.mount(...transport.options);
+    const start = payload + position * blockBytes;
+    for (const at of [start, start + blockBytes - 512]) {
+      await expect(readPart(place.under('vm.vhdx'), at, 512, O_RDONLY | O_DIRECT)).rejects.toMatchObject({
+        code: 'EIO',
+      });
+    }
+    for (const at of [start - 512, start + blockBytes]) {
+      const bytes = await readPart(place.under('vm.vhdx'), at, 512);
+      expectSameBytes(bytes, await readPart(expected, at, 512), `the sector at ${at}`);
+    }
+  });
+
+  it.each(['leaf', 'page', 'root', 'commit', 'superblock'] as const)(
+    'a flipped byte in the %s of an image costs errors, never wrong bytes',
+    async (kind) => {
+      const { place, expected } = await guestPlace();
+      const found = structuresOf(fs.readFileSync(place.behind('vm.spi'))).find((structure) => structure.kind === kind);
+      if (found === undefined) expect.fail(`no ${kind}`);
+      flip(place.behind('vm.spi'), found.offset + 9);
+      await place.mount(...transport.options);
+      expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).not.toEqual([]);
+      expect(place.complaints().length).toBeGreaterThan(0);
+      expect(place.complaints()[0]).toContain('vm.sp');
+    },
+  );
+
+  it.each([100, 5000, 100 * KiB])('an image without its last %i bytes is not read', async (bytes) => {
+    const { place } = await guestPlace();
+    fs.truncateSync(place.behind('vm.spi'), fs.statSync(place.behind('vm.spi')).size - bytes);
+    await place.mount(...transport.options);
+    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+    expect(place.complaints().join('\n')).toMatch(/vm\.spi: commit.* is missing; the image is truncated/);
+  });
+
+  it('without a parent nothing is read; put back, all is', async () => {
+    const { place, expected } = await guestPlace();
+    fs.renameSync(place.behind('vm.spf'), place.temporary.file('away'));
+    await place.mount(...transport.options);
+    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+    expect(place.complaints().join('\n')).toMatch(
+      /vm\.spi: its parent "vm\.spf" .* is not in .*; put it back beside it/,
+    );
+    fs.renameSync(place.temporary.file('away'), place.behind('vm.spf'));
+    await eventually(async () => await readPart(place.under('vm.vhdx'), payload, 512), 2000);
+    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+  });
+
+  it('images that are deleted while they are open read on', async () => {
+    const { place, expected } = await guestPlace();
+    await place.mount(...transport.options);
+    await readPart(place.under('vm.vhdx'), payload, 512);
+    for (const name of ['vm.spf', 'vm.spi']) fs.rmSync(place.behind(name));
+    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+  });
+
+  it('an image that shrinks while it is open costs errors for what is gone, never wrong bytes', async () => {
+    const { place, expected } = await guestPlace();
+    await place.mount(...transport.options);
+    await readPart(place.under('vm.vhdx'), payload, 512);
+    fs.truncateSync(place.behind('vm.spf'), 64 * KiB);
+    const unreadable = await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT);
+    expect(unreadable.length).toBeGreaterThan(0);
+    expect(place.complaints()[0]).toMatch(/vm\.spf: .*(truncated|short)/);
+  });
+
+  it('another image under the same name is not taken for the one the plugin file was made for', async () => {
+    const { place } = await guestPlace();
+    const other = place.temporary.file('other.raw');
+    writeDisk(other, 'another guest');
+    for (const name of ['vm.spf', 'vm.spi']) fs.rmSync(place.behind(name));
+    await createImage(other, place.behind('vm.spi'));
+    await place.mount(...transport.options);
+    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+    expect(place.complaints().join('\n')).toMatch(/vm\.spi is another image than the plugin file was made for/);
+  });
+
+  it('an image that is overwritten in place while it is open costs errors, never wrong bytes', async () => {
+    const { place, expected } = await guestPlace();
+    const other = place.temporary.file('other.raw');
+    writeDisk(other, 'another guest');
+    await createImage(other, place.temporary.file('other.spf'));
+    await place.mount(...transport.options);
+    await readPart(place.under('vm.vhdx'), payload, 512);
+    change(place.behind('vm.spf'), 0, fs.readFileSync(place.temporary.file('other.spf')));
+    await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT);
+    await readPart(place.under('vm.vhdx'), 0, payload);
+  });
+
+  it('an image that is replaced while it is mounted is refused once the old one is closed', async () => {
+    const { place, expected } = await guestPlace();
+    await place.mount(...transport.options, '--idle', '1');
+    await readPart(place.under('vm.vhdx'), payload, 512);
+    const other = place.temporary.file('other.raw');
+    writeDisk(other, 'another guest');
+    await createImage(other, place.temporary.file('other.spf'));
+    fs.renameSync(place.temporary.file('other.spf'), place.behind('vm.spi'));
+    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+    await eventually(async () => expect(await place.statistics('vm.vhdx')).toMatchObject({ imageOpenNow: 0 }), 4000);
+    await expect(readPart(place.under('vm.vhdx'), payload + 9 * MiB, 512, O_RDONLY | O_DIRECT)).rejects.toMatchObject({
+      code: 'EIO',
+    });
+  });
+
+  it('one damaged image leaves the disks over others as they are', async () => {
+    const { place, raw } = await guestPlace();
+    await createImage(raw, place.behind('sound.spf'));
+    writePlugin(place.behind('sound.spf'), place.behind('sound.vhdx'));
+    writeExpected(place.behind('sound.vhdx'), raw, place.temporary.file('sound'));
+    fs.truncateSync(place.behind('vm.spf'), 10);
+    await place.mount(...transport.options);
+    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+    const file = place.under('sound.vhdx');
+    expect(await unreadableBlocks(file, place.temporary.file('sound'), O_RDONLY)).toEqual([]);
+  });
+});
