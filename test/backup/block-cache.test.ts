@@ -19,8 +19,9 @@ it('blocks of many chains are kept apart, and are what was put in', () => {
     expect([block?.[0], block?.[blockBytes - 1]]).toEqual([fill, fill]);
     if (random.oneIn(500)) {
       chains[index]?.close();
-      chains[index] = cache.forChain();
-      expect(chains[index]?.get(position)).toBeUndefined();
+      const fresh = cache.forChain();
+      chains[index] = fresh;
+      expect(fresh.get(position)).toBeUndefined();
     }
   }
 });

@@ -10,9 +10,9 @@ import { Seeded, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { expectImageHolds, thrownBy } from './image-holds.ts';
 import { SourceDisk } from './source-disk.ts';
-import { countCalls, runInjected, whyNoStrace } from './strace.ts';
+import { runInjected, systemCalls, whyNoStrace } from './strace.ts';
 
-const script = path.join(import.meta.dirname, 'create-image.ts');
+const script = path.join(import.meta.dirname, 'create-image-script.ts');
 const noStrace = whyNoStrace();
 const timeoutMs = 600_000;
 const options = JSON.stringify({ blockBytes: 16 * KiB, codec: 'lz4' });
@@ -72,13 +72,23 @@ function strikes(count: number): number[] {
 /** How often an undisturbed creation makes the call. */
 function countOf(syscall: string): number {
   startAfresh();
-  const count = countCalls(syscall, watched, script, [source.path, imagePath, options]);
+  const count = systemCalls([syscall], watched, script, [source.path, imagePath, options]).length;
   expect(count).toBeGreaterThan(0);
   expect(expectNothingOrAll()).toBe('all');
   return count;
 }
 
 describe('an image', () => {
+  it('is flushed before it is committed, and committed before it has its name: a power loss leaves all or nothing', (ctx) => {
+    if (noStrace !== undefined) ctx.skip(noStrace);
+    startAfresh();
+    const traced = ['pwrite64', 'write', 'fdatasync', 'fsync', 'rename', 'ftruncate'];
+    const calls = systemCalls(traced, watched, script, [source.path, imagePath, options]);
+    const data = calls.lastIndexOf('pwrite64', calls.lastIndexOf('pwrite64') - 1) + 1;
+    expect(new Set(calls.slice(1, data))).toEqual(new Set(['pwrite64']));
+    expect(calls.slice(data)).toEqual(['fdatasync', 'pwrite64', 'fdatasync', 'rename', 'fsync']);
+  });
+
   it.for(syscalls)(
     'killed at any %s is not there, or is complete; a rerun succeeds',
     { timeout: timeoutMs },
@@ -139,8 +149,8 @@ describe('an image', () => {
     for (const number of strikes(count)) {
       startAfresh();
       const shortWrite = { number, bytes: 512 };
-      const script512 = [source.path, imagePath, JSON.stringify({ ...JSON.parse(options), shortWrite })];
-      const calls = countCalls('pwrite64', watched, script, script512);
+      const shortened = [source.path, imagePath, JSON.stringify({ ...JSON.parse(options), shortWrite })];
+      const calls = systemCalls(['pwrite64'], watched, script, shortened).length;
       // The last but one is the root, which is shorter than that.
       expect(calls).toBe(number === count - 1 ? count : count + 1);
       expect(expectNothingOrAll()).toBe('all');

@@ -26,7 +26,7 @@ async function expectNothingDone(
 ): Promise<void> {
   const contents = (): string[] => folder.names().map((name) => `${name} ${fs.statSync(folder.file(name)).size}`);
   const before = contents();
-  await expect((async () => action())()).rejects.toThrow(errorClass);
+  await expect(Promise.resolve().then(action)).rejects.toThrow(errorClass);
   expect(contents()).toEqual(before);
 }
 

@@ -13,7 +13,7 @@ import { expectImageHolds } from './image-holds.ts';
 import { scribble, SourceDisk } from './source-disk.ts';
 
 const blockBytes = 16 * KiB;
-const reader = path.join(import.meta.dirname, 'read-chain.ts');
+const reader = path.join(import.meta.dirname, 'read-chain-script.ts');
 
 /** A chain of crafted images, each of a few blocks; making them with `createImage` would open all parents for each. */
 function craftChain(folder: TempFolder, count: number, model: ModelDisk, random = seededTest('long chain')): string {

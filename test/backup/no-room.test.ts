@@ -14,15 +14,18 @@ import { expectImageHolds } from './image-holds.ts';
 import { SourceDisk } from './source-disk.ts';
 import { straceArguments, whyNoStrace } from './strace.ts';
 
-/** A file system of that size in a folder. @throws Error with mount's own words */
-function mountSmall(folder: TempFolder, sizeBytes: number): Disposable & { readonly path: string } {
+/** A file system of that size at `small` in a folder, or why there is none. */
+function mountSmall(folder: TempFolder, sizeBytes: number): Disposable & { readonly reason?: string } {
   const target = folder.file('small');
   fs.mkdirSync(target);
   const run = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeBytes}`, 'veneer-test', target], {
     encoding: 'utf8',
   });
-  if (run.status !== 0) throw new Error(`no tmpfs can be mounted here: ${run.stderr || String(run.error)}`);
-  return { path: target, [Symbol.dispose]: () => void spawnSync('umount', [target]) };
+  const unmount = (): void => {
+    spawnSync('umount', [target]);
+  };
+  if (run.status === 0) return { [Symbol.dispose]: unmount };
+  return { reason: `no tmpfs can be mounted here: ${run.stderr || String(run.error)}`, [Symbol.dispose]: unmount };
 }
 
 it('creation and extraction on a full file system fail with one line, leave nothing, and succeed with more room', async (ctx) => {
@@ -31,26 +34,22 @@ it('creation and extraction on a full file system fail with one line, leave noth
   const source = new SourceDisk(folder.file('source.raw'), 40 * MiB);
   source.write(0, random.bytes(9 * MiB));
   source.write(30 * MiB, random.bytes(2 * MiB));
-  let small: ReturnType<typeof mountSmall>;
-  try {
-    small = mountSmall(folder, 4 * MiB + 4 * KiB);
-  } catch (error) {
-    return ctx.skip(String(error));
-  }
-  using _ = small;
-  const imagePath = path.join(small.path, 'disk.spf');
+  using mounted = mountSmall(folder, 4 * MiB + 4 * KiB);
+  if (mounted.reason !== undefined) ctx.skip(mounted.reason);
+  const small = folder.file('small');
+  const imagePath = path.join(small, 'disk.spf');
   for (const threads of [1, 3]) {
     const made = createImage(source.path, imagePath, { threads, blockBytes: 16 * KiB });
     await expect(made).rejects.toMatchObject({
       code: 'CAPACITY',
       message: expect.not.stringContaining('\n') as string,
     });
-    expect(fs.readdirSync(small.path)).toEqual([]);
+    expect(fs.readdirSync(small)).toEqual([]);
   }
   await createImage(source.path, folder.file('disk.spf'));
-  expect(() => extractImage(folder.file('disk.spf'), path.join(small.path, 'out.raw'))).toThrow(/free some space/);
-  expect(fs.readdirSync(small.path)).toEqual([]);
-  spawnSync('mount', ['-o', `remount,size=${32 * MiB}`, small.path]);
+  expect(() => extractImage(folder.file('disk.spf'), path.join(small, 'out.raw'))).toThrow(/free some space/);
+  expect(fs.readdirSync(small)).toEqual([]);
+  spawnSync('mount', ['-o', `remount,size=${32 * MiB}`, small]);
   await createImage(source.path, imagePath, { threads: 3 });
   expectImageHolds(imagePath, source.model);
 });
@@ -67,7 +66,7 @@ it('an image that another process has just finished is not written over', async 
   // What another process is about to rename: it is done just while ours waits between opening the file and locking it.
   fs.renameSync(folder.file('finished'), `${imagePath}.part`);
   const delay = { syscall: 'flock', what: 'delay_enter=1500000', when: 1 };
-  const script = path.join(import.meta.dirname, 'create-image.ts');
+  const script = path.join(import.meta.dirname, 'create-image-script.ts');
   const args = [...straceArguments(delay, []), process.execPath, script, source.path, imagePath];
   const child = spawn('strace', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';

@@ -44,6 +44,7 @@ describe('a source that shrinks while it is read is an error, and leaves nothing
       name: 'out',
       sourcePath: source.path,
       sizeBytes: source.sizeBytes,
+      sourceFormat: undefined,
       parentPath: undefined,
       changed: undefined,
       blockBytes,

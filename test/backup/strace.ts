@@ -34,16 +34,21 @@ export function straceArguments({ syscall, what, when }: Injection, paths: reado
   return ['-f', '-qq', '-o', '/dev/null', ...filters, '-e', `trace=${syscall}`, '-e', inject];
 }
 
-/** How often the script makes the system call on one of the paths, in one thread. */
-export function countCalls(syscall: string, paths: readonly string[], script: string, args: readonly string[]): number {
+/** The names of the system calls that the script makes on the paths, in order, when nothing is injected. */
+export function systemCalls(
+  traced: readonly string[],
+  paths: readonly string[],
+  script: string,
+  args: readonly string[],
+): string[] {
   const filters = paths.flatMap((path) => ['-P', path]);
   const run = spawnSync(
     'strace',
-    ['-f', '-qq', ...filters, '-e', `trace=${syscall}`, process.execPath, script, ...args],
+    ['-f', '-qq', ...filters, '-e', `trace=${traced.join(',')}`, process.execPath, script, ...args],
     { encoding: 'utf8', env: environment, timeout: 60_000 },
   );
   if (run.status !== 0) throw new Error(`the script failed by itself: ${run.stderr}`);
-  return run.stderr.split('\n').filter((line) => line.includes(`${syscall}(`)).length;
+  return [...run.stderr.matchAll(/^(?:\[pid +\d+\] )?(\w+)\(/gm)].map((match) => match[1] ?? '');
 }
 
 /** Why nothing can be injected here; undefined where it can. */

@@ -32,11 +32,11 @@ it("images made with the system's zstd read with the one inside node, and the ot
   const expected = source.sha256();
 
   await createImage(source.path, folder.file('library.spf'), { blockBytes: 16 * KiB });
-  const read = runWithoutLibrary('read-chain.ts', [folder.file('library.spf')]);
+  const read = runWithoutLibrary('read-chain-script.ts', [folder.file('library.spf')]);
   if (read.hidden === 0) ctx.skip('there is no libzstd to be hidden');
   expect(JSON.parse(read.stdout)).toMatchObject({ sha256: expected });
 
-  runWithoutLibrary('create-image.ts', [source.path, folder.file('node.spf')]);
+  runWithoutLibrary('create-image-script.ts', [source.path, folder.file('node.spf')]);
   expectImageHolds(folder.file('node.spf'), source.model);
   expect(createHash('sha256').update(source.model.read(0, source.sizeBytes)).digest('hex')).toBe(expected);
 });

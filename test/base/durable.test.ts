@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { commitFile, openUnfinished, syncFolder, writeFileDurably } from '../../src/base/durable.ts';
 import { UnavailableError, VeneerError } from '../../src/base/errors.ts';
@@ -60,24 +61,24 @@ describe('a file that is written durably', () => {
 
 it('a file has one writer: the second is told, and may write when the first is done', () => {
   using folder = new TempFolder();
-  const path = folder.write('file', '');
-  const first = fs.openSync(path, 'r+');
-  const second = fs.openSync(path, 'r+');
-  lockExclusively(first, path);
-  expect(() => lockExclusively(second, path)).toThrow(/another process is writing it/);
+  const file = folder.write('file', '');
+  const first = fs.openSync(file, 'r+');
+  const second = fs.openSync(file, 'r+');
+  lockExclusively(first, file);
+  expect(() => lockExclusively(second, file)).toThrow(/another process is writing it/);
   fs.closeSync(first);
-  lockExclusively(second, path);
+  lockExclusively(second, file);
   fs.closeSync(second);
 });
 
 it('names lead to the same file through links and relative paths, and a missing one is no file', () => {
   using folder = new TempFolder();
-  const path = folder.write('file', 'x');
+  const file = folder.write('file', 'x');
   folder.write('other', 'x');
   fs.symlinkSync('file', folder.file('link'));
-  fs.linkSync(path, folder.file('hard'));
-  for (const name of ['link', 'hard', '../' + folder.path.split('/').at(-1) + '/file'])
-    expect(isSameFile(path, folder.file(name)), name).toBe(true);
-  expect(isSameFile(path, folder.file('other'))).toBe(false);
+  fs.linkSync(file, folder.file('hard'));
+  for (const name of ['link', 'hard', `../${path.basename(folder.path)}/file`])
+    expect(isSameFile(file, folder.file(name)), name).toBe(true);
+  expect(isSameFile(file, folder.file('other'))).toBe(false);
   expect(isSameFile(folder.file('nowhere'), folder.file('nowhere'))).toBe(false);
 });

@@ -15,10 +15,12 @@ function beShort(random: Seeded): void {
   const readSync = fs.readSync.bind(fs) as (...args: unknown[]) => number;
   const writeSync = fs.writeSync.bind(fs) as (...args: unknown[]) => number;
   const less = (length: unknown): number => random.between(1, Number(length));
-  vi.spyOn(fs, 'readSync').mockImplementation(((...[fd, bytes, start, length, at]: unknown[]) =>
-    readSync(fd, bytes, start, less(length), at)) as typeof fs.readSync);
-  vi.spyOn(fs, 'writeSync').mockImplementation(((...[fd, bytes, start, length, at]: unknown[]) =>
-    writeSync(fd, bytes, start, less(length), at)) as typeof fs.writeSync);
+  vi.spyOn(fs, 'readSync').mockImplementation((...[fd, bytes, start, length, at]: unknown[]) =>
+    readSync(fd, bytes, start, less(length), at),
+  );
+  vi.spyOn(fs, 'writeSync').mockImplementation((...[fd, bytes, start, length, at]: unknown[]) =>
+    writeSync(fd, bytes, start, less(length), at),
+  );
 }
 
 describe('short counts', () => {

@@ -16,7 +16,10 @@ it('all is closed, last first, and the first failure reported', () => {
 it('what is used is closed at the end of its block, also by an error', () => {
   let closed = 0;
   const use = (): void => {
-    using item = closing({ close: () => void closed++ });
+    const close = (): void => {
+      closed++;
+    };
+    using item = closing({ close });
     expect(item.value).toBeDefined();
     throw new Error('in the block');
   };
