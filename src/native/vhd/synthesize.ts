@@ -92,7 +92,10 @@ function synthesizeDynamic(geometry: DynamicGeometry): SegmentMap {
   ]);
 }
 
-/** Every allocated block, bitmap before data. A bitmap says that all sectors are in this file. */
+/**
+ * Every allocated block: a gap, its bitmap, which says that all sectors are in this file, and its data. Two segments for each, because a
+ * disk of 2040 GiB has a million blocks.
+ */
 function blocks(
   runs: readonly AllocatedRun[],
   geometry: DynamicGeometry,
@@ -100,13 +103,20 @@ function blocks(
   tableEnd: number,
 ): Segment[] {
   const { sizeBytes, blockBytes } = geometry;
-  const bitmap: Segment = { kind: 'bytes', bytes: new Uint8Array(bitmapBytes(blockBytes)).fill(0xff) };
-  const firstGap: Segment = { kind: 'zeros', lengthBytes: blockOffset(blockCount, blockBytes, 0) - tableEnd };
-  const blockEnd = blockOffset(blockCount, blockBytes, 0) + bitmap.bytes.length + blockBytes;
-  const gap: Segment = { kind: 'zeros', lengthBytes: blockOffset(blockCount, blockBytes, 1) - blockEnd };
+  const bitmapLength = bitmapBytes(blockBytes);
+  const gapAndBitmap = (gapBytes: number): Segment => {
+    const bytes = new Uint8Array(gapBytes + bitmapLength);
+    return { kind: 'bytes', bytes: bytes.fill(0xff, gapBytes) };
+  };
+  const firstStart = blockOffset(blockCount, blockBytes, 0);
+  const firstHead = gapAndBitmap(firstStart - tableEnd);
+  const head = gapAndBitmap(blockOffset(blockCount, blockBytes, 1) - firstStart - bitmapLength - blockBytes);
   const segments: Segment[] = [];
   visitAllocated(runs, 0, blockCount, (block, rank) => {
-    segments.push(rank === 0 ? firstGap : gap, bitmap, ...unitSegments(block, 1, blockBytes, sizeBytes));
+    segments.push(rank === 0 ? firstHead : head);
+    if (block < blockCount - 1)
+      segments.push({ kind: 'disk', diskOffset: block * blockBytes, lengthBytes: blockBytes });
+    else segments.push(...unitSegments(block, 1, blockBytes, sizeBytes));
   });
   return segments;
 }
