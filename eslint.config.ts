@@ -9,6 +9,7 @@ const layers = [
   'cli',
   'mount',
   'replacement',
+  'source',
   'plugin',
   'guest',
   'bootable',

@@ -14,6 +14,8 @@ export interface CreateJob {
   /** Of the file behind fd, for errors. */
   readonly name: string;
   readonly sourcePath: string;
+  /** What the opener is told of it beside its name. */
+  readonly sourceFormat: string | undefined;
   /** Of the source, when the creation was planned. */
   readonly sizeBytes: number;
   readonly parentPath: string | undefined;
@@ -28,7 +30,7 @@ export interface CreateJob {
 }
 
 /** Opens the source of a creation, once in each thread. */
-export type OpenSource = (sourcePath: string) => Disk;
+export type OpenSource = (sourcePath: string, format: string | undefined) => Disk;
 
 /** @throws whatever source, parent or file throw; the other threads are then ended by their team */
 export function writeLeaves(job: CreateJob, open: OpenSource, onLeaf: (leaf: WrittenLeaf) => void): void {
@@ -47,7 +49,7 @@ export function writeLeaves(job: CreateJob, open: OpenSource, onLeaf: (leaf: Wri
 
 /** The source as it was when the creation was planned: growth since then is left out, shrinkage is an error. */
 function openPlanned(job: CreateJob, open: OpenSource): Disk {
-  const source = open(job.sourcePath);
+  const source = open(job.sourcePath, job.sourceFormat);
   if (source.sizeBytes < job.sizeBytes) {
     source.close();
     throw new UnavailableError(

@@ -42,6 +42,8 @@ const rawSource: SourceKind = { open: openFileDisk, workerUrl: workerUrl(import.
 export interface CreateOptions {
   /** Default: a raw file or block device. */
   readonly source?: SourceKind;
+  /** For sources of which the name does not tell the format. */
+  readonly sourceFormat?: string;
   /** Default 'zstd', or the parent's. */
   readonly codec?: format.Codec;
   /** Default 64 KiB; in an incremental the chain's, always. */
@@ -126,7 +128,7 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
   for (const target of [imagePath, imagePath + unfinishedSuffix]) {
     if (isSameFile(target, sourcePath)) throw new UsageError(`${target}: is the source itself; choose another name`);
   }
-  using source = closing((options.source ?? rawSource).open(sourcePath));
+  using source = closing((options.source ?? rawSource).open(sourcePath, options.sourceFormat));
   const { sizeBytes } = source.value;
   if (sizeBytes === 0) throw new UsageError(`${sourcePath}: is empty; there is nothing to make an image of`);
   if (sizeBytes > format.maxSourceBytes)
@@ -166,6 +168,7 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
     parentCommitHash: parent === undefined ? new Uint8Array(32) : Buffer.from(parent.commitHash, 'hex'),
     job: {
       sourcePath,
+      sourceFormat: options.sourceFormat,
       sizeBytes,
       parentPath: options.parent,
       changed: options.changed === undefined ? undefined : mergeRanges(options.changed),

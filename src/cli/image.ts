@@ -8,6 +8,9 @@ import { extractImage } from '../backup/extract.ts';
 import { describeChain, type ChainDescription } from '../backup/info.ts';
 import { codecs, type Codec } from '../backup/layout.ts';
 import { verifyChain } from '../backup/verify.ts';
+import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
+import { extractNative } from '../plugin/extract.ts';
+import { nativeSource } from '../source/open-source.ts';
 import { reportProgress } from './progress.ts';
 
 export function imageCommand(): Command {
@@ -27,12 +30,13 @@ interface CreateFlags {
   readonly changed?: string;
   readonly force?: boolean;
   readonly threads?: string;
+  readonly sourceFormat?: FormatName;
 }
 
 function createCommand(): Command {
   return new Command('create')
-    .description('make an image of a raw file or block device')
-    .argument('<source>', 'raw file or block device')
+    .description('make an image of a disk')
+    .argument('<source>', 'raw file, block device, or VHDX, VHD, VMDK, VDI or qcow2 file')
     .argument('<image>', 'the image to make: .spf for a full one, .spi for an incremental')
     .addOption(
       new Option('--codec <name>', 'how blocks are compressed (default: zstd, or as the parent)').choices(codecs),
@@ -42,6 +46,7 @@ function createCommand(): Command {
     .option('--parent <image>', 'make an incremental of what differs from this image and its parents')
     .option('--changed <file>', 'JSON array of {offset, length}: read only these ranges of the source')
     .option('--threads <count>', 'threads that compress (default: one for each core)')
+    .addOption(new Option('--source-format <name>', "when the source's extension does not say").choices(formatNames))
     .option('--force', 'replace the image if it exists')
     .action(async (source: string, image: string, flags: CreateFlags) => {
       const progress = reportProgress('creating');
@@ -55,6 +60,8 @@ function createCommand(): Command {
           ...(flags.changed === undefined ? {} : { changed: readRanges(flags.changed) }),
           ...(flags.threads === undefined ? {} : { threads: parseSize(flags.threads, '--threads') }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
+          ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
+          source: nativeSource,
           onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
         });
         progress.stop();
@@ -100,20 +107,36 @@ function verifyCommand(): Command {
     });
 }
 
+interface ExtractFlags {
+  readonly format?: FormatName;
+  readonly layout?: string;
+  readonly force?: boolean;
+}
+
 function extractCommand(): Command {
   return new Command('extract')
-    .description('write the disk as of an image to a sparse raw file')
+    .description('write the disk as of an image to a file: raw, or any other disk format')
     .argument('<image>')
-    .argument('<out>', 'raw file to make')
+    .argument('<out>', 'sparse raw file to make, or a disk file of --format')
+    .addOption(new Option('--format <name>', 'default: by the extension of OUT, else raw').choices(formatNames))
+    .option('--layout <name>', 'of the format, as for plugin create')
     .option('--force', 'replace the file if it exists')
-    .action((image: string, out: string, flags: { force?: boolean }) => {
+    .action((image: string, out: string, flags: ExtractFlags) => {
       const progress = reportProgress('extracting');
-      const result = extractImage(image, out, {
+      const format = flags.format ?? formatOfName(out) ?? 'raw';
+      const options = {
         ...(flags.force === undefined ? {} : { force: flags.force }),
-        onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
-      });
-      progress.stop();
-      console.log(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
+        ...(flags.layout === undefined ? {} : { layout: flags.layout }),
+        onProgress: (doneBytes: number, totalBytes: number) => progress.update(doneBytes, totalBytes),
+      };
+      try {
+        const result =
+          format === 'raw' ? extractImage(image, out, options) : extractNative(image, out, format, options);
+        progress.stop();
+        console.log(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
+      } finally {
+        progress.stop();
+      }
     });
 }
 

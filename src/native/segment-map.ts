@@ -119,6 +119,16 @@ export class SegmentMap {
   }
 }
 
+/** The bytes of a native file over an open disk as a disk themselves. Does not own the disk. */
+export function segmentDisk(map: SegmentMap, disk: Disk): Disk {
+  return {
+    sizeBytes: map.sizeBytes,
+    read: (target, offset) => map.read(target, offset, () => disk),
+    extents: (offset, length) => map.extents(offset, length, () => disk),
+    close() {},
+  };
+}
+
 function segmentLength(segment: Segment): number {
   return segment.kind === 'bytes' ? segment.bytes.length : segment.lengthBytes;
 }

@@ -5,10 +5,17 @@ import { assert, AssertionError, UsageError } from '../base/errors.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
-import { openChainDisk } from '../backup/chain.ts';
+import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import { Image, type ImageDescription } from '../backup/image.ts';
 import { allocatedRuns } from '../native/allocation.ts';
-import { formatNames, formatOfName, planGeometry, wholeLayouts, type FormatName } from '../native/formats.ts';
+import {
+  formatNames,
+  formatOfName,
+  planGeometry,
+  wholeLayouts,
+  type FormatName,
+  type Geometry,
+} from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
 import { encodePluginFile, parsePluginFile, type PluginFile } from './plugin-file.ts';
 
@@ -35,14 +42,11 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const relative = path.relative(path.dirname(path.resolve(pluginPath)), path.resolve(imagePath));
   // The whole chain, so that a broken one is found now and not by the guest.
   using disk = closing(openChainDisk(imagePath));
-  const newest = disk.value.images[0];
-  assert(newest !== undefined, 'a chain has no image');
-  const plugin = describePlugin(newest.description, {
+  const identity = randomGuid();
+  const plugin = describePlugin(newestOf(disk.value), {
     relativePath: relative.split(path.sep).join('/'),
-    format,
-    identity: randomGuid(),
-    plan: options,
-    allocatedRuns: (unitBytes) => allocatedRuns(disk.value, unitBytes),
+    identity,
+    native: planForDisk(disk.value, format, identity, options),
   });
   const bytes = encodePluginFile(plugin);
   writeFileDurably(pluginPath, bytes);
@@ -56,34 +60,36 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
 export function presentImage(imagePath: string, format: FormatName): PluginFile {
   using image = closing(Image.open(imagePath));
   const { description } = image.value;
-  const plugin = describePlugin(description, {
-    relativePath: path.basename(imagePath),
-    format,
-    identity: namedGuid(description.imageId, `presented as ${format}`),
-    plan: { layout: wholeLayouts[format] },
-    allocatedRuns: () => {
-      throw new AssertionError('a layout that holds every block asked for the allocation');
-    },
+  const identity = namedGuid(description.imageId, `presented as ${format}`);
+  const facts = factsOf(description, identity, () => {
+    throw new AssertionError('a layout that holds every block asked for the allocation');
   });
+  const native = planGeometry(format, facts, { layout: wholeLayouts[format] });
+  const plugin = describePlugin(description, { relativePath: path.basename(imagePath), identity, native });
   return parsePluginFile(encodePluginFile(plugin), imagePath);
 }
 
-interface PluginPlan {
-  readonly relativePath: string;
-  readonly format: FormatName;
-  readonly identity: Guid;
-  readonly plan: PlanOptions;
-  readonly allocatedRuns: DiskFacts['allocatedRuns'];
+/** @throws CapacityError, UsageError as the format's own plan does */
+export function planForDisk(disk: ChainDisk, format: FormatName, identity: Guid, options: PlanOptions): Geometry {
+  const facts = factsOf(newestOf(disk), identity, (unitBytes) => allocatedRuns(disk, unitBytes));
+  return planGeometry(format, facts, options);
 }
 
-function describePlugin(image: ImageDescription, plugin: PluginPlan): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
-  const facts = {
-    sizeBytes: image.sourceSizeBytes,
-    logicalSectorBytes: image.logicalSectorBytes,
-    physicalSectorBytes: image.physicalSectorBytes,
-    identity: plugin.identity,
-    allocatedRuns: plugin.allocatedRuns,
-  };
+function newestOf(disk: ChainDisk): ImageDescription {
+  const newest = disk.images[0];
+  assert(newest !== undefined, 'a chain has no image');
+  return newest.description;
+}
+
+function factsOf(image: ImageDescription, identity: Guid, runs: DiskFacts['allocatedRuns']): DiskFacts {
+  const { sourceSizeBytes, logicalSectorBytes, physicalSectorBytes } = image;
+  return { sizeBytes: sourceSizeBytes, logicalSectorBytes, physicalSectorBytes, identity, allocatedRuns: runs };
+}
+
+function describePlugin(
+  image: ImageDescription,
+  plugin: { readonly relativePath: string; readonly identity: Guid; readonly native: Geometry },
+): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
   return {
     id: plugin.identity,
     image: {
@@ -93,6 +99,6 @@ function describePlugin(image: ImageDescription, plugin: PluginPlan): Omit<Plugi
       createdAt: image.createdAt.toISOString(),
     },
     disk: { content: image.content, sizeBytes: image.sourceSizeBytes },
-    native: planGeometry(plugin.format, facts, plugin.plan),
+    native: plugin.native,
   };
 }

@@ -1,0 +1,109 @@
+/**
+ * Sources of images other than raw files: every native format that we read, with the parents of differencing files.
+ *
+ * The format comes from the file's name or from the user, never from its contents alone: whoever can write a raw disk can make it look like
+ * a qcow2 file that names any file of the host as its backing file. For the same reason a file's parent or extent is looked for only in the
+ * folder of the file that names it.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { FormatError, UnavailableError, UsageError } from '../base/errors.ts';
+import { workerUrl } from '../base/worker-url.ts';
+import type { SourceKind } from '../backup/create.ts';
+import type { Disk } from '../disk/disk.ts';
+import { openFileDisk } from '../disk/file.ts';
+import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
+import { openQcow2 } from '../native/qcow2/read.ts';
+import { openRaw } from '../native/raw/read.ts';
+import type { NativeDisk, ReaderOptions } from '../native/reader.ts';
+import { openVdi } from '../native/vdi/read.ts';
+import { openVhd } from '../native/vhd/read.ts';
+import type { ParentLocator } from '../native/vhdx/parent-locator.ts';
+import { openVhdx, type ParentFile } from '../native/vhdx/read.ts';
+import { openVmdk } from '../native/vmdk/read.ts';
+
+/** A source as `createImage` takes it: by the extension of its name, or a raw file or block device where that says nothing. */
+export const nativeSource: SourceKind = { open: openSource, workerUrl: workerUrl(import.meta.url, './source-worker') };
+
+/**
+ * Opens the disk that a file holds.
+ * @param format default: by the file's extension; raw where that names no format
+ * @throws FormatError, UnsupportedError, UnavailableError
+ */
+export function openSource(filePath: string, format?: string): Disk {
+  const name = formatNames.find((known) => known === (format ?? formatOfName(filePath) ?? 'raw'));
+  if (name === undefined) throw new UsageError(`"${format ?? ''}" is not a disk format; use ${formatNames.join(', ')}`);
+  const file = openFileDisk(filePath);
+  try {
+    return openFormat(file, filePath, name, 0);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function openFormat(file: Disk, filePath: string, format: FormatName, depth: number): NativeDisk {
+  const options: ReaderOptions = {
+    depth,
+    openParent: (reference) => openBeside(filePath, reference.names, (parent) => openParent(parent, reference.depth)),
+  };
+  switch (format) {
+    case 'raw':
+      return openRaw(file);
+    case 'vhdx':
+      return openVhdx(file, { openParent: (locator) => openVhdxParent(filePath, locator) });
+    case 'vhd':
+      return openVhd(file, options);
+    case 'vdi':
+      return openVdi(file, options);
+    case 'qcow2':
+      return openQcow2(file, options);
+    case 'vmdk':
+      return openVmdk(file, { ...options, openExtent: (name) => openBeside(filePath, [name], openFileDisk) });
+  }
+}
+
+function openParent(parentPath: string, depth: number): NativeDisk {
+  const file = openFileDisk(parentPath);
+  try {
+    return openFormat(file, parentPath, formatOfName(parentPath) ?? 'raw', depth);
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+}
+
+function openVhdxParent(childPath: string, locator: ParentLocator): ParentFile {
+  const names = [locator.relativePath, locator.absoluteWin32Path, locator.volumePath].filter(
+    (name) => name !== undefined,
+  );
+  return openBeside(childPath, names, (parentPath) => ({
+    file: openFileDisk(parentPath),
+    openParent: (next: ParentLocator) => openVhdxParent(parentPath, next),
+  }));
+}
+
+/** Opens the first of `names` that lies in the folder of `filePath` or below it. Of other paths only the last name is looked for there. */
+function openBeside<T>(filePath: string, names: readonly string[], open: (path: string) => T): T {
+  const folder = fs.realpathSync(path.dirname(filePath));
+  for (const name of names) {
+    const posix = name.replaceAll('\\', '/');
+    for (const candidate of [posix, path.posix.basename(posix)]) {
+      const found = existing(path.resolve(folder, candidate));
+      if (found === undefined || !found.startsWith(`${folder}/`)) continue;
+      if (fs.realpathSync(filePath) === found) throw new FormatError(filePath, 'parent', 0, 'names itself');
+      return open(found);
+    }
+  }
+  throw new UnavailableError(
+    `${filePath}: needs ${names.map((name) => JSON.stringify(name)).join(' or ')} in its folder, which is not there`,
+  );
+}
+
+function existing(candidate: string): string | undefined {
+  try {
+    return fs.realpathSync(candidate);
+  } catch {
+    return undefined;
+  }
+}
