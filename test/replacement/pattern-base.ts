@@ -1,4 +1,5 @@
 /** A synthesized file for tests: every 512 bytes of it differ, any thread or process makes the same, and it cannot be written. */
+import { KiB } from '../../src/base/units.ts';
 import type { BaseFile } from '../../src/replacement/replacement.ts';
 
 export const sectorBytes = 512;
@@ -18,15 +19,28 @@ export function sectorOf(sector: number, writer: number, write: number): Buffer 
   return Buffer.alloc(sectorBytes, piece);
 }
 
+const pieceBytes = 64 * KiB;
+const pieces = new Map<number, Buffer>();
+
+/** Kept: there are few, and making them takes long. */
+function basePiece(piece: number): Buffer {
+  const first = (piece * pieceBytes) / sectorBytes;
+  const made =
+    pieces.get(piece) ??
+    Buffer.concat(Array.from({ length: pieceBytes / sectorBytes }, (_, index) => baseSector(first + index)));
+  pieces.set(piece, made);
+  return made;
+}
+
 export function patternBase(sizeBytes: number): BaseFile {
   return {
     sizeBytes,
     read(target, offset) {
       if (offset + target.length > sizeBytes) throw new Error(`the base was read behind its end, at ${offset}`);
       for (let at = offset; at < offset + target.length;) {
-        const sector = Math.floor(at / sectorBytes);
-        const to = Math.min((sector + 1) * sectorBytes, offset + target.length);
-        target.set(baseSector(sector).subarray(at % sectorBytes, (at % sectorBytes) + to - at), at - offset);
+        const piece = Math.floor(at / pieceBytes);
+        const to = Math.min((piece + 1) * pieceBytes, offset + target.length);
+        target.set(basePiece(piece).subarray(at % pieceBytes, (at % pieceBytes) + to - at), at - offset);
         at = to;
       }
     },

@@ -1,0 +1,26 @@
+/** Writes one byte of a unit at each turn that it is given, as soon as it is given, while another thread reads from there on. */
+import { teamMember } from '../../src/base/worker-team.ts';
+import { unitBytes } from '../../src/replacement/layout.ts';
+import { Replacement, type SharedReplacement } from '../../src/replacement/replacement.ts';
+
+export interface FirstUnitJob {
+  readonly parts: SharedReplacement;
+  readonly turns: number;
+  /** Units from one turn's to the next one's. */
+  readonly stride: number;
+  /** What every byte is, in the base and as written. */
+  readonly byte: number;
+  /** The turn that is given, from 1, and the last that is done. */
+  readonly counters: SharedArrayBuffer;
+}
+
+teamMember<FirstUnitJob, never>(({ parts, turns, stride, byte, counters: memory }) => {
+  const counters = new Int32Array(memory);
+  const base = { sizeBytes: parts.baseBytes, read: (target: Uint8Array) => void target.fill(byte) };
+  const replacement = new Replacement(parts, base);
+  for (let turn = 1; turn <= turns; turn++) {
+    while (Atomics.load(counters, 0) < turn);
+    replacement.write(Uint8Array.of(byte), turn * stride * unitBytes);
+    Atomics.store(counters, 1, turn);
+  }
+});
