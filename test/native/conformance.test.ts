@@ -75,13 +75,14 @@ const noDisk = (): Disk => {
 
 describe.each(cases)('$title', ({ format, open, layout, sizeBytes }) => {
   const seed = `conformance ${format.name} ${layout} ${sizeBytes}`;
-  const folder = new TempFolder();
+  let folder: TempFolder;
   let disk: Disk = zeroDisk(0);
   let geometry: unknown;
   let files: readonly NativeFile[] = [];
   let evidence: Evidence;
 
   beforeAll(() => {
+    folder = new TempFolder();
     const golden = folder.file('golden.raw');
     writeGolden(golden, sizeBytes, new Seeded(seed));
     disk = openFileDisk(golden);
