@@ -223,6 +223,12 @@ describe.each(rooms)('$format.name', ({ format, maxDiskBytes }) => {
     }
   });
 
+  it('a disk with sectors of 4 KiB is refused where the format has none', () => {
+    const plan = (): unknown => format.plan({ ...facts, logicalSectorBytes: 4096 }, {});
+    if (['vhd', 'vmdk', 'vdi'].includes(format.name)) expect(plan).toThrow(UsageError);
+    else expect(plan).not.toThrow();
+  });
+
   it('a disk that ends inside a sector is refused', () => {
     expect(() => format.plan({ ...facts, sizeBytes: 1000 }, {})).toThrow(UsageError);
   });
