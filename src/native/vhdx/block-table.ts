@@ -1,12 +1,12 @@
 /**
- * The BAT of a foreign VHDX ([MS-VHDX] 2.5) and its sector bitmaps (2.4.2), read in pages as they are asked for: the table of a large
- * disk has hundreds of MiB and is never in memory as a whole.
+ * Where a foreign VHDX keeps the blocks of its disk: the BAT ([MS-VHDX] 2.5) and the sector bitmaps (2.4.2), read in pages as they are
+ * asked for. The table of a large disk has hundreds of MiB and is never in memory as a whole.
  */
-import { LRUCache } from 'lru-cache';
 import { FormatError } from '../../base/errors.ts';
-import { alignDown } from '../../base/ranges.ts';
-import { KiB, MiB } from '../../base/units.ts';
+import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
+import type { Run } from '../mapped-disk.ts';
+import { TableCache } from '../table-cache.ts';
 import {
   batEntryBytes,
   batEntryCount,
@@ -21,16 +21,6 @@ import {
 } from './layout.ts';
 import { overlap, type Region } from './metadata.ts';
 
-const pageBytes = 64 * KiB;
-
-/** A run of the disk that comes from one place. `fileOffset` is there for `file` only. */
-export interface Piece {
-  readonly source: 'zero' | 'file' | 'parent';
-  readonly offset: number;
-  readonly length: number;
-  readonly fileOffset: number;
-}
-
 export class BlockTable {
   readonly #file: Disk;
   readonly #blocks: BlockGeometry;
@@ -39,7 +29,7 @@ export class BlockTable {
   readonly #taken: readonly Region[];
   readonly #isDifferencing: boolean;
   readonly #ratio: number;
-  readonly #pages: LRUCache<number, Uint8Array>;
+  readonly #tables: TableCache;
 
   /**
    * @param cacheBytes what the pages of the BAT and of the sector bitmaps may take in memory
@@ -50,7 +40,7 @@ export class BlockTable {
     blocks: BlockGeometry,
     places: { readonly bat: Region; readonly taken: readonly Region[] },
     isDifferencing: boolean,
-    cacheBytes: number,
+    cacheBytes?: number,
   ) {
     this.#file = file;
     this.#blocks = blocks;
@@ -58,7 +48,7 @@ export class BlockTable {
     this.#taken = places.taken;
     this.#isDifferencing = isDifferencing;
     this.#ratio = chunkRatio(blocks);
-    this.#pages = new LRUCache({ maxSize: Math.max(cacheBytes, pageBytes), sizeCalculation: (page) => page.length });
+    this.#tables = new TableCache(file, 'VHDX', cacheBytes);
     const needed = batEntryCount(blocks, isDifferencing) * batEntryBytes;
     if (needed > this.#bat.lengthBytes) {
       throw new FormatError(
@@ -71,31 +61,30 @@ export class BlockTable {
   }
 
   /**
-   * The pieces of [offset, offset+length) of the disk, in order, without gaps, inside payload blocks.
-   * @throws FormatError when an entry on the way cannot be
+   * Where the bytes at `offset` of the disk are, as many of the next `lengthBytes` as lie in one place of one payload block.
+   * @throws FormatError when the entry of that block cannot be
    */
-  *pieces(offset: number, length: number): Generator<Piece> {
+  locate(offset: number, lengthBytes: number): Run {
     const { payloadBlockBytes } = this.#blocks;
-    const end = offset + length;
-    for (let at = offset; at < end;) {
-      const block = Math.floor(at / payloadBlockBytes);
-      const within = at - block * payloadBlockBytes;
-      const pieceBytes = Math.min(payloadBlockBytes - within, end - at);
-      const { state, offsetMiB, entryAt } = this.#entry(batIndexOfPayload(block, this.#ratio));
-      if (state === payloadState.fullyPresent) {
-        const fileOffset = this.#payloadOffset(block, offsetMiB, entryAt) + within;
-        yield { source: 'file', offset: at, length: pieceBytes, fileOffset };
-      } else if (state === payloadState.partiallyPresent && this.#isDifferencing) {
-        yield* this.#partial(block, this.#payloadOffset(block, offsetMiB, entryAt), within, pieceBytes);
-      } else {
-        yield { source: this.#absentSource(state, entryAt), offset: at, length: pieceBytes, fileOffset: 0 };
-      }
-      at += pieceBytes;
+    const block = Math.floor(offset / payloadBlockBytes);
+    const within = offset - block * payloadBlockBytes;
+    const inBlock = Math.min(payloadBlockBytes - within, lengthBytes);
+    const { state, offsetMiB, entryAt } = this.#entry(batIndexOfPayload(block, this.#ratio));
+    if (state === payloadState.fullyPresent) {
+      return {
+        kind: 'stored',
+        lengthBytes: inBlock,
+        fileOffset: this.#payloadOffset(block, offsetMiB, entryAt) + within,
+      };
     }
+    if (state === payloadState.partiallyPresent && this.#isDifferencing) {
+      return this.#partial(block, this.#payloadOffset(block, offsetMiB, entryAt), within, inBlock);
+    }
+    return { kind: this.#absent(state, entryAt), lengthBytes: inBlock };
   }
 
   /** 2.5.1.1: only what was never written shows the parent; undefined and unmapped blocks promise nothing, and read as zeros here. */
-  #absentSource(state: number, entryAt: number): 'zero' | 'parent' {
+  #absent(state: number, entryAt: number): 'zero' | 'parent' {
     if (state === payloadState.notPresent) return this.#isDifferencing ? 'parent' : 'zero';
     if (state === payloadState.undefined || state === payloadState.zero || state === payloadState.unmapped)
       return 'zero';
@@ -103,26 +92,24 @@ export class BlockTable {
   }
 
   /** A block of which the sector bitmap tells, sector by sector, whether it is here (1) or in the parent (0). */
-  *#partial(block: number, blockOffset: number, within: number, length: number): Generator<Piece> {
+  #partial(block: number, blockOffset: number, within: number, lengthBytes: number): Run {
     const sectorBytes = this.#blocks.logicalSectorBytes;
-    const bitmap = this.#bitmapOf(block);
-    const start = block * this.#blocks.payloadBlockBytes;
-    const isHere = (sector: number): boolean => ((bitmap[Math.floor(sector / 8)] ?? 0) & (1 << (sector % 8))) !== 0;
-    const end = within + length;
-    for (let at = within; at < end;) {
-      const first = Math.floor(at / sectorBytes);
-      const here = isHere(first);
-      let sector = first + 1;
-      while (sector * sectorBytes < end && isHere(sector) === here) sector++;
-      const to = Math.min(sector * sectorBytes, end);
-      const fileOffset = here ? blockOffset + at : 0;
-      yield { source: here ? 'file' : 'parent', offset: start + at, length: to - at, fileOffset };
-      at = to;
-    }
+    const bitmapOffset = this.#bitmapOffset(block);
+    const isHere = (sector: number): boolean => {
+      return (this.#tables.u8(bitmapOffset + Math.floor(sector / 8)) & (1 << (sector % 8))) !== 0;
+    };
+    const end = within + lengthBytes;
+    let sector = Math.floor(within / sectorBytes);
+    const here = isHere(sector);
+    do sector++;
+    while (sector * sectorBytes < end && isHere(sector) === here);
+    const runBytes = Math.min(sector * sectorBytes, end) - within;
+    if (!here) return { kind: 'parent', lengthBytes: runBytes };
+    return { kind: 'stored', lengthBytes: runBytes, fileOffset: blockOffset + within };
   }
 
-  /** The bits of one payload block's sectors: at most 64 KiB, within one sector bitmap block. */
-  #bitmapOf(block: number): Uint8Array {
+  /** Where the bits of one payload block's sectors begin, inside the sector bitmap block of its chunk. */
+  #bitmapOffset(block: number): number {
     const chunk = Math.floor(block / this.#ratio);
     const { state, offsetMiB, entryAt } = this.#entry(batIndexOfBitmap(chunk, this.#ratio));
     if (state !== bitmapState.present) {
@@ -133,9 +120,9 @@ export class BlockTable {
         `${state} for the sector bitmap of a partially present block`,
       );
     }
-    const bitmapOffset = this.#placeOf(offsetMiB, sectorBitmapBytes, entryAt);
-    const lengthBytes = sectorBitmapBytes / this.#ratio;
-    return this.#cached(bitmapOffset + (block % this.#ratio) * lengthBytes, lengthBytes);
+    return (
+      this.#placeOf(offsetMiB, sectorBitmapBytes, entryAt) + (block % this.#ratio) * (sectorBitmapBytes / this.#ratio)
+    );
   }
 
   /** The last block may end with the disk: some writers leave the file short there. */
@@ -160,42 +147,10 @@ export class BlockTable {
 
   #entry(index: number): { state: number; offsetMiB: number; entryAt: number } {
     const entryAt = this.#bat.offset + index * batEntryBytes;
-    const bytes = this.#cached(entryAt, batEntryBytes);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, batEntryBytes);
-    const low = view.getUint32(0, true);
+    const low = this.#tables.u32le(entryAt);
     const state = low % 8;
     if (low % MiB !== state) throw new FormatError('VHDX BAT entry', 'reserved', entryAt, 'reserved bits are set');
     // Above 2^53 bytes no file reaches, and the number of MiB is still exact.
-    return { state, offsetMiB: view.getUint32(4, true) * 4096 + Math.floor(low / MiB), entryAt };
+    return { state, offsetMiB: this.#tables.u32le(entryAt + 4) * 4096 + Math.floor(low / MiB), entryAt };
   }
-
-  /** A range of the file that does not cross a page: read-only. */
-  #cached(offset: number, lengthBytes: number): Uint8Array {
-    const pageAt = alignDown(offset, pageBytes);
-    let page = this.#pages.get(pageAt);
-    if (page === undefined) {
-      page = new Uint8Array(Math.min(pageBytes, this.#file.sizeBytes - pageAt));
-      this.#file.read(page, pageAt);
-      this.#pages.set(pageAt, page);
-    }
-    return page.subarray(offset - pageAt, offset - pageAt + lengthBytes);
-  }
-}
-
-/** Joins neighbours that go on in the same place: one system call where the writer kept blocks together. */
-export function* joinPieces(pieces: Iterable<Piece>): Generator<Piece> {
-  let pending: Piece | undefined;
-  for (const piece of pieces) {
-    if (pending !== undefined && pending.source === piece.source && continues(pending, piece)) {
-      pending = { ...pending, length: pending.length + piece.length };
-      continue;
-    }
-    if (pending !== undefined) yield pending;
-    pending = piece;
-  }
-  if (pending !== undefined) yield pending;
-}
-
-function continues(before: Piece, after: Piece): boolean {
-  return before.source !== 'file' || before.fileOffset + before.length === after.fileOffset;
 }

@@ -4,11 +4,10 @@
  * Order: file type, headers, log, regions, metadata. The log comes before everything that it may have changed. Nothing is written.
  */
 import { FormatError, UnavailableError, UnsupportedError } from '../../base/errors.ts';
-import { closeAll } from '../../base/ownership.ts';
-import { MiB } from '../../base/units.ts';
 import { nilGuid, type Guid } from '../../bytes/guid.ts';
-import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
-import { BlockTable, joinPieces } from './block-table.ts';
+import type { Disk } from '../../disk/disk.ts';
+import { mappedDisk } from '../mapped-disk.ts';
+import { BlockTable } from './block-table.ts';
 import { replayLog } from './log.ts';
 import { logPlaceOf, overlap, readCurrentHeader, readMetadata, readRegions, type Region } from './metadata.ts';
 import type { ParentLocator } from './parent-locator.ts';
@@ -17,7 +16,6 @@ export type { ParentLocator } from './parent-locator.ts';
 
 /** A guard against files that name each other as parents; Hyper-V's own chains stay far below. */
 const maxParents = 64;
-const defaultCacheBytes = 4 * MiB;
 
 /** A parent's file, and how its own parent is found: a relative path is relative to it. */
 export interface ParentFile {
@@ -71,13 +69,20 @@ function open(file: Disk, options: VhdxReadOptions, depth: number): VhdxDisk {
   }
   const metadata = readMetadata(whole, regions.metadata);
   const locator = metadata.parentLocator;
-  const cacheBytes = options.cacheBytes ?? defaultCacheBytes;
-  const table = new BlockTable(whole, metadata, { bat: regions.bat, taken }, locator !== undefined, cacheBytes);
+  const table = new BlockTable(whole, metadata, { bat: regions.bat, taken }, locator !== undefined, options.cacheBytes);
   const parent = locator === undefined ? undefined : openParentOf(locator, options, depth);
+  const disk = mappedDisk(whole, {
+    structure: 'VHDX',
+    sizeBytes: metadata.virtualBytes,
+    locate: (offset, lengthBytes) => table.locate(offset, lengthBytes),
+    // A disk that was made larger after its parent has zeros behind the parent's end.
+    parent: parent === undefined ? undefined : { disk: parent, startBytes: 0 },
+    owns: parent === undefined ? [whole] : [whole, parent],
+  });
   const kind = locator !== undefined ? 'differencing' : metadata.leavesBlocksAllocated ? 'fixed' : 'dynamic';
   const { logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } = metadata;
   const facts = { kind, logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } as const;
-  return { ...facts, dataWriteGuid: header.dataWriteGuid, ...diskOver(metadata.virtualBytes, whole, table, parent) };
+  return { ...facts, dataWriteGuid: header.dataWriteGuid, ...disk };
 }
 
 function openParentOf(locator: ParentLocator, options: VhdxReadOptions, depth: number): VhdxDisk {
@@ -105,50 +110,4 @@ function openOrClose({ file, openParent }: ParentFile, cacheBytes: number | unde
     file.close();
     throw error;
   }
-}
-
-function diskOver(sizeBytes: number, file: Disk, table: BlockTable, parent: Disk | undefined): Disk {
-  const parentBytes = parent?.sizeBytes ?? 0;
-
-  function* unmerged(offset: number, length: number): Generator<Extent> {
-    for (const piece of joinPieces(table.pieces(offset, length))) {
-      if (piece.source === 'file') {
-        for (const extent of file.extents(piece.fileOffset, piece.length)) {
-          yield { ...extent, offset: extent.offset - piece.fileOffset + piece.offset };
-        }
-        continue;
-      }
-      // A disk that was made larger after its parent has zeros behind the parent's end.
-      const inParent = piece.source === 'parent' ? Math.max(0, Math.min(piece.length, parentBytes - piece.offset)) : 0;
-      if (inParent > 0 && parent !== undefined) yield* parent.extents(piece.offset, inParent);
-      if (inParent < piece.length)
-        yield { offset: piece.offset + inParent, length: piece.length - inParent, kind: 'zero' };
-    }
-  }
-
-  const disk: Disk = {
-    sizeBytes,
-    read(target, offset) {
-      checkRange(disk, offset, target.length);
-      for (const piece of joinPieces(table.pieces(offset, target.length))) {
-        const part = target.subarray(piece.offset - offset, piece.offset - offset + piece.length);
-        if (piece.source === 'file') {
-          file.read(part, piece.fileOffset);
-          continue;
-        }
-        const inParent =
-          piece.source === 'parent' ? Math.max(0, Math.min(piece.length, parentBytes - piece.offset)) : 0;
-        if (inParent > 0) parent?.read(part.subarray(0, inParent), piece.offset);
-        part.fill(0, inParent);
-      }
-    },
-    extents(offset, length) {
-      checkRange(disk, offset, length);
-      return mergeExtents(unmerged(offset, length));
-    },
-    close() {
-      closeAll(parent === undefined ? [file] : [file, parent]);
-    },
-  };
-  return disk;
 }

@@ -22,7 +22,7 @@ import {
   sha256OfFile,
 } from './judges.ts';
 
-const timeoutMs = 120_000;
+const timeoutMs = soak ? 900_000 : 120_000;
 /** Up to here a judge reads every byte; above, the data and samples of the zeros, which a soak reads all. */
 const wholeBytes = 97 * MiB;
 const diskSizes = [MiB, 97 * MiB, GiB, 5 * GiB + 512];

@@ -4,8 +4,9 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, type TestContext } from 'vitest';
 import type { Disk } from '../../../src/disk/disk.ts';
+import { soak } from '../../seeded.ts';
 
-const judgeTimeoutMs = 120_000;
+const judgeTimeoutMs = soak ? 600_000 : 100_000;
 /** Debian's interpreter: the one that has the bindings of libvhdi. */
 const python = '/usr/bin/python3';
 
