@@ -10,6 +10,7 @@ import { Seeded, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { expectImageHolds, thrownBy } from './image-holds.ts';
 import { SourceDisk } from './source-disk.ts';
+import { readOrRefuse } from './tiny-image.ts';
 import { runInjected, systemCalls, whyNoStrace } from './strace.ts';
 
 const script = path.join(import.meta.dirname, 'create-image-script.ts');
@@ -157,9 +158,10 @@ describe('an image', () => {
     }
   });
 
-  it('is never taken for sound when the kernel says it wrote what it did not', { timeout: timeoutMs }, (ctx) => {
+  it('never reads as wrong bytes when the kernel says it wrote what it did not', { timeout: timeoutMs }, (ctx) => {
     if (noStrace !== undefined) ctx.skip(noStrace);
     const count = countOf('pwrite64');
+    let refused = 0;
     for (const when of strikes(count)) {
       startAfresh();
       runInjected({ syscall: 'pwrite64', what: 'retval=512', when }, watched, script, [
@@ -168,7 +170,10 @@ describe('an image', () => {
         options,
       ]);
       if (!fs.existsSync(imagePath)) continue;
-      expect(() => expectImageHolds(imagePath, source.model)).toThrow();
+      // What was not written reads as zeros: where zeros belong there, no harm was done.
+      if (readOrRefuse(imagePath, source.model).refusal === undefined) expectImageHolds(imagePath, source.model);
+      else refused++;
     }
+    expect(refused).toBeGreaterThan(0);
   });
 });
