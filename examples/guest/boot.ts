@@ -34,6 +34,8 @@ export interface BootOptions {
   readonly cache?: 'none' | 'writeback' | 'writethrough' | 'directsync' | 'unsafe';
   /** Asks the guest to stay up. The result comes, and the machine is killed, when the guest is ready. */
   readonly hold?: boolean;
+  /** Asks the guest to write 4 MiB to its disk, and to sync. */
+  readonly write?: boolean;
   /** Default 240 000: TCG on a busy host is slow. */
   readonly timeoutMs?: number;
   /** Kills the machine; the promise rejects with the signal's reason. */
@@ -53,6 +55,10 @@ export interface BootReport {
   readonly fsType: string;
   /** SHA-256 of the guest's /payload.bin as the guest read it. */
   readonly payloadSha256: string;
+  /** SHA-256 of what the guest wrote in this boot; absent without `write`. */
+  readonly wroteSha256?: string;
+  /** SHA-256 of what it found that it had written in an earlier boot, where it had, and which it was then. */
+  readonly kept?: { readonly sha256: string; readonly expected: string };
   /** The last MiB of the console. */
   readonly serial: string;
   readonly commandLine: readonly string[];
@@ -73,6 +79,9 @@ const uefiFirmware = [
 ];
 
 const readyLine = /^VENEER-GUEST-READY root=(\S+) fs=(\S+) payload=([0-9a-f]{64})\r?\n/m;
+
+const wroteLine = /^VENEER-GUEST-WROTE sha256=([0-9a-f]{64})\r?\n/m;
+const keptLine = /^VENEER-GUEST-KEPT sha256=([0-9a-f]{64}) expected=([0-9a-f]{64})\r?\n/m;
 
 const run = promisify(execFile);
 
@@ -117,6 +126,10 @@ function firmwareArguments(firmware: 'bios' | 'uefi'): string[] {
 }
 
 function machineArguments(options: BootOptions, accelerator: 'kvm' | 'tcg'): string[] {
+  const wishes = [
+    ...(options.hold === true ? ['veneer.hold'] : []),
+    ...(options.write === true ? ['veneer.write'] : []),
+  ].join(' ');
   const processor = accelerator === 'kvm' ? ['kvm', '-cpu', 'host'] : ['tcg,thread=multi', '-cpu', 'max'];
   return [
     ...['-machine', 'pc', '-accel', ...processor, '-m', '512', '-smp', '1'],
@@ -124,13 +137,23 @@ function machineArguments(options: BootOptions, accelerator: 'kvm' | 'tcg'): str
     ...['-object', `main-loop,id=main-loop,thread-pool-max=${String(ioThreadsMax)}`],
     ...firmwareArguments(options.firmware ?? 'bios'),
     ...diskArguments(options),
-    ...(options.hold === true ? ['-smbios', 'type=1,serial=veneer.hold'] : []),
+    ...(wishes === '' ? [] : ['-smbios', `type=1,serial=${wishes}`]),
   ];
 }
 
 async function makeOverlay(options: BootOptions): Promise<void> {
   if (options.overlay === undefined || existsSync(options.overlay)) return;
   await run('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', options.format, '-b', options.drive, options.overlay]);
+}
+
+/** What the guest said of its own writes. */
+function writtenBy(serial: string): Pick<BootReport, 'wroteSha256' | 'kept'> {
+  const wrote = wroteLine.exec(serial)?.[1];
+  const [, sha256, expected] = keptLine.exec(serial) ?? [];
+  return {
+    ...(wrote === undefined ? {} : { wroteSha256: wrote }),
+    ...(sha256 === undefined || expected === undefined ? {} : { kept: { sha256, expected } }),
+  };
 }
 
 /** A started QEMU. The properties grow as it runs. */
@@ -240,6 +263,7 @@ export async function bootGuest(options: BootOptions): Promise<BootReport> {
       rootDevice,
       fsType,
       payloadSha256,
+      ...writtenBy(machine.serial),
       serial: machine.serial,
       commandLine,
       accelerator,
