@@ -1,10 +1,9 @@
 /** `veneer plugin create|show` */
-import fs from 'node:fs';
 import { Command, Option } from 'commander';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { formatNames, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { createPluginFile } from '../plugin/create.ts';
-import { parsePluginFile, type PluginFile } from '../plugin/plugin-file.ts';
+import { readPluginFile, type PluginFile } from '../plugin/plugin-file.ts';
 
 export function pluginCommand(): Command {
   return new Command('plugin')
@@ -53,7 +52,7 @@ function showCommand(): Command {
     .argument('<plugin>')
     .option('--json', 'for programs')
     .action((file: string, flags: { json?: boolean }) => {
-      const plugin = parsePluginFile(fs.readFileSync(file), file);
+      const plugin = readPluginFile(file);
       console.log(flags.json === true ? JSON.stringify(plugin, null, 2) : pluginText(plugin, file));
     });
 }

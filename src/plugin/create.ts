@@ -17,7 +17,7 @@ import {
   type Geometry,
 } from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
-import { encodePluginFile, parsePluginFile, type PluginFile } from './plugin-file.ts';
+import { encodePluginFile, markerBytes, parsePluginFile, type PluginFile } from './plugin-file.ts';
 
 export interface PluginOptions extends PlanOptions {
   /** Default: by the plugin file's extension. */
@@ -27,12 +27,14 @@ export interface PluginOptions extends PlanOptions {
 
 /**
  * Writes the plugin file `pluginPath` for the disk as of the image at `imagePath`.
- * @throws UsageError when the file exists, no format fits its name, or the image is not in its folder or below it
+ * @throws UsageError when the file exists (without `force`) or is an image, or no format fits its name
  */
 export function createPluginFile(imagePath: string, pluginPath: string, options: PluginOptions = {}): PluginFile {
   if (options.force !== true && fs.existsSync(pluginPath)) {
     throw new UsageError(`${pluginPath}: exists already; choose another name, or replace it with --force`);
   }
+  if (fs.statSync(pluginPath, { throwIfNoEntry: false })?.isFile() === true && isImage(pluginPath))
+    throw new UsageError(`${pluginPath}: is an image, which is never changed; choose another name`);
   const format = options.format ?? formatOfName(pluginPath);
   if (format === undefined) {
     throw new UsageError(
@@ -51,6 +53,17 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const bytes = encodePluginFile(plugin);
   writeFileDurably(pluginPath, bytes);
   return parsePluginFile(bytes, pluginPath);
+}
+
+function isImage(file: string): boolean {
+  const fd = fs.openSync(file, 'r');
+  try {
+    const first = new Uint8Array(markerBytes);
+    fs.readSync(fd, first, 0, first.length, 0);
+    return Image.isImage(first);
+  } finally {
+    fs.closeSync(fd);
+  }
 }
 
 /**

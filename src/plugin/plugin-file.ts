@@ -4,19 +4,20 @@
  *
  * A file is a plugin file by its content, never by its name: it starts with the marker below.
  */
+import fs from 'node:fs';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
-/** The first key of every plugin file; within its first bytes. */
-const marker = '"veneer": "plugin file"';
+/** The first key of every plugin file, but for white space; within its first bytes. */
+const marker = '{"veneer":"pluginfile"';
 /** As many bytes as are needed to see the marker. */
 export const markerBytes = 64;
 const version = 1;
 
-const schema = z.strictObject({
+const fields = z.strictObject({
   veneer: z.literal('plugin file'),
   version: z.literal(version),
   about: z.string(),
@@ -34,6 +35,11 @@ const schema = z.strictObject({
     sizeBytes: size,
   }),
   native: geometrySchema,
+});
+
+const schema = fields.refine((plugin) => plugin.native.sizeBytes === plugin.disk.sizeBytes, {
+  path: ['native', 'sizeBytes'],
+  message: 'is not the size of the disk',
 });
 
 export type PluginFile = z.infer<typeof schema>;
@@ -54,7 +60,21 @@ export function encodePluginFile(contents: Omit<PluginFile, 'veneer' | 'version'
 
 /** Whether a file whose first bytes these are claims to be a plugin file. */
 export function isPluginFile(firstBytes: Uint8Array): boolean {
-  return Buffer.from(firstBytes).toString('latin1').replaceAll(/\s+/g, ' ').startsWith(`{ ${marker}`);
+  return Buffer.from(firstBytes.subarray(0, markerBytes)).toString('latin1').replaceAll(/\s+/g, '').startsWith(marker);
+}
+
+/** Reads a file that should be a plugin file; one that is too large for it is not read. @throws FormatError */
+export function readPluginFile(file: string): PluginFile {
+  const fd = fs.openSync(file, 'r');
+  try {
+    const bytes = new Uint8Array(maxPluginFileBytes + 1);
+    let length = 0;
+    for (let count = -1; count !== 0; length += count)
+      count = fs.readSync(fd, bytes, length, bytes.length - length, null);
+    return parsePluginFile(bytes.subarray(0, length), file);
+  } finally {
+    fs.closeSync(fd);
+  }
 }
 
 /**
@@ -63,12 +83,7 @@ export function isPluginFile(firstBytes: Uint8Array): boolean {
  */
 export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   if (bytes.length > maxPluginFileBytes) {
-    throw new FormatError(
-      name,
-      'size',
-      0,
-      `${bytes.length} bytes is more than a plugin file may have (${maxPluginFileBytes})`,
-    );
+    throw new FormatError(name, 'size', 0, `it has more bytes than a plugin file may have (${maxPluginFileBytes})`);
   }
   if (!isPluginFile(bytes)) throw new FormatError(name, 'marker', 0, 'is not a plugin file');
   let value: unknown;
@@ -80,10 +95,11 @@ export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
-  throw new FormatError(
-    name,
-    issue?.path.join('.') ?? 'contents',
-    0,
-    `${issue?.message ?? 'is wrong'}; make the plugin file again`,
-  );
+  throw new FormatError(name, fieldOf(issue), 0, `${issue?.message ?? 'is wrong'}; make the plugin file again`);
+}
+
+function fieldOf(issue: z.core.$ZodIssue | undefined): string {
+  const unknown = issue?.code === 'unrecognized_keys' ? issue.keys.slice(0, 1) : [];
+  const field = [...(issue?.path ?? []), ...unknown].join('.');
+  return field === '' ? 'contents' : field;
 }

@@ -20,7 +20,7 @@ export interface AllowedPaths {
  */
 export function imagePathOf(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths): string {
   const target = path.resolve(path.dirname(pluginPath), plugin.image.path);
-  requireInside(target, allowed.folders, pluginPath, plugin.image.path);
+  requireInside(target, [...allowed.folders, ...realFolders(allowed)], pluginPath, plugin.image.path);
   return target;
 }
 
@@ -35,12 +35,12 @@ export function openPluginDisk(
   cache: BlockCache,
 ): ChainDisk {
   const imagePath = imagePathOf(plugin, pluginPath, allowed);
-  const realFolders = allowed.folders.map((folder) => realPath(folder, pluginPath));
-  requireInside(realPath(imagePath, pluginPath), realFolders, pluginPath, plugin.image.path);
+  const folders = realFolders(allowed);
+  requireInside(realPath(imagePath, pluginPath), folders, pluginPath, plugin.image.path);
   const disk = openChainDisk(imagePath, cache);
   try {
     for (const image of disk.images) {
-      requireInside(realPath(image.path, pluginPath), realFolders, pluginPath, path.basename(image.path));
+      requireInside(realPath(image.path, pluginPath), folders, pluginPath, path.basename(image.path));
     }
     const found = disk.images[0]?.description;
     if (found?.imageId !== plugin.image.imageId || disk.sizeBytes !== plugin.disk.sizeBytes) {
@@ -64,6 +64,17 @@ function requireInside(target: string, folders: readonly string[], pluginPath: s
   throw new ForbiddenError(
     `${pluginPath}: points to ${JSON.stringify(pointer)}, outside the mounted folder; mount with --allow-path ${path.dirname(target)} if that is meant`,
   );
+}
+
+/** Without links. A folder that is away for the moment allows nothing, and costs the others nothing. */
+function realFolders(allowed: AllowedPaths): string[] {
+  return allowed.folders.flatMap((folder) => {
+    try {
+      return [fs.realpathSync(folder)];
+    } catch {
+      return [];
+    }
+  });
 }
 
 function realPath(target: string, pluginPath: string): string {
