@@ -6,8 +6,8 @@
  * 2. fdatasync of the data file
  * 3. write the durable copies of those pages
  * 4. fdatasync of the map
- * Crash order of a header: 1. copy A, 2. fdatasync, 3. copy B, 4. fdatasync. A torn one leaves the other; at rest they are equal, so that
- * one which is damaged later is not replaced by an older truth.
+ * Crash order of a header, of which there are two equal copies: 1. copy A, 2. fdatasync, 3. copy B, 4. fdatasync. A torn one leaves the
+ * other; at rest they are equal, so that one which is damaged later is not replaced by an older truth.
  */
 import fs from 'node:fs';
 import { FormatError } from '../base/errors.ts';
@@ -27,9 +27,16 @@ export function currentBootId(): Guid {
   return fs.readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
+/** The header that counts. The other copy is older, or damaged, after a crash between the two writes. */
+export interface FoundHeader {
+  readonly header: format.MapHeader;
+  readonly otherIsOlder: boolean;
+  readonly otherOffset: number;
+}
+
 /** @throws FormatError when neither copy is sound; UnavailableError when one cannot be read: the other may be older */
-export function readHeader(fd: number, name: string): format.MapHeader {
-  const found: format.MapHeader[] = [];
+export function readHeader(fd: number, name: string): FoundHeader {
+  const found: FoundHeader[] = [];
   let firstError: unknown;
   for (const at of headerOffsets) {
     const block = new Uint8Array(format.mapHeaderBytes);
@@ -37,37 +44,48 @@ export function readHeader(fd: number, name: string): format.MapHeader {
     try {
       const header = format.mapHeader.parse(block);
       checkCrc32c(block, format.mapHeader.offsetOf('crc32c'), `${name}: header`);
-      found.push(header);
+      found.push({ header, otherIsOlder: true, otherOffset: format.mapHeaderBytes - at });
     } catch (error) {
       firstError ??= error;
     }
   }
-  const newest = found.sort((a, b) => (a.sequence < b.sequence ? 1 : -1))[0];
+  const [newest, other] = found.sort((a, b) => (a.header.sequence < b.header.sequence ? 1 : -1));
   if (newest === undefined) throw new FormatError(name, 'header', 0, 'neither copy is sound', { cause: firstError });
-  if (newest.version !== format.mapVersion || newest.unitBytes !== format.unitBytes) {
+  const { header, otherOffset } = newest;
+  if (header.version !== format.mapVersion || header.unitBytes !== format.unitBytes) {
     throw new FormatError(
       name,
       'version',
       8,
-      `${newest.version} with units of ${newest.unitBytes} bytes is not one this Veneer knows`,
+      `${header.version} with units of ${header.unitBytes} bytes is not one this Veneer knows`,
     );
   }
-  const baseBytes = toOffset(newest.baseBytes, format.maxFileBytes, {
+  const baseBytes = toOffset(header.baseBytes, format.maxFileBytes, {
     structure: name,
     field: 'base size',
     offset: 56,
   });
-  toOffset(newest.visibleBytes, baseBytes, { structure: name, field: 'visible size', offset: 64 });
-  return newest;
+  toOffset(header.visibleBytes, baseBytes, { structure: name, field: 'visible size', offset: 64 });
+  return { header, otherOffset, otherIsOlder: other?.header.sequence !== header.sequence };
+}
+
+/**
+ * Makes the copies equal again after a crash between their two writes. Must come before anything is done that the older copy does not know
+ * of: the next header is written over the newer one, and when that is torn, the older one counts.
+ */
+export function repairHeader(fd: number, { header, otherIsOlder, otherOffset }: FoundHeader, name: string): void {
+  if (otherIsOlder) writeCopy(fd, header, otherOffset, name);
 }
 
 /** Writes both copies of the next header, durably. After a failure it may count, or the last one. */
 export function writeHeader(fd: number, header: format.MapHeader, name: string): void {
+  for (const at of headerOffsets) writeCopy(fd, header, at, name);
+}
+
+function writeCopy(fd: number, header: format.MapHeader, offset: number, name: string): void {
   const block = sealCrc32c(format.mapHeader.encode(header), format.mapHeader.offsetOf('crc32c'));
-  for (const at of headerOffsets) {
-    writeFully(fd, block, at, name);
-    flushFile(fd, name);
-  }
+  writeFully(fd, block, offset, name);
+  flushFile(fd, name);
 }
 
 /**

@@ -8,9 +8,10 @@
  * The data file is locked before anything is decided, and as long as the replacement is open.
  *
  * Crash order of opening one:
- * 1. a cut that a crash interrupted is finished: the data file, and fdatasync
- * 2. after a power loss the live pages are made equal to the durable ones, and fdatasync
- * 3. the header: no cut is under way, and the live pages are this boot's
+ * 1. the copies of the header are made equal, if a crash came between their two writes
+ * 2. a cut that a crash interrupted is finished: the data file, and fdatasync
+ * 3. after a power loss the live pages are made equal to the durable ones, and fdatasync
+ * 4. the header: no cut is under way, and the live pages are this boot's
  */
 import fs from 'node:fs';
 import path from 'node:path';
@@ -21,7 +22,7 @@ import { writeFailure } from '../base/full-io.ts';
 import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedSuffix } from '../base/durable.ts';
 import type { Guid } from '../bytes/guid.ts';
 import * as format from './layout.ts';
-import { currentBootId, loadPages, readHeader, writeHeader, writeLivePages } from './map-file.ts';
+import { currentBootId, loadPages, readHeader, repairHeader, writeHeader, writeLivePages } from './map-file.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
 import { shared, type SharedReplacement } from './shared.ts';
 
@@ -189,9 +190,11 @@ interface Files {
 
 function load(place: ReplacementPlace, files: Files): SharedReplacement {
   const { mapFd, dataFd, mapPath, bootId } = files;
-  const found = readHeader(mapFd, mapPath);
+  const copies = readHeader(mapFd, mapPath);
+  const found = copies.header;
   checkBelongs(found, place, mapPath);
   checkLength(place, dataFd, found);
+  repairHeader(mapFd, copies, mapPath);
   const maxBytes = Math.min(2 * place.baseBytes + format.growthRoomBytes, format.maxFileBytes);
   const presence = newPresence(Math.ceil(maxBytes / format.unitBytes));
   const map = new PresenceMap(presence);

@@ -5,11 +5,11 @@ import { setTimeout } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { unitBytes } from '../../src/replacement/layout.ts';
 import { runInjected, systemCalls, whyNoStrace } from '../backup/strace.ts';
-import { ModelDisk } from '../disk/model-disk.ts';
+import { expectSameBytes, ModelDisk } from '../disk/model-disk.ts';
 import { Seeded, seededTest, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { contentsOf, expectStepDoneOrNot } from './interrupted.ts';
-import { filesOf, KeptFile, placeOf } from './kept-file.ts';
+import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
 import { applyToModel, modelOfBase, nextStep, type Arena, type Step } from './random-steps.ts';
 import type { WriteJob } from './write-script.ts';
 
@@ -40,11 +40,17 @@ function acknowledgedIn(output: string): number | undefined {
 function expectAcknowledgedSteps(job: WriteJob, model: ModelDisk, output: string): void {
   const acknowledged = acknowledgedIn(output);
   const step = acknowledged === undefined ? undefined : replay(model, job, acknowledged);
-  using file = new KeptFile(job.place);
-  expectStepDoneOrNot(file, model, step);
-  // And it goes on from there.
-  file.replacement.write(Uint8Array.of(1), 0);
-  file.replacement.sync();
+  let found: Buffer;
+  {
+    using file = new KeptFile(job.place);
+    expectStepDoneOrNot(file, model, step);
+    // It goes on from there; and once flushed, it outlasts a power loss too.
+    file.replacement.write(Uint8Array.of(1), 0);
+    file.replacement.sync();
+    found = contentsOf(file);
+  }
+  using file = new KeptFile(job.place, otherBoots[0]);
+  expectSameBytes(contentsOf(file), found, 'the file after a power loss');
 }
 
 describe('a process that writes into a replacement', () => {
@@ -57,7 +63,10 @@ describe('a process that writes into a replacement', () => {
       fs.mkdirSync(folder.file(name));
       const place = placeOf(path.join(folder.file(name), 'disk.vhdx'), baseBytes);
       const { data, map } = filesOf(place);
-      return { job: { place, arena, seed, steps: soak ? 80 : 40 }, watched: [data, map, `${map}.part`, folder.file(name)] };
+      return {
+        job: { place, arena, seed, steps: soak ? 80 : 40 },
+        watched: [data, map, `${map}.part`, folder.file(name)],
+      };
     };
     const whole = startAfresh('whole');
     const calls = systemCalls(syscalls, whole.watched, script, [JSON.stringify(whole.job)]);

@@ -1,0 +1,220 @@
+import fs from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it, onTestFailed, vi } from 'vitest';
+import { unitBytes } from '../../src/replacement/layout.ts';
+import type * as punchHole from '../../src/replacement/punch-hole.ts';
+import type { ReplacementPlace } from '../../src/replacement/open.ts';
+import { expectSameBytes, ModelDisk } from '../disk/model-disk.ts';
+import { seededTest, soak, type Seeded } from '../seeded.ts';
+import { TempFolder } from '../temp-folder.ts';
+import { FaultyFiles, tellPunched } from './faulty-files.ts';
+import { contentsOf, expectStepDoneOrNot } from './interrupted.ts';
+import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
+import { sectorBytes } from './pattern-base.ts';
+import { applyTo, applyToModel, describeStep, modelOfBase, nextStep, type Arena, type Step } from './random-steps.ts';
+
+// The real function, and the one that is told of it.
+vi.mock(import('../../src/replacement/punch-hole.ts'), async (importOriginal) => {
+  const original: typeof punchHole = await importOriginal();
+  return {
+    punchHole(fd: number, offset: number, lengthBytes: number, name: string) {
+      tellPunched(fd, offset, lengthBytes);
+      original.punchHole(fd, offset, lengthBytes, name);
+    },
+  };
+});
+
+const timeoutMs = 1_800_000;
+const baseBytes = 6 * unitBytes + 1000;
+const arena: Arena = { from: 0, to: 12 * unitBytes };
+const states = soak ? 5_000 : 300;
+const stepsPerScenario = 60;
+const statesPerScenario = 30;
+
+/** What was flushed, then what the file has been since: the last may not have been reached yet. */
+class History {
+  versions: ModelDisk[] = [modelOfBase(baseBytes)];
+  /** Units that a step has touched, ever. */
+  readonly touched = new Set<number>();
+
+  get now(): ModelDisk {
+    return this.versions.at(-1) ?? new ModelDisk(0);
+  }
+
+  begin(step: Step): void {
+    const after = this.now.copy();
+    applyToModel(after, step);
+    this.versions.push(after);
+    const [from, to] = touchedBy(step);
+    for (let unit = Math.floor(from / unitBytes); unit * unitBytes < to; unit++) this.touched.add(unit);
+  }
+
+  flushed(): void {
+    this.versions = [this.now];
+  }
+}
+
+function touchedBy(step: Step): [number, number] {
+  switch (step.kind) {
+    case 'write':
+      return [step.offset, step.offset + step.bytes.length];
+    case 'discard':
+      return [step.offset, step.offset + step.length];
+    default:
+      return [0, 0];
+  }
+}
+
+/** Every sector holds what was flushed or something later; no unit is claimed that nobody wrote. */
+function expectNothingFlushedLost(file: KeptFile, { versions, touched }: History): void {
+  const actual = contentsOf(file);
+  const sizes = versions.map((model) => model.sizeBytes);
+  expect(actual.length).toBeGreaterThanOrEqual(Math.min(...sizes));
+  expect(actual.length).toBeLessThanOrEqual(Math.max(...sizes));
+  const contents = versions.map((model) => model.read(0, actual.length));
+  for (let at = 0; at < actual.length; at += sectorBytes) {
+    const sector = actual.subarray(at, at + sectorBytes);
+    const allowed = contents.map((bytes) => bytes.subarray(at, at + sectorBytes));
+    if (allowed.some((bytes) => bytes.equals(sector))) continue;
+    // Where the file was cut inside a sector, that has what was flushed before the cut, and zeros or what came later after it.
+    const cutHere = sizes.some((size) => size > at && size < at + sectorBytes);
+    if (cutHere && sector.every((byte, index) => allowed.some((bytes) => bytes[index] === byte))) continue;
+    expectSameBytes(
+      sector,
+      allowed[0] ?? Buffer.alloc(0),
+      `sector at ${at} (unit ${at / unitBytes}), what was flushed`,
+    );
+  }
+  for (let unit = 0; unit * unitBytes < arena.to; unit++) {
+    if (file.replacement.map.isPresent(unit)) expect(touched, `unit ${unit}`).toContain(unit);
+  }
+}
+
+/** A power loss at this moment, the machine started again, and the file opened. */
+function withFileAfter(
+  files: FaultyFiles,
+  place: ReplacementPlace,
+  random: Seeded,
+  check: (file: KeptFile) => void,
+): void {
+  using folder = new TempFolder();
+  files.losePower(random, folder.path);
+  const after = placeOf(path.join(folder.path, path.basename(place.path)), place.baseBytes);
+  using file = new KeptFile(after, otherBoots[0]);
+  check(file);
+}
+
+/** Power is lost again while the file is opened after a power loss. */
+function loseItAgain(
+  files: FaultyFiles,
+  place: ReplacementPlace,
+  random: Seeded,
+  check: (file: KeptFile) => void,
+): number {
+  using folder = new TempFolder();
+  files.losePower(random, folder.path);
+  const after = placeOf(path.join(folder.path, path.basename(place.path)), place.baseBytes);
+  let count = 0;
+  using recovering = new FaultyFiles(folder.path, () => {
+    count++;
+    withFileAfter(recovering, after, random, check);
+  });
+  using file = new KeptFile(after, otherBoots[1]);
+  check(file);
+  return count;
+}
+
+/** It goes on as if nothing had happened, and keeps that through the next power loss. */
+function expectGoesOn(file: KeptFile, place: ReplacementPlace, random: Seeded): void {
+  const model = ModelDisk.of(contentsOf(file));
+  for (let number = 0; number < 5; number++) {
+    const step = nextStep(random, model.sizeBytes, arena);
+    applyTo(file.replacement, step);
+    applyToModel(model, step);
+  }
+  file.replacement.sync();
+  file.close();
+  using again = new KeptFile(place, otherBoots[1]);
+  expectSameBytes(contentsOf(again), model.read(0, model.sizeBytes), 'the file, written after a power loss');
+}
+
+describe('a power loss', () => {
+  it(
+    'at any moment loses nothing that was flushed, and claims nothing that is not there',
+    { timeout: timeoutMs },
+    () => {
+      const random = seededTest('power loss');
+      let [seen, scenarios] = [0, 0];
+      for (; seen < states; scenarios++) seen += runScenario(random);
+      console.info(`${seen} states after a power loss, of ${scenarios} scenarios`);
+    },
+  );
+
+  it(
+    'while less of the synthesized file is made to show leaves the file as before or as after',
+    { timeout: timeoutMs },
+    () => {
+      const random = seededTest('power loss in a cut');
+      let moments = 0;
+      for (let round = 0; round < (soak ? 200 : 15); round++) {
+        using folder = new TempFolder();
+        const place = placeOf(folder.file('disk.vhdx'), baseBytes);
+        const model = modelOfBase(baseBytes);
+        const under: { step?: Step } = {};
+        using files = new FaultyFiles(folder.path, () => {
+          const { step } = under;
+          if (step === undefined) return;
+          moments++;
+          withFileAfter(files, place, random, (file) => expectStepDoneOrNot(file, model, step));
+          loseItAgain(files, place, random, (file) => expectStepDoneOrNot(file, model, step));
+        });
+        using file = new KeptFile(place);
+        const write: Step = { kind: 'write', offset: random.below(baseBytes), bytes: random.bytes(unitBytes) };
+        applyTo(file.replacement, write);
+        applyToModel(model, write);
+        file.replacement.sync();
+        const step: Step = { kind: 'truncate', sizeBytes: random.below(Math.min(baseBytes, model.sizeBytes)) };
+        applyTo(file.replacement, step);
+      }
+      expect(moments).toBeGreaterThan(100 * (soak ? 10 : 1));
+    },
+  );
+});
+
+/** Random steps, with power losses at random moments of them. Returns how many. */
+function runScenario(random: Seeded): number {
+  using folder = new TempFolder();
+  const place = placeOf(folder.file('disk.vhdx'), baseBytes);
+  const history = new History();
+  const trace: string[] = [];
+  onTestFailed(() => console.error(trace.join('\n')));
+  let count = 0;
+  const check = (file: KeptFile): void => expectNothingFlushedLost(file, history);
+  using files = new FaultyFiles(folder.path, () => {
+    // About 250 moments a scenario, of which the first ones make the files.
+    if (count >= statesPerScenario || !random.oneIn(history.touched.size === 0 ? 3 : 6)) return;
+    count++;
+    if (random.oneIn(10)) count += loseItAgain(files, place, random, check);
+    else withFileAfter(files, place, random, check);
+    if (random.oneIn(5)) {
+      using goingOn = new TempFolder();
+      files.losePower(random, goingOn.path);
+      const after = placeOf(goingOn.file('disk.vhdx'), baseBytes);
+      using file = new KeptFile(after, otherBoots[0]);
+      expectGoesOn(file, after, random);
+    }
+  });
+  using file = new KeptFile(place);
+  for (let number = 0; number < stepsPerScenario; number++) {
+    const step = nextStep(random, history.now.sizeBytes, arena);
+    trace.push(describeStep(step));
+    history.begin(step);
+    applyTo(file.replacement, step);
+    if (step.kind === 'sync') history.flushed();
+  }
+  for (const name of Object.values(filesOf(place))) {
+    expectSameBytes(files.contents(path.basename(name)) ?? Buffer.alloc(0), fs.readFileSync(name), 'what was recorded');
+  }
+  trace.length = 0;
+  return count;
+}
