@@ -1,6 +1,7 @@
 import { describe, expect, it, onTestFailed } from 'vitest';
 import { GiB } from '../../src/base/units.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
+import { removeReplacement } from '../../src/replacement/open.ts';
 import { expectSameBytes, type ModelDisk } from '../disk/model-disk.ts';
 import { seededTest, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
@@ -35,9 +36,10 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
   ])('$what, reads as its model', { timeout: timeoutMs }, ({ what, from, baseBytes, steps }) => {
     const random = seededTest(`replacement ${what}`);
     using folder = new TempFolder();
-    const place = placeOf(folder.file('disk.vhdx'), baseBytes);
+    let place = placeOf(folder.file('0.vhdx'), baseBytes);
     const arena: Arena = { from, to: baseBytes + 20 * unitBytes };
-    const model = modelOfBase(baseBytes, from);
+    const base = modelOfBase(baseBytes, from);
+    let model = base.copy();
     const trace = keepTrace();
     let boot: string | undefined;
     let file = new KeptFile(place, boot);
@@ -59,6 +61,15 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
           file.close();
           file = new KeptFile(place, boot);
           expectHolds(file, model, from);
+        } else if (dice < 32) {
+          // After a while all units are present, and stay so.
+          trace.push('begin anew');
+          expectHolds(file, model, from);
+          file.close();
+          removeReplacement(place.path);
+          place = placeOf(folder.file(`${number}.vhdx`), baseBytes);
+          model = base.copy();
+          file = new KeptFile(place, boot);
         } else {
           const step = nextStep(random, model.sizeBytes, arena);
           trace.push(describeStep(step));
@@ -71,5 +82,7 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
     } finally {
       file.close();
     }
+    removeReplacement(place.path);
+    expect(folder.names()).toEqual([]);
   });
 });
