@@ -1,7 +1,7 @@
 /** `veneer status` */
 import fs from 'node:fs';
 import { Command } from 'commander';
-import { UnavailableError, UsageError } from '../base/errors.ts';
+import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
@@ -13,12 +13,13 @@ export function statusCommand(): Command {
     .option('--json', 'for programs')
     .action(async (mountpoint: string | undefined, flags: { json?: boolean }) => {
       const asked = await Promise.allSettled(mountpointsOf(mountpoint).map(askForStatus));
-      const failed = asked.find((answer) => answer.status === 'rejected');
+      const failures = asked.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as unknown] : []));
       const mounts = asked.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
       if (flags.json === true) console.log(JSON.stringify(mounts, null, 2));
       else if (mounts.length > 0) console.log(mounts.map(mountText).join('\n\n'));
-      else if (failed === undefined) console.log('nothing is mounted');
-      if (failed !== undefined) throw failed.reason;
+      else if (failures.length === 0) console.log('nothing is mounted');
+      for (const failure of failures.slice(1)) console.error(`veneer: ${describeError(failure)}`);
+      if (failures.length > 0) throw failures[0];
     });
 }
 

@@ -137,7 +137,7 @@ describeTransports('the life of a mount', (transport) => {
     await made.mount(...transport.options);
     await made.kill();
     await eventually(() => expect(fs.promises.stat(made.mountpoint)).rejects.toMatchObject({ code: 'ENOTCONN' }));
-    expect(await veneerOk('status')).not.toContain(made.mountpoint);
+    expect((await veneer('status')).stdout).not.toContain(made.mountpoint);
     await made.mount(...transport.options);
     expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
     await made.unmount();
@@ -246,7 +246,7 @@ describeTransports('the life of a mount', (transport) => {
     await first.mount(...transport.options);
     await veneerOk('mount', ...transport.options, first.folder, second.mountpoint);
     await runOk('cmp', [first.under('vm.vhdx'), second.under('vm.vhdx')]);
-    const mounts = JSON.parse(await veneerOk('status', '--json')) as Array<{ mountpoint: string }>;
+    const mounts = JSON.parse((await veneer('status', '--json')).stdout) as Array<{ mountpoint: string }>;
     expect(mounts.map((mount) => mount.mountpoint)).toEqual(
       expect.arrayContaining([first.mountpoint, second.mountpoint]),
     );
