@@ -1,6 +1,7 @@
 /** The command line. Each command is a file of its own; here is what all share: errors in one line, and the exit code. */
 import { Command, CommanderError } from 'commander';
 import { describeError, VeneerError } from '../base/errors.ts';
+import { differencingCommand } from './differencing.ts';
 import { imageCommand } from './image.ts';
 import { mountCommand } from './mount.ts';
 import { pluginCommand } from './plugin.ts';
@@ -13,6 +14,7 @@ const program = new Command('veneer')
   .option('--debug', 'print the stack of an error')
   .addCommand(imageCommand())
   .addCommand(pluginCommand())
+  .addCommand(differencingCommand())
   .addCommand(mountCommand())
   .addCommand(unmountCommand())
   .addCommand(statusCommand());

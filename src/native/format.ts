@@ -48,3 +48,14 @@ export interface NativeFormat<Geometry> {
    */
   synthesize(geometry: Geometry, fileName: string): readonly NativeFile[];
 }
+
+/** What an empty differencing file is made of. */
+export interface ChildPlan<ParentGeometry> {
+  /** The native file that it holds changes over. */
+  readonly parent: ParentGeometry;
+  /** Of the parent, in the child's own folder. */
+  readonly parentName: string;
+  readonly childName: string;
+  /** Names the child: every GUID of its own is derived from it. */
+  readonly identity: Guid;
+}

@@ -55,7 +55,8 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   return parsePluginFile(bytes, pluginPath);
 }
 
-function isImage(file: string): boolean {
+/** Whether a file claims to be an image. */
+export function isImage(file: string): boolean {
   const fd = fs.openSync(file, 'r');
   try {
     const first = new Uint8Array(markerBytes);

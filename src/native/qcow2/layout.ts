@@ -41,6 +41,15 @@ export const headerVersion3 = layout('qcow2 header, version 3', 32, {
 /** Header and its version 3 addition: the smallest headerLength. */
 export const headerLengthBytes = fileHeader.sizeBytes + headerVersion3.sizeBytes;
 
+/** Stands before each header extension; its data is padded to `extensionAlignment`. */
+export const headerExtension = layout('qcow2 header extension', 8, {
+  type: u32be(0), // 0 ends the list
+  lengthBytes: u32be(4),
+});
+export const extensionAlignment = 8;
+/** The extension that says, as QEMU's name of it, which format the backing file has. */
+export const backingFormatExtension = 0xe279_2aca;
+
 /** Incompatible features: a reader that does not know a bit must refuse the file. */
 export const incompatible = {
   dirty: 1n,
@@ -69,6 +78,8 @@ export const maxBackingNameBytes = 1023;
 
 /** Cluster sizes that are written; the smaller ones of the specification make more metadata than is of use. */
 export const clusterSizes: readonly number[] = [16, 17, 18, 19, 20, 21].map((bits) => 2 ** bits);
+/** QEMU's own default, which suits small writes. */
+export const overlayClusterBytes = 64 * 1024;
 /** The full layout is a 4 MiB/TiB table with clusters of 2 MiB, and 128 MiB/TiB with 64 KiB. */
 export const fullClusterBytes = 2 * 1024 * 1024;
 /** Keeps file offsets below 2^53 and the refcount table below QEMU's limit of 8 MiB for every size that is written. */

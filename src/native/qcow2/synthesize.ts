@@ -1,4 +1,5 @@
 /** qcow2 disk files. Every used cluster is referenced exactly once, so that `qemu-img check` finds nothing and writes go in place. */
+import { assert } from '../../base/errors.ts';
 import { alignUp } from '../../base/ranges.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
@@ -7,13 +8,17 @@ import { checkGeometry, checkGeometrySize, chooseLayout, chosenUnit } from '../g
 import { coarserRuns, planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
 import {
+  backingFormatExtension,
   clusterSizes,
   entriesPerTable,
   entryBytes,
+  extensionAlignment,
   fileHeader,
   fullClusterBytes,
+  headerExtension,
   headerLengthBytes,
   headerVersion3,
+  maxBackingNameBytes,
   maxDiskBytes,
   place,
   refcountBytes,
@@ -69,13 +74,30 @@ function synthesizeMap(geometry: Qcow2Geometry): SegmentMap {
   ]);
 }
 
-function headerCluster(sizeBytes: number, clusterBytes: number, placement: Placement): Uint8Array {
-  const cluster = new Uint8Array(clusterBytes); // The header extensions behind the header end at once: type 0, length 0.
+/** The first cluster: the header, its extensions, and the name of the backing file if there is one. */
+export function headerCluster(
+  sizeBytes: number,
+  clusterBytes: number,
+  placement: Placement,
+  backing?: { readonly name: string; readonly qemuFormat: string },
+): Uint8Array {
+  const cluster = new Uint8Array(clusterBytes);
+  const name = Buffer.from(backing?.name ?? '');
+  assert(name.length <= maxBackingNameBytes, 'the name of a backing file is too long');
+  // Extensions end with one of type 0 and length 0: the zeros that are there.
+  const format = Buffer.from(backing?.qemuFormat ?? '');
+  const extensionBytes = headerExtension.sizeBytes + alignUp(format.length, extensionAlignment);
+  const nameOffset = headerLengthBytes + extensionBytes + headerExtension.sizeBytes;
+  if (backing !== undefined) {
+    headerExtension.encode({ type: backingFormatExtension, lengthBytes: format.length }, cluster, headerLengthBytes);
+    cluster.set(format, headerLengthBytes + headerExtension.sizeBytes);
+    cluster.set(name, nameOffset);
+  }
   fileHeader.encode(
     {
       version: 3,
-      backingFileOffset: 0n,
-      backingFileSize: 0,
+      backingFileOffset: backing === undefined ? 0n : BigInt(nameOffset),
+      backingFileSize: name.length,
       clusterBits: Math.log2(clusterBytes),
       size: BigInt(sizeBytes),
       cryptMethod: 0,
@@ -108,7 +130,7 @@ function setCopied(view: DataView, at: number, offsetBytes: number): void {
   view.setUint32(at + 4, offsetBytes % 2 ** 32);
 }
 
-function l1Table(placement: Placement, tables: readonly AllocatedRun[], clusterBytes: number): Segment {
+export function l1Table(placement: Placement, tables: readonly AllocatedRun[], clusterBytes: number): Segment {
   const lengthBytes = alignUp(placement.l1Entries * entryBytes, clusterBytes);
   return computedTable(lengthBytes, entryBytes, (view, first, count) => {
     visitAllocated(tables, first, count, (table, rank) => {
@@ -117,7 +139,7 @@ function l1Table(placement: Placement, tables: readonly AllocatedRun[], clusterB
   });
 }
 
-function refcountTable(placement: Placement, clusterBytes: number): Segment {
+export function refcountTable(placement: Placement, clusterBytes: number): Segment {
   return computedTable(placement.refcountTableClusters * clusterBytes, entryBytes, (view, first, count) => {
     const end = Math.min(first + count, placement.refcountBlockCount);
     for (let index = first; index < end; index++) {
@@ -127,7 +149,7 @@ function refcountTable(placement: Placement, clusterBytes: number): Segment {
   });
 }
 
-function refcountBlocks(placement: Placement, clusterBytes: number): Segment {
+export function refcountBlocks(placement: Placement, clusterBytes: number): Segment {
   return computedTable(placement.refcountBlockCount * clusterBytes, refcountBytes, (view, first, count) => {
     const end = Math.min(first + count, placement.totalClusters);
     for (let cluster = first; cluster < end; cluster++) view.setUint16((cluster - first) * refcountBytes, 1);

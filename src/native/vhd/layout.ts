@@ -51,6 +51,7 @@ export const footer = layout('VHD footer', 512, {
 });
 export type Footer = Decoded<typeof footer>;
 
+export const parentNameBytes = 512;
 export const dynamicHeader = layout('VHD dynamic header', 1024, {
   cookie: ascii(0, 'cxsparse'),
   dataOffset: u64be(8), // unused, all ones
@@ -62,7 +63,7 @@ export const dynamicHeader = layout('VHD dynamic header', 1024, {
   parentUniqueId: uuid(40),
   parentTimestamp: u32be(56),
   reserved1: reserved(60, 4),
-  parentUnicodeName: bytes(64, 512), // UTF-16, big-endian
+  parentUnicodeName: bytes(64, parentNameBytes), // UTF-16, big-endian
   parentLocators: bytes(576, 192), // eight entries
   reserved2: reserved(768, 256),
 });
@@ -79,6 +80,8 @@ export const parentLocatorCount = 8;
 
 export const diskType = { fixed: 2, dynamic: 3, differencing: 4 } as const;
 export const formatVersion = 0x0001_0000;
+/** In every footer of ours, as the same file must always have the same bytes; a child repeats its parent's. */
+export const footerTimestamp = 0;
 export const noOffset = 0xffff_ffff_ffff_ffffn;
 /** In the BAT: the block is not in the file. */
 export const unusedEntry = 0xffff_ffff;
@@ -119,6 +122,11 @@ export type VhdGeometry = FixedGeometry | DynamicGeometry;
 /** Sectors before a block's data: one bit for each sector of it, in whole sectors. */
 export function bitmapBytes(blockBytes: number): number {
   return alignUp(Math.ceil(blockBytes / sectorBytes / 8), sectorBytes);
+}
+
+/** What the file says its disk has. */
+export function virtualBytesOf(geometry: VhdGeometry): number {
+  return geometry.layout === 'fixed' ? geometry.virtualSizeBytes : geometry.sizeBytes;
 }
 
 /** Bytes of the BAT, in whole sectors. */

@@ -27,15 +27,18 @@ import {
   dynamicHeaderOffset,
   fixedAlignmentBytes,
   footer,
+  footerTimestamp,
   formatVersion,
   maxDiskBytes,
   noOffset,
   parentLocator,
   parentLocatorCount,
+  parentNameBytes,
   tableBytes,
   tableOffset,
   unusedEntry,
   type DynamicGeometry,
+  type DynamicHeader,
   type FixedGeometry,
   type VhdGeometry,
 } from './layout.ts';
@@ -121,7 +124,7 @@ function blocks(
   return segments;
 }
 
-function blockAllocationTable(blockCount: number, blockBytes: number, runs: readonly AllocatedRun[]): Segment {
+export function blockAllocationTable(blockCount: number, blockBytes: number, runs: readonly AllocatedRun[]): Segment {
   return computedTable(tableBytes(blockCount), batEntryBytes, (view, first, count) => {
     for (let index = 0; index < count; index++) view.setUint32(index * batEntryBytes, unusedEntry);
     visitAllocated(runs, first, Math.min(count, blockCount - first), (block, rank) => {
@@ -130,12 +133,13 @@ function blockAllocationTable(blockCount: number, blockBytes: number, runs: read
   });
 }
 
-function footerBytes(type: 'fixed' | 'dynamic', sizeBytes: number, identity: Guid): Uint8Array {
+/** The footer, which in a growing disk stands at both ends. */
+export function footerBytes(type: keyof typeof diskType, sizeBytes: number, identity: Guid): Uint8Array {
   const encoded = footer.encode({
     features: 2,
     fileFormatVersion: formatVersion,
     dataOffset: type === 'fixed' ? noOffset : BigInt(dynamicHeaderOffset),
-    timestamp: 0,
+    timestamp: footerTimestamp,
     // With a creator that it does not know, QEMU takes the size from cylinders, heads and sectors, and cuts the disk short.
     creatorApplication: 'win ',
     creatorVersion: 0x000a_0000,
@@ -145,13 +149,31 @@ function footerBytes(type: 'fixed' | 'dynamic', sizeBytes: number, identity: Gui
     ...chsOf(sizeBytes),
     diskType: diskType[type],
     checksum: 0,
-    uniqueId: namedGuid(identity, 'VHD unique id'),
+    uniqueId: uniqueIdOf(identity),
     savedState: 0,
   });
   return sealChecksum(encoded, footer.offsetOf('checksum'));
 }
 
-function dynamicHeaderBytes(blockCount: number, blockBytes: number): Uint8Array {
+/** What a child knows its parent by. */
+export function uniqueIdOf(identity: Guid): Guid {
+  return namedGuid(identity, 'VHD unique id');
+}
+
+/** How a dynamic header names a parent. */
+export type ParentFields = Pick<
+  DynamicHeader,
+  'parentUniqueId' | 'parentTimestamp' | 'parentUnicodeName' | 'parentLocators'
+>;
+
+const noParent: ParentFields = {
+  parentUniqueId: nilGuid,
+  parentTimestamp: 0,
+  parentUnicodeName: new Uint8Array(parentNameBytes),
+  parentLocators: new Uint8Array(parentLocator.sizeBytes * parentLocatorCount),
+};
+
+export function dynamicHeaderBytes(blockCount: number, blockBytes: number, parent = noParent): Uint8Array {
   const encoded = dynamicHeader.encode({
     dataOffset: noOffset,
     tableOffset: BigInt(tableOffset),
@@ -159,10 +181,7 @@ function dynamicHeaderBytes(blockCount: number, blockBytes: number): Uint8Array 
     maxTableEntries: blockCount,
     blockSize: blockBytes,
     checksum: 0,
-    parentUniqueId: nilGuid,
-    parentTimestamp: 0,
-    parentUnicodeName: new Uint8Array(512),
-    parentLocators: new Uint8Array(parentLocator.sizeBytes * parentLocatorCount),
+    ...parent,
   });
   return sealChecksum(encoded, dynamicHeader.offsetOf('checksum'));
 }

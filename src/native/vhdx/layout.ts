@@ -199,6 +199,12 @@ export interface BlockGeometry {
   readonly payloadBlockBytes: number;
 }
 
+/** The virtual disk of a synthesized file. */
+export function blocksOf(geometry: VhdxGeometry): BlockGeometry {
+  const { logicalSectorBytes, payloadBlockBytes } = geometry;
+  return { virtualBytes: alignUp(geometry.sizeBytes, logicalSectorBytes), logicalSectorBytes, payloadBlockBytes };
+}
+
 /** Payload blocks of the disk, the last one perhaps reaching past its end. */
 export function payloadBlockCount(blocks: BlockGeometry): number {
   return Math.ceil(blocks.virtualBytes / blocks.payloadBlockBytes);

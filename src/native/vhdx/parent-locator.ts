@@ -55,6 +55,30 @@ export function parseParentLocator(item: Uint8Array, offset: number): ParentLoca
   };
 }
 
+/** The metadata item that names a VHDX as parent. Keys are those of 2.6.2.6.3. */
+export function encodeParentLocator(keys: Readonly<Record<string, string>>): Uint8Array {
+  const texts = Object.entries(keys).map(
+    ([key, value]) => [Buffer.from(key, 'utf16le'), Buffer.from(value, 'utf16le')] as const,
+  );
+  const textsOffset = parentLocatorHeader.sizeBytes + texts.length * parentLocatorEntry.sizeBytes;
+  const item = new Uint8Array(texts.reduce((end, [key, value]) => end + key.length + value.length, textsOffset));
+  parentLocatorHeader.encode({ locatorType: vhdxLocatorType, keyValueCount: texts.length }, item);
+  let at = textsOffset;
+  for (const [index, [key, value]] of texts.entries()) {
+    const entry = {
+      keyOffset: at,
+      valueOffset: at + key.length,
+      keyLengthBytes: key.length,
+      valueLengthBytes: value.length,
+    };
+    parentLocatorEntry.encode(entry, item, parentLocatorHeader.sizeBytes + index * parentLocatorEntry.sizeBytes);
+    item.set(key, at);
+    item.set(value, at + key.length);
+    at += key.length + value.length;
+  }
+  return item;
+}
+
 function textOf(item: Uint8Array, offset: number, lengthBytes: number, at: number): string {
   if (offset + lengthBytes > item.length || lengthBytes === 0 || lengthBytes % 2 !== 0) {
     throw new FormatError(

@@ -4,17 +4,16 @@
  * Fixed: every payload block lies at its arithmetic place, so that the disk is one segment. Dynamic: the blocks that may hold data
  * lie packed in guest order, one segment for each run. The BAT is made when it is read: at 64 TiB in blocks of 1 MiB it has 512 MiB.
  */
-import { assert, UsageError } from '../../base/errors.ts';
-import { alignUp } from '../../base/ranges.ts';
-import { KiB, MiB } from '../../base/units.ts';
-import { sealCrc32c } from '../../bytes/checksum.ts';
-import { namedGuid, nilGuid } from '../../bytes/guid.ts';
+import { UsageError } from '../../base/errors.ts';
+import { MiB } from '../../base/units.ts';
+import { namedGuid } from '../../bytes/guid.ts';
 import type { AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
 import type { DiskFacts, NativeFormat, PlanOptions } from '../format.ts';
 import { checkGeometry, checkGeometrySize, chooseLayout, chosenUnit } from '../geometry.ts';
 import { planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
+import { encodeHead } from './encode.ts';
 import {
   batEntryBytes,
   batEntryCount,
@@ -22,39 +21,16 @@ import {
   batOffset,
   guardBytes,
   batRegionBytes,
-  batRegionId,
+  blocksOf,
   chunkRatio,
-  fileParameters,
-  fileTypeIdentifier,
-  header,
-  headerBytes,
-  headerOffsets,
   leaveBlocksAllocated,
-  logBytes,
-  logOffset,
   maxVirtualBytes,
-  metadataBytes,
-  metadataIsRequired,
-  metadataIsVirtualDisk,
-  metadataItems,
-  metadataOffset,
-  metadataRegionId,
-  metadataTableBytes,
-  metadataTableEntry,
-  metadataTableHeader,
   payloadBlockAt,
   payloadBlockCount,
   payloadBlockSizes,
   payloadState,
   putBatEntry,
-  regionTableBytes,
-  regionTableEntry,
-  regionTableHeader,
-  regionTableOffsets,
-  sectorSize,
   sectorSizes,
-  virtualDiskIdItem,
-  virtualDiskSize,
   type BlockGeometry,
   type VhdxGeometry,
 } from './layout.ts';
@@ -64,9 +40,6 @@ import {
  * end by less than one block of zeros; a dynamic file's allocation fits a plugin file up to 10 TiB however scattered the data is.
  */
 const defaultPayloadBlockBytes = 32 * MiB;
-
-/** The sequence numbers of header 1 and 2: the second is current, as after Hyper-V's own creation. */
-const sequenceNumbers = [1n, 2n] as const;
 
 /**
  * A block that is not in the file. Of the states that mean so only this one promises zeros (2.5.1.1); for 0, which Hyper-V gives new
@@ -116,18 +89,8 @@ function synthesize(geometry: VhdxGeometry): SegmentMap {
   const batBytes = batRegionBytes(batEntryCount(blocks, false));
   const payloadOffset = batOffset + batBytes + guardBytes;
   const runs = allocatedBlocks(geometry, blockCount);
-  const pieces = new SegmentList();
-
-  pieces.bytesAt(0, fileTypeIdentifier.encode({ creator: 'Veneer' }));
-  for (const [index, at] of headerOffsets.entries())
-    pieces.bytesAt(at, encodeHeader(geometry, sequenceNumbers[index] ?? 0n));
-  const regionTable = encodeRegionTable(batBytes);
-  for (const at of regionTableOffsets) pieces.bytesAt(at, regionTable);
-  pieces.zerosTo(logOffset + logBytes); // An empty log is all zeros, and its header's LogGuid nil (2.3).
-  const items = encodeMetadataItems(geometry, blocks);
-  pieces.bytesAt(metadataOffset, items.table);
-  pieces.bytesAt(metadataOffset + metadataTableBytes, items.contents);
-  pieces.zerosTo(batOffset);
+  const parameterFlags = geometry.layout === 'fixed' ? leaveBlocksAllocated : 0;
+  const pieces = encodeHead({ ...geometry, ...blocks, parameterFlags }, batBytes);
   pieces.add(batTable(batBytes, blocks, runs, payloadOffset));
   pieces.zerosTo(payloadOffset);
   for (const run of runs) {
@@ -135,11 +98,6 @@ function synthesize(geometry: VhdxGeometry): SegmentMap {
     for (const segment of segments) pieces.add(segment);
   }
   return new SegmentMap(pieces.segments);
-}
-
-function blocksOf(geometry: VhdxGeometry): BlockGeometry {
-  const { logicalSectorBytes, payloadBlockBytes } = geometry;
-  return { virtualBytes: alignUp(geometry.sizeBytes, logicalSectorBytes), logicalSectorBytes, payloadBlockBytes };
 }
 
 function allocatedBlocks(geometry: VhdxGeometry, blockCount: number): readonly AllocatedRun[] {
@@ -159,63 +117,6 @@ function checkFields(geometry: VhdxGeometry): void {
   check('payloadBlockBytes', isBlockSize, `${payloadBlockBytes} is not a power of two from 1 MiB to 256 MiB`);
   const isComplete = (layout === 'dynamic') === (allocation !== undefined);
   check('allocation', isComplete, 'belongs to the dynamic layout, and only to that');
-}
-
-function encodeHeader(geometry: VhdxGeometry, sequenceNumber: bigint): Uint8Array {
-  const encoded = header.encode({
-    checksum: 0,
-    sequenceNumber,
-    fileWriteGuid: geometry.fileWriteGuid,
-    dataWriteGuid: geometry.dataWriteGuid,
-    logGuid: nilGuid,
-    logVersion: 0,
-    version: 1,
-    logLengthBytes: logBytes,
-    logOffset: BigInt(logOffset),
-  });
-  assert(encoded.length === headerBytes, 'a VHDX header has another size');
-  return sealCrc32c(encoded, header.offsetOf('checksum'));
-}
-
-/** The checksum covers all 64 KiB; only the part that is not zero is kept. */
-function encodeRegionTable(batBytes: number): Uint8Array {
-  const regions = [
-    { regionId: batRegionId, fileOffset: BigInt(batOffset), lengthBytes: batBytes, required: 1 },
-    { regionId: metadataRegionId, fileOffset: BigInt(metadataOffset), lengthBytes: metadataBytes, required: 1 },
-  ];
-  const table = new Uint8Array(regionTableBytes);
-  regionTableHeader.encode({ checksum: 0, entryCount: regions.length }, table);
-  for (const [index, region] of regions.entries()) {
-    regionTableEntry.encode(region, table, regionTableHeader.sizeBytes + index * regionTableEntry.sizeBytes);
-  }
-  return sealCrc32c(table, regionTableHeader.offsetOf('checksum')).slice(0, 4 * KiB);
-}
-
-/** The metadata table and its items, in Hyper-V's order and without gaps between them. */
-function encodeMetadataItems(
-  geometry: VhdxGeometry,
-  blocks: BlockGeometry,
-): { table: Uint8Array; contents: Uint8Array } {
-  const ofFile = metadataIsRequired;
-  const ofDisk = metadataIsRequired + metadataIsVirtualDisk;
-  const flags = geometry.layout === 'fixed' ? leaveBlocksAllocated : 0;
-  const items = [
-    [metadataItems.fileParameters, ofFile, fileParameters.encode({ blockBytes: geometry.payloadBlockBytes, flags })],
-    [metadataItems.virtualDiskSize, ofDisk, virtualDiskSize.encode({ sizeBytes: BigInt(blocks.virtualBytes) })],
-    [metadataItems.logicalSectorSize, ofDisk, sectorSize.encode({ sizeBytes: geometry.logicalSectorBytes })],
-    [metadataItems.physicalSectorSize, ofDisk, sectorSize.encode({ sizeBytes: geometry.physicalSectorBytes })],
-    [metadataItems.virtualDiskId, ofDisk, virtualDiskIdItem.encode({ id: geometry.virtualDiskId })],
-  ] as const;
-  const table = metadataTableHeader.encode({ entryCount: items.length }, new Uint8Array(4 * KiB));
-  const contents = new Uint8Array(4 * KiB);
-  let at = 0;
-  for (const [index, [itemId, itemFlags, item]] of items.entries()) {
-    const entry = { itemId, offset: metadataTableBytes + at, lengthBytes: item.length, flags: itemFlags };
-    metadataTableEntry.encode(entry, table, metadataTableHeader.sizeBytes + index * metadataTableEntry.sizeBytes);
-    contents.set(item, at);
-    at += item.length;
-  }
-  return { table, contents };
 }
 
 /** The BAT, made from arithmetic and the runs where it is read: cost goes with the range, not with the table. */
@@ -241,25 +142,4 @@ function batTable(
       putBatEntry(view, at, payloadState.fullyPresent, payloadOffset + rank * blocks.payloadBlockBytes);
     });
   });
-}
-
-/** Segments in file order, zeros where nothing else is placed. */
-class SegmentList {
-  readonly segments: Segment[] = [];
-  #end = 0;
-
-  add(segment: Segment): void {
-    this.segments.push(segment);
-    this.#end += segment.kind === 'bytes' ? segment.bytes.length : segment.lengthBytes;
-  }
-
-  zerosTo(offset: number): void {
-    assert(offset >= this.#end, 'two parts of a VHDX overlap');
-    this.add({ kind: 'zeros', lengthBytes: offset - this.#end });
-  }
-
-  bytesAt(offset: number, bytes: Uint8Array): void {
-    this.zerosTo(offset);
-    this.add({ kind: 'bytes', bytes });
-  }
 }

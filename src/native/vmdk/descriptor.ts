@@ -1,6 +1,6 @@
 /** The text that describes a VMDK: what kind it is, of which extents it consists, and the disk's identity. */
 import { FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
-import { namedGuid, type Guid } from '../../bytes/guid.ts';
+import { namedGuid, nilGuid, type Guid } from '../../bytes/guid.ts';
 import { sectorBytes } from '../geometry.ts';
 import { descriptorSignature, maxExtents, noParentCid } from './layout.ts';
 
@@ -9,30 +9,35 @@ export interface DescriptorFacts {
   readonly extentName: string;
   readonly sizeBytes: number;
   readonly identity: Guid;
+  /** Of a disk that holds only changes: the identity of the one below, and its descriptor's file as a path. */
+  readonly parent?: { readonly identity: Guid; readonly path: string };
 }
 
 /**
  * A descriptor of one extent.
- * @throws UsageError when the extent's name cannot be written inside quotes
+ * @throws UsageError when a name cannot be written inside quotes
  */
 export function encodeDescriptor(facts: DescriptorFacts): Uint8Array {
-  const { createType, extentName, sizeBytes, identity } = facts;
-  if (Buffer.from(extentName).some((byte) => byte < 0x20 || byte === 0x22)) {
-    throw new UsageError(`${JSON.stringify(extentName)} cannot be the name of a VMDK's extent`);
+  const { createType, extentName, sizeBytes, identity, parent } = facts;
+  for (const name of [extentName, parent?.path ?? '']) {
+    if (Buffer.from(name).some((byte) => byte < 0x20 || byte === 0x22))
+      throw new UsageError(`${JSON.stringify(name)} cannot be written in a VMDK's descriptor; rename the file`);
   }
   const sectors = sizeBytes / sectorBytes;
   const extent =
     createType === 'monolithicFlat' ? `RW ${sectors} FLAT "${extentName}" 0` : `RW ${sectors} SPARSE "${extentName}"`;
   const longContentId = contentId(identity);
-  const uuid = (purpose: string): string => namedGuid(identity, `VMDK ${purpose}`);
+  const uuid = (of: Guid | undefined, purpose: string): Guid =>
+    of === undefined ? nilGuid : namedGuid(of, `VMDK ${purpose}`);
   return Buffer.from(
     [
       descriptorSignature,
       'version=1',
       'encoding="UTF-8"',
       `CID=${longContentId.slice(-8)}`,
-      `parentCID=${noParentCid}`,
+      `parentCID=${parent === undefined ? noParentCid : contentId(parent.identity).slice(-8)}`,
       `createType="${createType}"`,
+      ...(parent === undefined ? [] : [`parentFileNameHint="${parent.path}"`]),
       '',
       '# Extent description',
       extent,
@@ -43,10 +48,10 @@ export function encodeDescriptor(facts: DescriptorFacts): Uint8Array {
       'ddb.adapterType = "lsilogic"',
       ...geometryLines(sectors),
       `ddb.longContentID = "${longContentId}"`,
-      `ddb.uuid.image = "${uuid('image')}"`,
-      `ddb.uuid.modification = "${uuid('modification')}"`,
-      'ddb.uuid.parent = "00000000-0000-0000-0000-000000000000"',
-      'ddb.uuid.parentmodification = "00000000-0000-0000-0000-000000000000"',
+      `ddb.uuid.image = "${uuid(identity, 'image')}"`,
+      `ddb.uuid.modification = "${uuid(identity, 'modification')}"`,
+      `ddb.uuid.parent = "${uuid(parent?.identity, 'image')}"`,
+      `ddb.uuid.parentmodification = "${uuid(parent?.identity, 'modification')}"`,
       'ddb.virtualHWVersion = "4"',
       '',
     ].join('\n'),

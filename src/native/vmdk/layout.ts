@@ -55,6 +55,9 @@ export const descriptorSectors = 20;
 /** Grains of 64 KiB, and what they grow to when the data is too scattered for them. */
 export const grainSizes: readonly number[] = [64, 128, 256, 512, 1024, 2048].map((size) => size * KiB);
 
+/** VMware's and QEMU's own default, which suits small writes. */
+export const deltaGrainBytes = 64 * KiB;
+
 /** A grain table holds 32-bit sector numbers. */
 export const maxSparseFileBytes = 2 ** 32 * sectorBytes;
 export const maxSparseDiskBytes = 2 * TiB;

@@ -1,6 +1,6 @@
 /** VMDK disk files: flat (a descriptor and the disk beside it) and sparse (all in one). */
 import path from 'node:path';
-import { CapacityError } from '../../base/errors.ts';
+import { assert, CapacityError } from '../../base/errors.ts';
 import { formatBytes } from '../../base/units.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
@@ -15,7 +15,7 @@ import {
 } from '../geometry.ts';
 import { planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
-import { encodeDescriptor } from './descriptor.ts';
+import { encodeDescriptor, type DescriptorFacts } from './descriptor.ts';
 import {
   descriptorSectors,
   descriptorStartSectors,
@@ -77,24 +77,31 @@ function synthesizeFlat(geometry: FlatGeometry, fileName: string): NativeFile[] 
 }
 
 function synthesizeSparse(geometry: SparseGeometry, fileName: string): NativeFile[] {
-  const { sizeBytes, grainBytes } = geometry;
+  const { sizeBytes, grainBytes, identity } = geometry;
   checkGeometrySize('vmdk', sizeBytes, maxSparseDiskBytes);
   checkGeometry('vmdk', 'grainBytes', grainSizes.includes(grainBytes), `${grainBytes} is not a grain size`);
   const runs = plannedRuns('vmdk', geometry.allocation, Math.ceil(sizeBytes / grainBytes));
   const fileBytes = sparseFileBytes(sizeBytes, grainBytes, allocatedCount(runs));
   checkGeometry('vmdk', 'allocation', fileBytes <= maxSparseFileBytes, 'the grains do not fit 32-bit sector numbers');
-  const placement = place(sizeBytes, grainBytes);
-  const copyEnd = placement.directory + placement.directory - placement.redundantDirectory;
   const map = new SegmentMap([
-    { kind: 'bytes', bytes: headBytes(geometry, placement, fileName) },
+    ...sparseHead({ createType: 'monolithicSparse', extentName: fileName, sizeBytes, identity }, grainBytes, runs),
+    ...runs.flatMap((run) => unitSegments(run.firstUnit, run.unitCount, grainBytes, sizeBytes)),
+  ]);
+  return [{ name: fileName, map }];
+}
+
+/** All of a sparse file before its first grain. */
+export function sparseHead(facts: DescriptorFacts, grainBytes: number, runs: readonly AllocatedRun[]): Segment[] {
+  const placement = place(facts.sizeBytes, grainBytes);
+  const copyEnd = placement.directory + placement.directory - placement.redundantDirectory;
+  return [
+    { kind: 'bytes', bytes: headBytes(facts, grainBytes, placement) },
     grainDirectory(placement.redundantDirectory, placement),
     grainTables(placement, grainBytes, runs),
     grainDirectory(placement.directory, placement),
     grainTables(placement, grainBytes, runs),
     { kind: 'zeros', lengthBytes: (placement.overHead - copyEnd) * sectorBytes },
-    ...runs.flatMap((run) => unitSegments(run.firstUnit, run.unitCount, grainBytes, sizeBytes)),
-  ]);
-  return [{ name: fileName, map }];
+  ];
 }
 
 function sparseFileBytes(sizeBytes: number, grainBytes: number, grains: number): number {
@@ -102,14 +109,13 @@ function sparseFileBytes(sizeBytes: number, grainBytes: number, grains: number):
 }
 
 /** The header and the embedded descriptor. */
-function headBytes(geometry: SparseGeometry, placement: Placement, fileName: string): Uint8Array {
-  const { sizeBytes, grainBytes, identity } = geometry;
+function headBytes(facts: DescriptorFacts, grainBytes: number, placement: Placement): Uint8Array {
   const head = new Uint8Array(placement.redundantDirectory * sectorBytes);
   sparseHeader.encode(
     {
       version: 1,
       flags: sparseFlags.lineEndsValid + sparseFlags.redundantTable,
-      capacity: BigInt(sizeBytes / sectorBytes),
+      capacity: BigInt(facts.sizeBytes / sectorBytes),
       grainSize: BigInt(grainBytes / sectorBytes),
       descriptorOffset: BigInt(descriptorStartSectors),
       descriptorSize: BigInt(descriptorSectors),
@@ -122,10 +128,9 @@ function headBytes(geometry: SparseGeometry, placement: Placement, fileName: str
     },
     head,
   );
-  head.set(
-    encodeDescriptor({ createType: 'monolithicSparse', extentName: fileName, sizeBytes, identity }),
-    descriptorStartSectors * sectorBytes,
-  );
+  const descriptor = encodeDescriptor(facts);
+  assert(descriptor.length <= descriptorSectors * sectorBytes, 'a descriptor is longer than its place');
+  head.set(descriptor, descriptorStartSectors * sectorBytes);
   return head;
 }
 
@@ -142,7 +147,9 @@ function grainDirectory(start: number, placement: Placement): Segment {
 /** All grain tables: the tables lie behind each other, so that entry n of them all is grain n. */
 function grainTables(placement: Placement, grainBytes: number, runs: readonly AllocatedRun[]): Segment {
   const grainSectors = grainBytes / sectorBytes;
-  return computedTable(placement.grainTables * tableSectors * sectorBytes, entryBytes, (view, first, count) => {
+  const lengthBytes = placement.grainTables * tableSectors * sectorBytes;
+  if (runs.length === 0) return { kind: 'zeros', lengthBytes };
+  return computedTable(lengthBytes, entryBytes, (view, first, count) => {
     visitAllocated(runs, first, count, (grain, rank) => {
       view.setUint32((grain - first) * entryBytes, placement.overHead + rank * grainSectors, true);
     });
