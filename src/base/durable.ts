@@ -21,10 +21,10 @@ const { O_CREAT, O_NOFOLLOW, O_RDWR, O_TRUNC } = fs.constants;
  * followed, for it may lead anywhere.
  * @throws CapacityError, UnavailableError
  */
-export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is' = 'empty'): number {
+export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is' = 'empty', mode = 0o644): number {
   const flags = O_RDWR | O_CREAT | O_NOFOLLOW | (contents === 'empty' ? O_TRUNC : 0);
   try {
-    return fs.openSync(finalPath + unfinishedSuffix, flags, 0o644);
+    return fs.openSync(finalPath + unfinishedSuffix, flags, mode);
   } catch (error) {
     throw writeFailure(finalPath + unfinishedSuffix, 'create it', error);
   }

@@ -6,7 +6,8 @@
 import { parentPort, Worker, workerData } from 'node:worker_threads';
 import { AssertionError, VeneerError, type ErrorCode } from './errors.ts';
 
-interface Failure {
+/** An error on its way between threads. */
+export interface Failure {
   readonly failure: { readonly code: ErrorCode | undefined; readonly message: string };
 }
 
@@ -65,7 +66,7 @@ function isFailure(message: unknown): message is Failure {
   return typeof message === 'object' && message !== null && 'failure' in message;
 }
 
-function toFailure(error: unknown): Failure['failure'] {
+export function toFailure(error: unknown): Failure['failure'] {
   if (error instanceof VeneerError) {
     const cause = error.cause instanceof Error ? `: ${error.cause.message}` : '';
     return { code: error.code, message: error.message + cause };
@@ -73,6 +74,6 @@ function toFailure(error: unknown): Failure['failure'] {
   return { code: undefined, message: error instanceof Error ? (error.stack ?? error.message) : String(error) };
 }
 
-function fromFailure({ failure }: Failure): Error {
+export function fromFailure({ failure }: Failure): Error {
   return failure.code === undefined ? new Error(failure.message) : new VeneerError(failure.code, failure.message);
 }

@@ -122,6 +122,20 @@ export const u64le = (offset: number): Field<bigint> => ({
   put: (v, at, x) => v.setBigUint64(at, x, true),
 });
 
+export const s32le = (offset: number): Field<number> =>
+  number(
+    offset,
+    4,
+    (v, at) => v.getInt32(at, true),
+    (v, at, x) => v.setInt32(at, x, true),
+  );
+export const s64le = (offset: number): Field<bigint> => ({
+  offset,
+  lengthBytes: 8,
+  get: (v, at) => v.getBigInt64(at, true),
+  put: (v, at, x) => v.setBigInt64(at, x, true),
+});
+
 export const u16be = (offset: number): Field<number> =>
   number(
     offset,

@@ -6,14 +6,27 @@ import { Command, Option } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
 import { formatNames, type FormatName } from '../native/formats.ts';
-import { defaultCacheBytes, defaultIdleMs, serveMount, type MountOptions } from '../mount/serve.ts';
+import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
+import {
+  defaultCacheBytes,
+  defaultIdleMs,
+  defaultWorkers,
+  maxWorkers,
+  serveMount,
+  transportChoices,
+  type MountOptions,
+  type TransportChoice,
+} from '../mount/serve.ts';
 
 interface MountFlags {
   readonly foreground?: boolean;
   readonly allowPath: readonly string[];
   readonly present?: FormatName;
+  readonly write?: WriteMode;
   readonly cache?: string;
   readonly idle: string;
+  readonly transport: TransportChoice;
+  readonly workers?: string;
   readonly readyFd?: string;
 }
 
@@ -32,8 +45,18 @@ export function mountCommand(): Command {
     .addOption(
       new Option('--present <format>', 'show every image as a disk file, with no plugin file').choices(formatNames),
     )
+    .addOption(
+      new Option(
+        '--write <mode>',
+        'writes to disk files: intercept (kept beside the plugin file), discard (until unmount) or none (default: as each plugin file says, else intercept)',
+      ).choices(writeModes),
+    )
     .option('--cache <size>', 'memory for inflated blocks (default: 256M)')
     .option('--idle <seconds>', 'close an image that nobody read for so long', String(defaultIdleMs / 1000))
+    .addOption(
+      new Option('--transport <name>', 'how to speak with the kernel').choices(transportChoices).default('auto'),
+    )
+    .option('--workers <count>', `threads that answer (default: one for each core, ${defaultWorkers} here)`)
     .addOption(new Option('--ready-fd <fd>').hideHelp())
     .action(async (folder: string, mountpoint: string, flags: MountFlags) => {
       if (flags.foreground === true) await serve(folder, mountpoint, flags);
@@ -94,9 +117,20 @@ function optionsOf(flags: MountFlags): MountOptions {
   return {
     allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
     present: flags.present,
+    write: flags.write,
     cacheBytes: flags.cache === undefined ? defaultCacheBytes : parseSize(flags.cache, '--cache'),
     idleMs: parseSize(flags.idle, '--idle') * 1000,
+    transport: flags.transport,
+    workers: workersOf(flags.workers),
   };
+}
+
+function workersOf(text: string | undefined): number {
+  if (text === undefined) return defaultWorkers;
+  const workers = Number(text);
+  if (!Number.isInteger(workers) || workers < 1 || workers > maxWorkers)
+    throw new UsageError(`--workers: "${text}" is not a number from 1 to ${maxWorkers}`);
+  return workers;
 }
 
 function collect(value: string, before: readonly string[]): readonly string[] {

@@ -43,9 +43,18 @@ function mountText(mount: MountStatus): string {
   const head = [
     `${mount.folder} at ${mount.mountpoint}, since ${mount.startedAt}`,
     `  process ${mount.pid}, ${mount.transport}, ${formatBytes(mount.residentBytes)} resident, cache budget ${formatBytes(mount.cacheBudgetBytes)}`,
+    ...servingText(mount.serving),
     `  log ${mount.log}`,
   ];
   return [...head, ...mount.files.flatMap(fileText)].join('\n');
+}
+
+function servingText(serving: MountStatus['serving']): string[] {
+  if (serving === undefined) return [];
+  const died = serving.diedWorkers === 0 ? '' : `, ${serving.diedWorkers} died and were replaced`;
+  return [
+    `  ${serving.workers} workers${died}, ${serving.requests} requests, ${serving.openFiles} files open, ${serving.rememberedFiles} remembered by the kernel`,
+  ];
 }
 
 function fileText(file: MountStatus['files'][number]): string[] {

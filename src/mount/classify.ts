@@ -1,5 +1,6 @@
 /** What a file of the folder is: a plugin file, an image, or a file like any other. Decided by content, never by extension. */
 import fs from 'node:fs';
+import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { Image } from '../backup/image.ts';
@@ -14,13 +15,15 @@ import {
   parsePluginFile,
   type PluginFile,
 } from '../plugin/plugin-file.ts';
-import path from 'node:path';
+import type { Place } from './place.ts';
 
 /** A plugin file, or an image that is shown as if it had one. */
 export interface NativeSource {
   /** Names this state of this file: another inode, size or time of change is another source. */
   readonly key: string;
   readonly plugin: PluginFile;
+  /** An image that is shown with no plugin file. */
+  readonly isPresented: boolean;
   readonly files: readonly NativeFile[];
 }
 
@@ -37,21 +40,28 @@ const maxRemembered = 4096;
 const maxSources = 256;
 
 export class Classifier {
-  readonly #known = new LRUCache<string, Classification>({ max: maxRemembered });
+  readonly #nameless = new LRUCache<string, Classification>({ max: maxRemembered });
+  readonly #known = new LRUCache<string, Classification>({ max: maxSources });
   readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
 
-  /** @param stat of the file, taken just now. @throws the system's error when it cannot be read */
-  classify(filePath: string, stat: fs.BigIntStats): Classification {
+  /** @param stat of the place, taken just now. @throws the system's error when it cannot be read */
+  classify(place: Place, stat: fs.BigIntStats): Classification {
     const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
     const mayBeImage = stat.size >= minFileBytes;
     if (!stat.isFile() || !(mayBePlugin || mayBeImage)) return plain;
+    const key = keyOf(stat);
+    // Only of a plugin file does the name matter, since it is written into some native files.
+    const nameless = this.#nameless.get(key);
+    if (nameless !== undefined) return nameless;
+    const name = path.basename(place.path);
     // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
-    if (filePath.endsWith(unfinishedSuffix)) return plain;
-    const key = `${keyOf(stat)}:${path.basename(filePath)}`;
-    const known = this.#known.get(key);
+    if (name.endsWith(unfinishedSuffix)) return plain;
+    const named = `${key}:${name}`;
+    const known = this.#known.get(named);
     if (known !== undefined) return known;
-    const found = classifyContents(filePath, key, mayBePlugin);
-    this.#known.set(key, found);
+    const found = classifyContents(place, name, named, mayBePlugin);
+    if (found.kind === 'plugin') this.#known.set(named, found);
+    else this.#nameless.set(key, found);
     return found;
   }
 
@@ -59,29 +69,29 @@ export class Classifier {
    * The native disk that an image is shown as where the mount presents images.
    * @throws whatever opening the image throws
    */
-  presented(imagePath: string, stat: fs.BigIntStats, format: FormatName, name: string): NativeSource {
+  presented(place: Place, stat: fs.BigIntStats, format: FormatName, name: string): NativeSource {
     const key = `${keyOf(stat)}:presented:${name}`;
     const known = this.#presented.get(key);
     if (known !== undefined) return known;
-    const plugin = presentImage(imagePath, format);
-    const source = { key, plugin, files: synthesizeFiles(plugin.native, name) };
+    const plugin = presentImage(place.path, format);
+    const source = { key, plugin, isPresented: true, files: synthesizeFiles(plugin.native, name) };
     this.#presented.set(key, source);
     return source;
   }
 }
 
-function classifyContents(filePath: string, key: string, mayBePlugin: boolean): Classification {
-  const fd = fs.openSync(filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+function classifyContents(place: Place, name: string, key: string, mayBePlugin: boolean): Classification {
+  const fd = place.open(fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   try {
     const first = Buffer.alloc(markerBytes);
     fs.readSync(fd, first, 0, first.length, 0);
     if (Image.isImage(first)) return image;
     if (!mayBePlugin || !isPluginFile(first)) return plain;
     try {
-      const plugin = parsePluginFile(fs.readFileSync(fd), filePath);
+      const plugin = parsePluginFile(fs.readFileSync(fd), place.path);
       return {
         kind: 'plugin',
-        source: { key, plugin, files: synthesizeFiles(plugin.native, path.basename(filePath)) },
+        source: { key, plugin, isPresented: false, files: synthesizeFiles(plugin.native, name) },
       };
     } catch (error) {
       return { kind: 'broken plugin', error: error instanceof Error ? error : new Error(String(error)) };

@@ -4,12 +4,15 @@ import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import type { FileStatistics } from './statistics.ts';
+import type { TransportStatus } from './transport.ts';
 
 export interface MountStatus {
   readonly pid: number;
   readonly folder: string;
   readonly mountpoint: string;
   readonly transport: string;
+  /** What the transport tells of itself, where it can. */
+  readonly serving: TransportStatus | undefined;
   readonly startedAt: string;
   readonly cacheBudgetBytes: number;
   readonly residentBytes: number;

@@ -14,14 +14,18 @@ import type { BlockCache } from '../backup/block-cache.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { imagePathOf, type AllowedPaths } from '../plugin/resolve.ts';
+import { hasReplacement, isReplacementName, removeReplacement, replacementStat } from '../replacement/open.ts';
 import { isExpected } from './errno.ts';
 import { Classifier, type NativeSource } from './classify.ts';
-import { NativeFileState, type Log } from './native-file-state.ts';
+import { NativeFileState, type Log, type NativeFileIdentity } from './native-file-state.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
-import type { Attributes, FolderEntry, Place } from './place.ts';
+import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
+import type { WriteMode } from '../plugin/plugin-file.ts';
+import type { Replacements } from './replacements.ts';
 import type { Counters, Statistics } from './statistics.ts';
+import { makeNode, renameWith, type TimeChange } from './system-calls.ts';
 import { systemError } from './system-error.ts';
-import { MadeNames } from './made-names.ts';
+import { MadeNames, type MadeName } from './made-names.ts';
 
 export interface FilterOptions {
   /** The folder behind the mount; absolute. */
@@ -30,15 +34,29 @@ export interface FilterOptions {
   readonly allowPaths: readonly string[];
   /** Show every image as a native disk of this format. */
   readonly present: FormatName | undefined;
+  /** What becomes of writes to native files; undefined: what each plugin file says. */
+  readonly write: WriteMode | undefined;
 }
 
-const { S_IFMT, O_ACCMODE, O_RDONLY, O_NOFOLLOW, O_CREAT, O_EXCL, O_RDWR } = {
+/** Who makes a file, where the transport knows it: it is theirs then, and not of whoever runs the mount. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+const { S_IFMT, O_ACCMODE, O_RDONLY, O_CREAT, O_EXCL, O_RDWR } = {
   ...fs.constants,
   O_ACCMODE: fs.constants.O_RDONLY | fs.constants.O_WRONLY | fs.constants.O_RDWR,
 };
 /** Flags of the caller's open that reach the file behind: its access mode alone. The kernel does append and truncation itself. */
 const passedFlags = O_ACCMODE;
 const writeBits = 0o222;
+const setIdBits = 0o6000;
+const setGroupBit = 0o2000;
+/** What is thrown away at unmount is kept apart from what an earlier mount kept. */
+const discardSuffix = '.discard';
+/** A rename that changes both names' files for each other. */
+const renameExchange = 2;
 
 export class Filter implements Closable {
   readonly #options: FilterOptions;
@@ -46,42 +64,81 @@ export class Filter implements Closable {
   readonly #statistics: Statistics;
   readonly #cache: BlockCache;
   readonly #log: Log;
+  readonly #replacements: Replacements;
+  readonly #onImageOpened: () => void;
   readonly #classifier = new Classifier();
   readonly #madeNames: MadeNames;
   readonly #counters = new LRUCache<string, Counters>({ max: 4096 });
   readonly #states = new Map<string, NativeFileState>();
 
-  constructor(options: FilterOptions, statistics: Statistics, cache: BlockCache, log: Log) {
+  /** @param onImageOpened see NativeFileContext */
+  constructor(
+    options: FilterOptions,
+    statistics: Statistics,
+    cache: BlockCache,
+    log: Log,
+    replacements: Replacements,
+    onImageOpened: () => void = () => undefined,
+  ) {
     this.#options = options;
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#cache = cache;
     this.#log = log;
+    this.#replacements = replacements;
+    this.#onImageOpened = onImageOpened;
     this.#madeNames = new MadeNames(this.#classifier, options.present);
   }
 
   /** The mounted folder itself. */
   get root(): Place {
-    return { path: this.#options.folder, part: '' };
+    return new NamedPlace(this.#options.folder);
+  }
+
+  /** Whether a name is a part of a replacement: nobody but the mount itself may touch those. */
+  hides(name: string): boolean {
+    return isReplacementName(name);
   }
 
   /** The place of a name in a folder. Names that only the mount has are looked for when the folder behind has none. */
   child(parent: Place, name: string): Place {
-    const childPath = path.join(parent.path, name);
-    if (fs.lstatSync(childPath, { throwIfNoEntry: false }) !== undefined) return { path: childPath, part: '' };
-    return this.#madeNames.find(parent.path, name) ?? { path: childPath, part: '' };
+    const child = this.newChild(parent, name);
+    if (this.hides(name)) throw systemError('ENOENT', 'lookup', name);
+    if (fs.lstatSync(child.at, { throwIfNoEntry: false }) !== undefined) return child;
+    return this.madeChild(parent, name) ?? child;
+  }
+
+  /** The place of a name in a folder that is to be made there, or that the folder behind is known to have. */
+  newChild(parent: Place, name: string): Place {
+    return new NamedPlace(`${parent.at}/${name}`, '', () => path.join(parent.path, name));
+  }
+
+  /** The place of a name that only the mount has. */
+  madeChild(parent: Place, name: string): Place | undefined {
+    return this.#madeNames.find(parent.path, name);
   }
 
   /** @throws ENOENT where nothing has that name */
   attributes(place: Place): Attributes {
-    return this.#attributes(place, fs.lstatSync(place.path, { bigint: true }));
-  }
-
-  attributesOfOpen(place: Place, file: OpenFile): Attributes {
-    return this.#attributes(place, file.stat());
+    return this.#attributes(place, place.stat());
   }
 
   list(place: Place): FolderEntry[] {
+    const entries = this.#entries(
+      fs
+        .readdirSync(place.at)
+        .filter((name) => !this.hides(name))
+        .map((name) => ({ name, place: this.newChild(place, name) })),
+    );
+    return [...entries, ...this.listMade(place)];
+  }
+
+  /** The names that only the mount has, of a folder. */
+  listMade(place: Place): FolderEntry[] {
+    return this.#entries(this.#madeNames.list(place.path));
+  }
+
+  #entries(names: Iterable<MadeName>): FolderEntry[] {
     const entries: FolderEntry[] = [];
     const add = (name: string, child: Place): void => {
       try {
@@ -93,16 +150,15 @@ export class Filter implements Closable {
           this.#log('warn', `${this.nameOf(child)}: cannot be shown: ${describeError(error)}`, {});
       }
     };
-    for (const name of fs.readdirSync(place.path)) add(name, { path: path.join(place.path, name), part: '' });
-    for (const made of this.#madeNames.list(place.path)) add(made.name, made.place);
+    for (const { name, place } of names) add(name, place);
     return entries;
   }
 
   /** How many images and how many plugin files lie in the mounted folder itself. */
   count(): { images: number; natives: number } {
     const kinds = fs.readdirSync(this.#options.folder).map((name) => {
-      const filePath = path.join(this.#options.folder, name);
-      return this.#classifier.classify(filePath, fs.lstatSync(filePath, { bigint: true })).kind;
+      const place = this.newChild(this.root, name);
+      return this.#classifier.classify(place, place.stat()).kind;
     });
     return {
       images: kinds.filter((kind) => kind === 'image').length,
@@ -111,25 +167,24 @@ export class Filter implements Closable {
   }
 
   readLink(place: Place): string {
-    return fs.readlinkSync(place.path);
+    return place.readLink();
   }
 
   /** The file system behind, for statfs. */
   space(place: Place): fs.StatsFs {
-    return fs.statfsSync(place.path);
+    return fs.statfsSync(place.at);
   }
 
   /**
    * @param flags of open(2)
-   * @throws ReadOnlyError for writing to an image or a native file; ForbiddenError for a plugin file that points outside
+   * @throws ReadOnlyError for writing to an image, or to a native file that may not be written; ForbiddenError for a plugin file that points outside
    */
   open(place: Place, flags: number): OpenFile {
-    const stat = fs.lstatSync(place.path, { bigint: true });
-    const found = this.#classifier.classify(place.path, stat);
+    const stat = place.stat();
+    const found = this.#classifier.classify(place, stat);
     const forWriting = (flags & O_ACCMODE) !== O_RDONLY;
     if (place.part !== '' || found.kind === 'plugin') {
-      if (forWriting) throw new ReadOnlyError(`${this.nameOf(place)}: is read-only under this mount`);
-      return this.#openNative(place, stat);
+      return this.#openNative(place, stat, forWriting);
     }
     if (found.kind === 'broken plugin') {
       this.#log('error', `${this.nameOf(place)}: ${found.error.message}`, { file: this.nameOf(place) });
@@ -137,60 +192,108 @@ export class Filter implements Closable {
     }
     if (found.kind === 'image' && forWriting)
       throw new ReadOnlyError(`${this.nameOf(place)}: an image is never changed`);
-    return new PassThroughFile(fs.openSync(place.path, (flags & passedFlags) | O_NOFOLLOW));
+    return new PassThroughFile(place.open(flags & passedFlags));
   }
 
-  create(place: Place, mode: number): OpenFile {
-    return new PassThroughFile(fs.openSync(place.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, mode & 0o7777));
+  /**
+   * A native file that another thread has opened, for reading it in this one. Whoever opened it owns the descriptor.
+   * @param openedAs the path of its plugin file when it was opened
+   */
+  adopt(fd: number, openedAs: string, part: string): SynthesizedFile {
+    const place = new HeldPlace(fd, part, openedAs);
+    const { source, file } = this.#native(place, place.stat());
+    return new SynthesizedFile(fd, this.#stateOf(place, source, file), true);
   }
 
-  makeFolder(place: Place, mode: number): void {
-    fs.mkdirSync(place.path, { mode: mode & 0o7777 });
+  /** Another thread has opened a native file, and this one closes it. @param place with the path that it was opened as */
+  countClosed(place: Place): void {
+    this.#statistics.counters(this.nameOf(place)).add('openNow', -1);
   }
 
-  makeSymlink(place: Place, target: string): void {
-    fs.symlinkSync(target, place.path);
+  create(place: Place, mode: number, owner?: Owner): PassThroughFile {
+    this.#requireFreeName(place);
+    const fd = fs.openSync(place.at, O_RDWR | O_CREAT | O_EXCL, mode & 0o7777);
+    try {
+      this.#giveTo(place, mode, owner);
+      return new PassThroughFile(fd);
+    } catch (error) {
+      fs.closeSync(fd);
+      throw error;
+    }
+  }
+
+  makeFolder(place: Place, mode: number, owner?: Owner): void {
+    fs.mkdirSync(place.at, { mode: mode & 0o7777 });
+    this.#giveTo(place, mode, owner);
+  }
+
+  makeSymlink(place: Place, target: string, owner?: Owner): void {
+    fs.symlinkSync(target, place.at);
+    this.#giveTo(place, 0, owner);
+  }
+
+  /** A pipe, a socket, an empty file or a device. @param mode with the type */
+  makeNode(place: Place, mode: number, device: number, owner?: Owner): void {
+    makeNode(place.at, mode, device);
+    this.#giveTo(place, mode, owner);
   }
 
   makeLink(from: Place, to: Place): void {
     this.#requireChangeable(from);
-    fs.linkSync(from.path, to.path);
+    from.linkAs(to.at);
   }
 
+  /** With a plugin file goes what was written to it. */
   removeFile(place: Place): void {
-    this.#requireChangeable(place);
-    fs.unlinkSync(place.path);
+    const kept = this.#requireChangeable(place);
+    fs.unlinkSync(place.at);
+    for (const file of kept) removeReplacement(file);
   }
 
   removeFolder(place: Place): void {
-    fs.rmdirSync(place.path);
+    fs.rmdirSync(place.at);
   }
 
-  rename(from: Place, to: Place): void {
-    this.#requireChangeable(from);
-    if (fs.lstatSync(to.path, { throwIfNoEntry: false }) !== undefined) this.#requireChangeable(to);
-    fs.renameSync(from.path, to.path);
+  /** @param flags of renameat2(2) */
+  rename(from: Place, to: Place, flags = 0): void {
+    this.#requireFreeName(to);
+    const kept = this.#requireChangeable(from);
+    if (kept.some(hasReplacement))
+      throw new ReadOnlyError(
+        `${this.nameOf(from)}: has writes that are kept under its name; unmount, and rename all of its files`,
+      );
+    if ((flags & renameExchange) !== 0 || fs.lstatSync(to.at, { throwIfNoEntry: false }) !== undefined)
+      this.#requireChangeable(to);
+    if (flags === 0) fs.renameSync(from.at, to.at);
+    else renameWith(from.at, to.at, flags);
   }
 
   truncate(place: Place, sizeBytes: number): void {
+    const stat = place.stat();
+    if (place.part !== '' || this.#classifier.classify(place, stat).kind === 'plugin') {
+      const { source, file } = this.#native(place, stat);
+      this.#stateOf(place, source, file).truncate(sizeBytes);
+      return;
+    }
     this.#requirePlain(place);
-    fs.truncateSync(place.path, sizeBytes);
+    fs.truncateSync(place.at, sizeBytes);
   }
 
   changeMode(place: Place, mode: number): void {
     this.#requirePlain(place);
-    fs.chmodSync(place.path, mode & 0o7777);
+    fs.chmodSync(place.at, mode & 0o7777);
   }
 
   changeOwner(place: Place, uid: number, gid: number): void {
     this.#requirePlain(place);
-    fs.lchownSync(place.path, uid, gid);
+    place.changeOwner(uid, gid);
   }
 
-  /** Seconds since 1970. */
-  changeTimes(place: Place, accessed: number, modified: number): void {
+  /** Of a native file the times are those of its writes: a program that sets them is not refused, and changes nothing. */
+  changeTimes(place: Place, accessed: TimeChange, modified: TimeChange): void {
+    if (this.attributes(place).isNative) return;
     this.#requirePlain(place);
-    fs.lutimesSync(place.path, accessed, modified);
+    place.changeTimes(accessed, modified);
   }
 
   /** How messages and `status` name a place: its path under the mount. */
@@ -199,14 +302,23 @@ export class Filter implements Closable {
     return path.relative(this.#options.folder, shown);
   }
 
-  /** Closes images that nobody read for `idleMs`, and forgets native files that nobody has open. */
-  closeIdle(idleMs: number): void {
+  /**
+   * Closes images that nobody read for `idleMs`, and forgets native files that nobody has open.
+   * @returns after how long another image may be idle; undefined when none is open
+   */
+  closeIdle(idleMs: number): number | undefined {
     const now = performance.now();
+    let next: number | undefined;
     for (const [key, state] of this.#states) {
-      if (now - state.lastUsedMs < idleMs) continue;
+      const leftMs = idleMs - (now - state.lastUsedMs);
+      if (leftMs > 0) {
+        if (state.isImageOpen) next = Math.min(next ?? leftMs, leftMs);
+        continue;
+      }
       state.close();
       if (state.handles === 0) this.#states.delete(key);
     }
+    return next;
   }
 
   close(): void {
@@ -215,54 +327,96 @@ export class Filter implements Closable {
   }
 
   #attributes(place: Place, stat: fs.BigIntStats): Attributes {
-    const found = this.#classifier.classify(place.path, stat);
+    const found = this.#classifier.classify(place, stat);
     const own = attributesOf(stat);
     if (place.part !== '' || found.kind === 'plugin') {
-      const { map } = this.#native(place, stat).file;
-      this.#countersOf(place, map.sizeBytes);
-      const inode = place.part === '' ? own.inode : madeInode(own.inode, place.part);
-      const mode = own.mode & ~writeBits;
-      return { ...own, inode, mode, sizeBytes: map.sizeBytes, blocks512: Math.ceil(map.sizeBytes / 512) };
+      const { source, file } = this.#native(place, stat);
+      const writable = this.#replacementOf(place, source, file);
+      const written = writable === undefined ? undefined : replacementStat(writable.place.path);
+      const sizeBytes = written === undefined ? file.map.sizeBytes : Number(written.size);
+      this.#countersOf(place, sizeBytes);
+      return {
+        ...own,
+        inode: place.part === '' ? own.inode : madeInode(own.inode, place.part),
+        mode: writable === undefined ? own.mode & ~writeBits : own.mode,
+        sizeBytes,
+        blocks512: Math.ceil(sizeBytes / 512),
+        modifiedNs: written?.mtimeNs ?? own.modifiedNs,
+        changedNs: written?.ctimeNs ?? own.changedNs,
+        isNative: true,
+      };
     }
     return found.kind === 'plain' ? own : { ...own, mode: own.mode & ~writeBits };
   }
 
-  #openNative(place: Place, stat: fs.BigIntStats): OpenFile {
+  /** What was just made belongs to who asked for it. In a folder that hands its group on, the group stays. */
+  #giveTo(place: Place, mode: number, owner: Owner | undefined): void {
+    if (owner === undefined) return;
+    const keepsGroup = (fs.statSync(path.dirname(place.at)).mode & setGroupBit) !== 0;
+    fs.lchownSync(place.at, owner.uid, keepsGroup ? -1 : owner.gid);
+    // A change of owner takes these away.
+    if ((mode & setIdBits) !== 0) fs.chmodSync(place.at, mode & 0o7777);
+  }
+
+  #openNative(place: Place, stat: fs.BigIntStats, forWriting: boolean): OpenFile {
     const { source, file } = this.#native(place, stat);
+    if (forWriting && this.#replacementOf(place, source, file) === undefined) throw this.#readOnly(place);
     // The pointer's text is judged now; where it leads, when it is followed.
     this.#logged(place, () => imagePathOf(source.plugin, place.path, this.#allowed));
-    const fd = fs.openSync(place.path, O_RDONLY | O_NOFOLLOW);
+    const state = this.#stateOf(place, source, file);
+    return new SynthesizedFile(place.open(O_RDONLY), state);
+  }
+
+  #stateOf(place: Place, source: NativeSource, file: NativeFile): NativeFileState {
     const key = `${source.key}:${file.name}`;
     let state = this.#states.get(key);
     if (state === undefined) {
       const name = this.nameOf(place);
-      const context = { allowed: this.#allowed, cache: this.#cache, log: this.#log };
-      state = new NativeFileState(
-        file,
-        source.plugin,
-        place.path,
-        name,
-        this.#countersOf(place, file.map.sizeBytes),
-        context,
-      );
+      const context = {
+        allowed: this.#allowed,
+        cache: this.#cache,
+        log: this.#log,
+        replacements: this.#replacements,
+        onImageOpened: this.#onImageOpened,
+      };
+      const replacement = this.#replacementOf(place, source, file);
+      const counters = this.#countersOf(place, file.map.sizeBytes);
+      // Writes of an earlier mount.
+      if (replacement !== undefined && hasReplacement(replacement.place.path)) counters.set('replaced', 1);
+      const identity = { file, plugin: source.plugin, pluginPath: place.path, name, replacement };
+      state = new NativeFileState(identity, counters, context);
       this.#states.set(key, state);
     }
     state.lastUsedMs = performance.now();
-    return new SynthesizedFile(fd, state);
+    return state;
   }
 
   /** The native file that a place stands for. @throws ENOENT when its file no longer makes a file of that name */
   #native(place: Place, stat: fs.BigIntStats): { source: NativeSource; file: NativeFile } {
     const name = place.part === '' ? path.basename(place.path) : place.part;
-    const found = this.#classifier.classify(place.path, stat);
+    const found = this.#classifier.classify(place, stat);
     const { present } = this.#options;
     let source: NativeSource | undefined;
     if (found.kind === 'plugin') source = found.source;
     else if (found.kind === 'image' && present !== undefined)
-      source = this.#classifier.presented(place.path, stat, present, name);
+      source = this.#classifier.presented(place, stat, present, name);
     const file = source?.files.find((candidate) => candidate.name === name);
     if (source === undefined || file === undefined) throw systemError('ENOENT', 'open', this.nameOf(place));
     return { source, file };
+  }
+
+  /** Where writes to a native file go; undefined where it is read-only: shown with no plugin file, or by the mode of writing. */
+  #replacementOf(place: Place, source: NativeSource, file: NativeFile): NativeFileIdentity['replacement'] {
+    const mode = this.#options.write ?? source.plugin.write ?? 'intercept';
+    if (source.isPresented || mode === 'none') return undefined;
+    const discard = mode === 'discard';
+    const filePath = path.join(path.dirname(place.path), file.name) + (discard ? discardSuffix : '');
+    const { id } = source.plugin;
+    return {
+      key: `${id}:${source.files.indexOf(file)}:${mode}`,
+      place: { path: filePath, pluginId: id, baseBytes: file.map.sizeBytes },
+      discard,
+    };
   }
 
   #countersOf(place: Place, sizeBytes: number): Counters {
@@ -285,16 +439,26 @@ export class Filter implements Closable {
     }
   }
 
-  /** Images, and names that only the mount has, can be neither removed nor renamed. */
-  #requireChangeable(place: Place): void {
-    const { kind } = this.#classifier.classify(place.path, fs.lstatSync(place.path, { bigint: true }));
-    if (place.part !== '' || kind === 'image') throw this.#readOnly(place);
+  /**
+   * Images, and names that only the mount has, can be neither removed nor renamed.
+   * @returns of a plugin file, the native files that it makes, which may have replacements
+   */
+  #requireChangeable(place: Place): string[] {
+    const found = this.#classifier.classify(place, place.stat());
+    if (place.part !== '' || found.kind === 'image') throw this.#readOnly(place);
+    if (found.kind !== 'plugin') return [];
+    return found.source.files.map((file) => path.join(path.dirname(place.path), file.name));
   }
 
   /** Of plugin files and images nothing changes but the name. */
   #requirePlain(place: Place): void {
-    const { kind } = this.#classifier.classify(place.path, fs.lstatSync(place.path, { bigint: true }));
+    const { kind } = this.#classifier.classify(place, place.stat());
     if (place.part !== '' || kind !== 'plain') throw this.#readOnly(place);
+  }
+
+  #requireFreeName(place: Place): void {
+    if (!this.hides(path.basename(place.at))) return;
+    throw new ForbiddenError(`${this.nameOf(place)}: names of this kind are for the writes to disk files`);
   }
 
   #readOnly(place: Place): VeneerError {
@@ -315,6 +479,7 @@ function attributesOf(stat: fs.BigIntStats): Attributes {
     accessedNs: stat.atimeNs,
     modifiedNs: stat.mtimeNs,
     changedNs: stat.ctimeNs,
+    isNative: false,
   };
 }
 

@@ -9,7 +9,7 @@ import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { extensionOf, type FormatName } from '../native/formats.ts';
 import type { Classifier } from './classify.ts';
-import type { Place } from './place.ts';
+import { NamedPlace, type Place } from './place.ts';
 
 export interface MadeName {
   readonly name: string;
@@ -55,7 +55,7 @@ export class MadeNames {
       const filePath = path.join(folder, name);
       const stat = fs.lstatSync(filePath, { bigint: true, throwIfNoEntry: false });
       if (stat === undefined || !stat.isFile() || name.endsWith(unfinishedSuffix)) continue;
-      const found = this.#classifier.classify(filePath, stat);
+      const found = this.#classifier.classify(new NamedPlace(filePath), stat);
       const made: string[] = [];
       if (found.kind === 'plugin')
         made.push(...found.source.files.map((file) => file.name).filter((part) => part !== name));
@@ -63,7 +63,7 @@ export class MadeNames {
       for (const part of made) {
         if (taken.has(part)) continue;
         taken.add(part);
-        names.set(part, { path: filePath, part });
+        names.set(part, new NamedPlace(filePath, part));
       }
     }
     return names;

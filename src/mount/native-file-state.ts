@@ -2,7 +2,7 @@
  * A native file that is open or was lately: its segment map, its counters, and the image behind it, which is opened at the first read of
  * guest data and closed again when nobody has asked for any for a while.
  */
-import { describeError, UnavailableError } from '../base/errors.ts';
+import { describeError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { ChainDisk } from '../backup/chain.ts';
@@ -10,6 +10,9 @@ import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
 import { openPluginDisk, type AllowedPaths } from '../plugin/resolve.ts';
+import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
+import { Replacement } from '../replacement/replacement.ts';
+import type { Replacements } from './replacements.ts';
 import type { Counters } from './statistics.ts';
 
 /** Where something worth a log line goes. */
@@ -19,6 +22,21 @@ export interface NativeFileContext {
   readonly allowed: AllowedPaths;
   readonly cache: BlockCache;
   readonly log: Log;
+  readonly replacements: Replacements;
+  /** Called when an image was opened, which `closeIdle` is to close again. */
+  readonly onImageOpened: () => void;
+}
+
+/** Which native file it is, and what may be done to it. */
+export interface NativeFileIdentity {
+  readonly file: NativeFile;
+  readonly plugin: PluginFile;
+  readonly pluginPath: string;
+  /** Its name in `status` and messages. */
+  readonly name: string;
+  /** Where its replacement lies, and a key that does not change with its name; undefined where it cannot be written. */
+  readonly replacement:
+    { readonly key: string; readonly place: ReplacementPlace; readonly discard: boolean } | undefined;
 }
 
 /** After an image could not be opened, reads fail at once for this long: a hypervisor that polls must not open it a thousand times a second. */
@@ -26,45 +44,42 @@ const retryAfterMs = 250;
 
 export class NativeFileState implements Closable {
   readonly name: string;
-  readonly sizeBytes: number;
   /** Handles open on it. */
   handles = 0;
   lastUsedMs = performance.now();
   readonly #file: NativeFile;
-  readonly #plugin: PluginFile;
-  readonly #pluginPath: string;
+  readonly #identity: NativeFileIdentity;
   readonly #context: NativeFileContext;
   readonly #counters: Counters;
   #disk: ChainDisk | undefined;
+  #replacement: Replacement | undefined;
   #failure: { error: unknown; atMs: number } | undefined;
   readonly #openDisk = (): ChainDisk => this.#disk ?? this.#open();
 
-  constructor(
-    file: NativeFile,
-    plugin: PluginFile,
-    pluginPath: string,
-    name: string,
-    counters: Counters,
-    context: NativeFileContext,
-  ) {
-    this.name = name;
-    this.sizeBytes = file.map.sizeBytes;
-    this.#file = file;
-    this.#plugin = plugin;
-    this.#pluginPath = pluginPath;
+  constructor(identity: NativeFileIdentity, counters: Counters, context: NativeFileContext) {
+    this.name = identity.name;
+    this.#identity = identity;
+    this.#file = identity.file;
     this.#counters = counters;
     this.#context = context;
   }
 
-  addHandle(): void {
+  /** As the guest sees it: writes may have made it longer or shorter. */
+  get sizeBytes(): number {
+    return this.#replaced()?.sizeBytes ?? this.#file.map.sizeBytes;
+  }
+
+  /** @param isNew whether it counts as an open: not when another thread has counted it */
+  addHandle(isNew: boolean): void {
     this.handles++;
+    if (!isNew) return;
     this.#counters.add('opens', 1);
     this.#counters.add('openNow', 1);
   }
 
-  dropHandle(): void {
+  dropHandle(isLast: boolean): void {
     this.handles--;
-    this.#counters.add('openNow', -1);
+    if (isLast) this.#counters.add('openNow', -1);
   }
 
   /**
@@ -74,11 +89,13 @@ export class NativeFileState implements Closable {
    */
   read(target: Uint8Array, offset: number): number {
     const startMs = performance.now();
-    const length = Math.max(0, Math.min(target.length, this.sizeBytes - offset));
+    const replacement = this.#replaced();
+    let length = Math.max(0, Math.min(target.length, this.#file.map.sizeBytes - offset));
     const hitsBefore = this.#disk?.cacheHits ?? 0;
     const missesBefore = this.#disk?.cacheMisses ?? 0;
     try {
-      if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
+      if (replacement !== undefined) length = replacement.read(target, offset);
+      else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
       this.#counters.add('errors', 1);
       this.#context.log('error', `${this.name}: read of ${length} bytes at ${offset} failed: ${describeError(error)}`, {
@@ -99,9 +116,50 @@ export class NativeFileState implements Closable {
     return length;
   }
 
-  /** The runs of the file, for SEEK_DATA and SEEK_HOLE. */
-  extents(offset: number, length: number): Iterable<Extent> {
-    return this.#file.map.extents(offset, length, this.#openDisk);
+  /**
+   * Writes all of source to the replacement, which the first write makes.
+   * @returns bytes written
+   * @throws ReadOnlyError; whatever the replacement throws
+   */
+  write(source: Uint8Array, offset: number): number {
+    this.#change(`write of ${source.length} bytes at ${offset}`, (replacement) => replacement.write(source, offset));
+    this.#counters.add('writes', 1);
+    this.#counters.add('writtenBytes', source.length);
+    return source.length;
+  }
+
+  truncate(sizeBytes: number): void {
+    this.#change(`truncation to ${sizeBytes} bytes`, (replacement) => replacement.truncate(sizeBytes));
+    this.#counters.set('sizeBytes', sizeBytes);
+  }
+
+  /** Makes a range inside the file read as zeros. */
+  discard(offset: number, lengthBytes: number): void {
+    this.#change(`discard of ${lengthBytes} bytes at ${offset}`, (replacement) =>
+      replacement.discard(offset, lengthBytes),
+    );
+  }
+
+  /** Everything acknowledged is on disk when it returns. */
+  sync(): void {
+    if (this.#replaced() !== undefined) this.#change('flush', (replacement) => replacement.sync());
+  }
+
+  /** The runs of the file, for SEEK_DATA and SEEK_HOLE: what was written counts as data. */
+  *extents(offset: number, length: number): Generator<Extent> {
+    const replacement = this.#replaced();
+    if (replacement === undefined) {
+      yield* this.#file.map.extents(offset, length, this.#openDisk);
+      return;
+    }
+    for (const run of replacement.runs(offset, length)) {
+      if (run.present) yield { offset: run.offset, length: run.length, kind: 'data' };
+      else yield* this.#baseExtents(run.offset, run.length);
+    }
+  }
+
+  get isImageOpen(): boolean {
+    return this.#disk !== undefined;
   }
 
   /** Closes the image; the next read of guest data opens it again. Idempotent. */
@@ -113,6 +171,45 @@ export class NativeFileState implements Closable {
     disk.close();
   }
 
+  /** What the synthesized file has, and zeros past its end. */
+  *#baseExtents(offset: number, length: number): Generator<Extent> {
+    const inBase = Math.max(0, Math.min(length, this.#file.map.sizeBytes - offset));
+    if (inBase > 0) yield* this.#file.map.extents(offset, inBase, this.#openDisk);
+    if (inBase < length) yield { offset: offset + inBase, length: length - inBase, kind: 'zero' };
+  }
+
+  #change(what: string, action: (replacement: Replacement) => void): void {
+    try {
+      action(this.#replaced() ?? this.#replace());
+    } catch (error) {
+      this.#counters.add('errors', 1);
+      this.#context.log('error', `${this.name}: ${what} failed: ${describeError(error)}`, { file: this.name });
+      throw error;
+    }
+    this.lastUsedMs = performance.now();
+  }
+
+  /** The replacement, where there is one: of an earlier mount, made by this thread, or by another. */
+  #replaced(): Replacement | undefined {
+    if (this.#replacement !== undefined) return this.#replacement;
+    const { replacement } = this.#identity;
+    // A file that is discarded at unmount is not taken over from an earlier mount: only this one can have made it.
+    if (replacement === undefined || this.#counters.get('replaced') === 0) return undefined;
+    return hasReplacement(replacement.place.path) ? this.#replace() : undefined;
+  }
+
+  #replace(): Replacement {
+    const { replacement } = this.#identity;
+    if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
+    const parts = this.#context.replacements.acquire(replacement.key, replacement.place, replacement.discard);
+    this.#replacement = new Replacement(parts, {
+      sizeBytes: this.#file.map.sizeBytes,
+      read: (target, offset) => this.#file.map.read(target, offset, this.#openDisk),
+    });
+    this.#counters.set('replaced', 1);
+    return this.#replacement;
+  }
+
   #open(): ChainDisk {
     const now = performance.now();
     if (this.#failure !== undefined && now - this.#failure.atMs < retryAfterMs) {
@@ -120,14 +217,15 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { allowed, cache, log } = this.#context;
+    const { allowed, cache, log, onImageOpened } = this.#context;
     try {
-      this.#disk = openPluginDisk(this.#plugin, this.#pluginPath, allowed, cache);
+      this.#disk = openPluginDisk(this.#identity.plugin, this.#identity.pluginPath, allowed, cache);
     } catch (error) {
       this.#failure = { error, atMs: now };
       throw error;
     }
     this.#failure = undefined;
+    onImageOpened();
     this.#counters.add('imageOpens', 1);
     this.#counters.add('imageOpenNow', 1);
     log('info', `${this.name}: opened its image`, {

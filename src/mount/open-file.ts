@@ -1,24 +1,34 @@
 /** What is open under the mount: a file that passes through, or a native file that is made on the fly. */
 import fs from 'node:fs';
-import { ReadOnlyError } from '../base/errors.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFileState } from './native-file-state.ts';
+import { allocate } from './system-calls.ts';
+import { systemError } from './system-error.ts';
+
+/** FALLOC_FL_* */
+const allocateMode = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
 
 export interface OpenFile {
   /** Set for native files: whole pages of it may stay in the kernel's cache, since it changes only through this mount. */
   readonly isNative: boolean;
+  /** Of the file behind. */
+  readonly fd: number;
   /** @returns bytes read into the front of target; less than asked for only at the end of the file */
   read(target: Uint8Array, offset: number): number;
   /** @returns bytes written, all of them */
   write(source: Uint8Array, offset: number): number;
   truncate(sizeBytes: number): void;
+  /** @param mode of fallocate(2) */
+  allocate(mode: number, offset: number, lengthBytes: number): void;
   /** Everything acknowledged is on disk when it returns. */
   sync(dataOnly: boolean): void;
   /** The file behind, for attributes. */
   stat(): fs.BigIntStats;
-  /** Data and holes; undefined where the transport should ask the kernel's own file. */
-  extents(offset: number, length: number): Iterable<Extent> | undefined;
+  /** Data and holes from `offset` to the end; undefined where the file behind is to be asked. Throws ENXIO past the end. */
+  extents(offset: number): Iterable<Extent> | undefined;
   close(): void;
+  /** For a file of another thread: lets go of it, and leaves the descriptor to that thread. */
+  forget(): void;
 }
 
 /** A file of the folder, as it is. Owns the descriptor. */
@@ -52,6 +62,10 @@ export class PassThroughFile implements OpenFile {
     fs.ftruncateSync(this.fd, sizeBytes);
   }
 
+  allocate(mode: number, offset: number, lengthBytes: number): void {
+    allocate(this.fd, mode, offset, lengthBytes);
+  }
+
   sync(dataOnly: boolean): void {
     if (dataOnly) fs.fdatasyncSync(this.fd);
     else fs.fsyncSync(this.fd);
@@ -68,6 +82,10 @@ export class PassThroughFile implements OpenFile {
   close(): void {
     fs.closeSync(this.fd);
   }
+
+  forget(): void {
+    // It holds nothing but the descriptor.
+  }
 }
 
 /** A native file made on the fly. Holds the file behind it open, so that it lives on when that is renamed or deleted. */
@@ -76,44 +94,56 @@ export class SynthesizedFile implements OpenFile {
   readonly fd: number;
   readonly state: NativeFileState;
 
-  constructor(fd: number, state: NativeFileState) {
+  /** @param isAdopted another thread has opened and counted it */
+  constructor(fd: number, state: NativeFileState, isAdopted = false) {
     this.fd = fd;
     this.state = state;
-    state.addHandle();
+    state.addHandle(!isAdopted);
   }
 
   read(target: Uint8Array, offset: number): number {
     return this.state.read(target, offset);
   }
 
-  write(): number {
-    throw this.#readOnly();
+  write(source: Uint8Array, offset: number): number {
+    return this.state.write(source, offset);
   }
 
-  truncate(): void {
-    throw this.#readOnly();
+  truncate(sizeBytes: number): void {
+    this.state.truncate(sizeBytes);
+  }
+
+  /** A replacement takes room when it is written; what is made zero becomes holes. */
+  allocate(mode: number, offset: number, lengthBytes: number): void {
+    const zeroes = (mode & (allocateMode.punchHole | allocateMode.zeroRange)) !== 0;
+    if ((mode & ~(allocateMode.keepSize | allocateMode.punchHole | allocateMode.zeroRange)) !== 0) {
+      throw systemError('EOPNOTSUPP', 'fallocate', this.state.name);
+    }
+    const end = offset + lengthBytes;
+    if ((mode & allocateMode.keepSize) === 0 && end > this.state.sizeBytes) this.state.truncate(end);
+    if (zeroes) this.state.discard(offset, lengthBytes);
   }
 
   sync(): void {
-    // Nothing can have been written.
+    this.state.sync();
   }
 
   stat(): fs.BigIntStats {
     return fs.fstatSync(this.fd, { bigint: true });
   }
 
-  extents(offset: number, length: number): Iterable<Extent> {
-    return this.state.extents(offset, length);
+  extents(offset: number): Iterable<Extent> {
+    const { sizeBytes } = this.state;
+    if (offset >= sizeBytes) throw systemError('ENXIO', 'lseek', this.state.name);
+    return this.state.extents(offset, sizeBytes - offset);
   }
 
   close(): void {
-    this.state.dropHandle();
+    this.state.dropHandle(true);
     fs.closeSync(this.fd);
   }
 
-  #readOnly(): ReadOnlyError {
-    return new ReadOnlyError(
-      `${this.state.name}: is read-only; put a differencing disk (a qcow2 overlay) over it to write`,
-    );
+  forget(): void {
+    this.state.dropHandle(false);
   }
 }

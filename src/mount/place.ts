@@ -1,13 +1,123 @@
 /**
  * A place: what a name under the mount stands for. Most places are a file or folder behind the mount; some names exist only under it (an
  * image shown as a disk, the extent file of a VMDK) and stand for a part of the file behind.
+ *
+ * A place is found by its name (a path, which leads elsewhere after a rename) or held by a descriptor (which never does).
  */
+import fs from 'node:fs';
+import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from './system-calls.ts';
 
 export interface Place {
-  /** Path behind the mount. */
-  readonly path: string;
   /** '' for the file itself; otherwise the name of the native file that is made from it. */
   readonly part: string;
+  /** The path for system calls. */
+  readonly at: string;
+  /** What it is called now, behind the mount: for messages, and to find what lies beside it. May cost a system call. */
+  readonly path: string;
+  /** Of the file itself: a symbolic link is not followed. */
+  stat(): fs.BigIntStats;
+  /** Never follows a symbolic link. @returns a descriptor */
+  open(flags: number): number;
+  readLink(): string;
+  changeOwner(uid: number, gid: number): void;
+  changeTimes(accessed: TimeChange, modified: TimeChange): void;
+  /** Makes `path` a further name of it. */
+  linkAs(path: string): void;
+}
+
+/** A place by its name. */
+export class NamedPlace implements Place {
+  readonly part: string;
+  readonly at: string;
+  readonly #path: string | (() => string);
+
+  /** @param path what it is called where that differs from `at`; asked for only when it is needed */
+  constructor(at: string, part = '', path: string | (() => string) = at) {
+    this.at = at;
+    this.part = part;
+    this.#path = path;
+  }
+
+  get path(): string {
+    return typeof this.#path === 'string' ? this.#path : this.#path();
+  }
+
+  stat(): fs.BigIntStats {
+    return fs.lstatSync(this.at, { bigint: true });
+  }
+
+  open(flags: number): number {
+    return fs.openSync(this.at, flags | fs.constants.O_NOFOLLOW);
+  }
+
+  readLink(): string {
+    return fs.readlinkSync(this.at);
+  }
+
+  changeOwner(uid: number, gid: number): void {
+    fs.lchownSync(this.at, uid, gid);
+  }
+
+  changeTimes(accessed: TimeChange, modified: TimeChange): void {
+    changeTimes(this.at, accessed, modified, false);
+  }
+
+  linkAs(path: string): void {
+    fs.linkSync(this.at, path);
+  }
+}
+
+/** A place by a descriptor, O_PATH or another, which somebody else owns. */
+export class HeldPlace implements Place {
+  readonly part: string;
+  readonly at: string;
+  readonly fd: number;
+  readonly #path: string | undefined;
+
+  /** @param path what to call it, whatever it is called by now */
+  constructor(fd: number, part = '', path?: string) {
+    this.fd = fd;
+    this.part = part;
+    this.at = `/proc/self/fd/${fd}`;
+    this.#path = path;
+  }
+
+  get path(): string {
+    return this.#path ?? currentPath(this.fd);
+  }
+
+  stat(): fs.BigIntStats {
+    return fs.fstatSync(this.fd, { bigint: true });
+  }
+
+  open(flags: number): number {
+    return fs.openSync(this.at, flags);
+  }
+
+  readLink(): string {
+    return readLinkOf(this.fd);
+  }
+
+  changeOwner(uid: number, gid: number): void {
+    fs.chownSync(this.at, uid, gid);
+  }
+
+  changeTimes(accessed: TimeChange, modified: TimeChange): void {
+    changeTimes(this.at, accessed, modified, true);
+  }
+
+  linkAs(path: string): void {
+    linkDescriptor(this.at, path);
+  }
+}
+
+const deletedSuffix = ' (deleted)';
+
+/** What the file of a descriptor is called now; what it was called last, when it is deleted. */
+export function currentPath(fd: number): string {
+  const found = fs.readlinkSync(`/proc/self/fd/${fd}`);
+  if (!found.endsWith(deletedSuffix) || fs.lstatSync(found, { throwIfNoEntry: false }) !== undefined) return found;
+  return found.slice(0, -deletedSuffix.length);
 }
 
 /** Attributes as FUSE wants them. Times in nanoseconds since 1970. */
@@ -25,6 +135,8 @@ export interface Attributes {
   readonly accessedNs: bigint;
   readonly modifiedNs: bigint;
   readonly changedNs: bigint;
+  /** Of a native file, whose attributes change only when its plugin file does. */
+  readonly isNative: boolean;
 }
 
 export interface FolderEntry {

@@ -1,31 +1,48 @@
 /**
- * Serves one mount from this process until it is unmounted: the transport answers the kernel; the main thread does the rest (control
- * socket, idle images, signals).
+ * Serves one mount from this process until it is unmounted: a transport answers the kernel; the main thread does the rest (control socket,
+ * signals, looking after what is idle).
  */
+import { availableParallelism } from 'node:os';
 import { pino } from 'pino';
-import { UnavailableError } from '../base/errors.ts';
+import { describeError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
 import type { FormatName } from '../native/formats.ts';
+import type { WriteMode } from '../plugin/plugin-file.ts';
 import { serveControl, type MountStatus } from './control.ts';
 import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
+import { KernelTransport } from './kernel/transport.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
+import { OpenReplacements, type Replacements } from './replacements.ts';
 import { Statistics } from './statistics.ts';
+import type { ServingTransport } from './transport.ts';
 
 export interface MountOptions {
   readonly allowPaths: readonly string[];
   readonly present: FormatName | undefined;
+  /** What becomes of writes to native files; undefined: what each plugin file says. */
+  readonly write: WriteMode | undefined;
   /** Memory for inflated blocks. */
   readonly cacheBytes: number;
   /** An image that nobody read for this long is closed. */
   readonly idleMs: number;
+  /** `auto`: the kernel's own protocol where it works, fuse-native elsewhere. */
+  readonly transport: TransportChoice;
+  /** Threads that answer, of the kernel transport. */
+  readonly workers: number;
 }
+
+export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
+export type TransportChoice = (typeof transportChoices)[number];
 
 export const defaultCacheBytes = 256 * MiB;
 export const defaultIdleMs = 60_000;
+/** With a single one, a slow request (a block to inflate) would hold up all others. */
+export const defaultWorkers = Math.max(2, availableParallelism());
+export const maxWorkers = 64;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
 
@@ -51,21 +68,18 @@ export async function serveMount(folder: string, mountpoint: string, options: Mo
     pino.destination({ dest: files.log, sync: true, append: true, mode: 0o600 }),
   );
   const log: Log = (level, message, data) => logger[level](data, message);
-  const statistics = new Statistics();
-  const filter = new Filter({ folder: real.folder, ...options }, statistics, new BlockCache(options.cacheBytes), log);
-  const record = { pid: process.pid, ...real, transport: 'fuse-native', startedAt: new Date().toISOString() };
+  const statistics = new Statistics(Statistics.allocate(options.workers + 1));
+  const replacements = new OpenReplacements();
+  const cache = new BlockCache(options.cacheBytes);
+  const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
-
-  try {
-    await serveFuseNative(filter, real.mountpoint, process.getuid?.() === 0, log);
-  } catch (error) {
-    throw new UnavailableError(`${mountpoint}: cannot be mounted`, { cause: error });
-  }
+  const transport = await startTransport(filter, real, options, statistics, replacements, log);
+  const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
   // So that status shows every plugin file from the start.
   filter.list(filter.root);
   writeRecord(record);
-  log('info', 'mounted', { folder: real.folder });
+  log('info', 'mounted', { folder: real.folder, transport: transport.name });
 
   let end: (() => void) | undefined;
   const gone = new Promise<void>((resolve) => (end = resolve));
@@ -75,25 +89,75 @@ export async function serveMount(folder: string, mountpoint: string, options: Mo
   };
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'stop') setImmediate(() => end?.());
-    return statusOf(record, options, statistics);
+    return statusOf(record, options, statistics, transport);
   });
   const look = setInterval(() => {
-    filter.closeIdle(options.idleMs);
+    if (!transport.look()) void stop();
     if (!isMountpoint(real.mountpoint)) end?.();
   }, lookEveryMs);
-  const ended = gone.then(() => {
+  const ended = gone.then(async () => {
     clearInterval(look);
     control.close();
-    filter.close();
+    await transport.close();
+    closeReplacements(replacements, log);
     removeRecord(real.mountpoint);
     log('info', 'unmounted', {});
   });
   return { record, hint: hintOf(filter, options), ended, stop };
 }
 
-function statusOf(record: MountRecord, options: MountOptions, statistics: Statistics): MountStatus {
+/** @throws UnavailableError: nothing is mounted then */
+async function startTransport(
+  filter: Filter,
+  real: { readonly folder: string; readonly mountpoint: string },
+  options: MountOptions,
+  statistics: Statistics,
+  replacements: Replacements,
+  log: Log,
+): Promise<ServingTransport> {
+  let whyNotKernel = '';
+  if (options.transport !== 'fuse-native') {
+    try {
+      const { allowPaths, present, write } = options;
+      const filterOptions = { folder: real.folder, allowPaths, present, write };
+      return await KernelTransport.start(
+        { ...options, filter: filterOptions, mountpoint: real.mountpoint, statistics, replacements },
+        log,
+      );
+    } catch (error) {
+      if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
+      if (options.transport === 'kernel')
+        throw new UnavailableError(`${real.mountpoint}: cannot be mounted`, { cause: error });
+      whyNotKernel = describeError(error);
+      log('warn', `the kernel transport does not work here, fuse-native is tried: ${whyNotKernel}`, {});
+    }
+  }
+  try {
+    return await serveFuseNative(filter, real.mountpoint, options.idleMs, log);
+  } catch (error) {
+    const first = whyNotKernel === '' ? '' : ` (kernel transport: ${whyNotKernel})`;
+    throw new UnavailableError(`${real.mountpoint}: cannot be mounted${first}`, { cause: error });
+  }
+}
+
+/** What was written is flushed, or thrown away. A failure is told, and ends nothing else. */
+function closeReplacements(replacements: OpenReplacements, log: Log): void {
+  try {
+    replacements.close();
+  } catch (error) {
+    log('error', `what was written may not all be on disk: ${describeError(error)}`, {});
+  }
+}
+
+function statusOf(
+  record: MountRecord,
+  options: MountOptions,
+  statistics: Statistics,
+  transport: ServingTransport,
+): MountStatus {
   return {
     ...record,
+    serving: transport.status(),
     cacheBudgetBytes: options.cacheBytes,
     residentBytes: process.memoryUsage.rss(),
     log: mountFiles(record.mountpoint).log,

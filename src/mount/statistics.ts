@@ -1,6 +1,7 @@
 /**
  * Counters of what is read through a mount, for each native file: in shared memory, so that every thread counts into them and `status`
- * reads them without asking a busy thread.
+ * reads them without asking a busy thread. Each thread has a lane of its own, so that counting needs no atomic operation; a file's
+ * counters are the sums over all lanes.
  *
  * A slot is found by its name; slots are taken in order and never given back while the mount lives. When all are taken, further files
  * count into the last one.
@@ -26,6 +27,8 @@ const counterNames = [
   'cacheMisses',
   'writes',
   'writtenBytes',
+  /** 1 once writes to the file are kept. */
+  'replaced',
   'errors',
 ] as const;
 export type CounterName = (typeof counterNames)[number];
@@ -45,12 +48,23 @@ export class Statistics {
   /** Give it to another thread's `Statistics` to count into the same. */
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
-  readonly #counters: BigInt64Array;
+  readonly #lanes: readonly Float64Array[];
+  readonly #lane: number;
 
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(statisticsBytes)) {
+  /** @param lane this thread's own; the main thread has lane 0 */
+  constructor(buffer: SharedArrayBuffer = Statistics.allocate(1), lane = 0) {
     this.buffer = buffer;
+    this.#lane = lane;
     this.#words = new Int32Array(buffer, 0, wordCount);
-    this.#counters = new BigInt64Array(buffer, wordCount * 4, slotCount * slotCounters);
+    const laneCount = (buffer.byteLength - wordCount * 4) / laneBytes;
+    this.#lanes = Array.from(
+      { length: laneCount },
+      (_, index) => new Float64Array(buffer, wordCount * 4 + index * laneBytes, slotCount * slotCounters),
+    );
+  }
+
+  static allocate(laneCount: number): SharedArrayBuffer {
+    return new SharedArrayBuffer(wordCount * 4 + laneCount * laneBytes);
   }
 
   /** The counters of the file of this name; taken anew on first use. Safe from any thread. */
@@ -80,7 +94,8 @@ export class Statistics {
   }
 
   #slot(slot: number): Counters {
-    return new Counters(this.#counters.subarray(slot * slotCounters, (slot + 1) * slotCounters));
+    const lanes = this.#lanes.map((lane) => lane.subarray(slot * slotCounters, (slot + 1) * slotCounters));
+    return new Counters(lanes, this.#lane);
   }
 
   #slotName(slot: number): Buffer {
@@ -98,18 +113,29 @@ export class Statistics {
 }
 
 export class Counters {
-  readonly #values: BigInt64Array;
+  readonly #lanes: readonly Float64Array[];
+  /** This thread's. */
+  readonly #own: Float64Array;
 
-  constructor(values: BigInt64Array) {
-    this.#values = values;
+  constructor(lanes: readonly Float64Array[], own: number) {
+    this.#lanes = lanes;
+    this.#own = lanes[own] ?? new Float64Array(slotCounters);
   }
 
   add(name: CounterName, amount: number): void {
-    Atomics.add(this.#values, counterIndex[name], BigInt(amount));
+    const index = counterIndex[name];
+    this.#own[index] = (this.#own[index] ?? 0) + amount;
   }
 
+  /** Sets a value that is no sum: whoever sets it last is right. */
   set(name: CounterName, value: number): void {
-    Atomics.store(this.#values, counterIndex[name], BigInt(value));
+    const first = this.#lanes[0];
+    if (first !== undefined) first[counterIndex[name]] = value;
+  }
+
+  /** A value that was `set`, or the sum of what all threads have added. */
+  get(name: CounterName): number {
+    return this.#get(counterIndex[name]);
   }
 
   addLatency(microseconds: number): void {
@@ -117,7 +143,8 @@ export class Counters {
       Math.max(0, Math.ceil(Math.log2(Math.max(1, microseconds)) * bucketsPerOctave)),
       bucketCount - 1,
     );
-    Atomics.add(this.#values, counterNames.length + bucket, 1n);
+    const index = counterNames.length + bucket;
+    this.#own[index] = (this.#own[index] ?? 0) + 1;
   }
 
   snapshot(name: string): FileStatistics {
@@ -138,7 +165,7 @@ export class Counters {
   }
 
   #get(index: number): number {
-    return Number(Atomics.load(this.#values, index));
+    return this.#lanes.reduce((sum, lane) => sum + (lane[index] ?? 0), 0);
   }
 }
 
@@ -147,4 +174,4 @@ const counterIndex = Object.fromEntries(counterNames.map((name, index) => [name,
 >;
 /** [0] lock, [1] slots in use, then a length and a name for each; even, so that the counters behind are aligned. */
 const wordCount = 2 + slotCount * slotWords;
-const statisticsBytes = wordCount * 4 + slotCount * slotCounters * 8;
+const laneBytes = slotCount * slotCounters * 8;

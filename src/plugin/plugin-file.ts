@@ -15,6 +15,10 @@ export const maxPluginFileBytes = 64 * KiB;
 const marker = '{"veneer":"pluginfile"';
 /** As many bytes as are needed to see the marker. */
 export const markerBytes = 64;
+export const writeModes = ['intercept', 'discard', 'none'] as const;
+/** What becomes of writes to a native file: kept beside the plugin file, thrown away at unmount, or refused. */
+export type WriteMode = (typeof writeModes)[number];
+
 const version = 1;
 
 const fields = z.strictObject({
@@ -34,6 +38,8 @@ const fields = z.strictObject({
     content: z.enum(['disk', 'volume']),
     sizeBytes: size,
   }),
+  /** What becomes of writes; `intercept` when absent. A mount may decide otherwise. */
+  write: z.enum(writeModes).exactOptional(),
   native: geometrySchema,
 });
 

@@ -143,7 +143,7 @@ function makeFiles(place: ReplacementPlace, dataFd: number, bootId: Guid): void 
   flushFile(dataFd, dataPath);
   syncFolder(path.dirname(dataPath));
   const mapPath = place.path + mapSuffix;
-  const mapFd = openUnfinished(mapPath);
+  const mapFd = openUnfinished(mapPath, 'empty', 0o600);
   try {
     writeHeader(mapFd, firstHeader(place, bootId), mapPath);
     commitFile(mapFd, mapPath);

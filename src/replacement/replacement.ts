@@ -54,6 +54,18 @@ export class Replacement {
     return replacementStates[this.#number(shared.state)] ?? 'failed';
   }
 
+  /** The runs of [offset, offset+length) that the replacement has, and those that it has not. */
+  *runs(offset: number, length: number): Generator<{ offset: number; length: number; present: boolean }> {
+    const end = offset + length;
+    for (let at = offset; at < end;) {
+      const unit = Math.floor(at / unitBytes);
+      const present = this.map.isPresent(unit);
+      const runEnd = Math.min(this.map.runEnd(unit, present, Math.ceil(end / unitBytes)) * unitBytes, end);
+      yield { offset: at, length: runEnd - at, present };
+      at = runEnd;
+    }
+  }
+
   /** Fills the front of target with what lies before the end of the file; returns how much. */
   read(target: Uint8Array, offset: number): number {
     for (;;) {
@@ -166,8 +178,8 @@ export class Replacement {
   #cut(sizeBytes: number): void {
     const before = { visibleBytes: this.#number(shared.visibleBytes), cutting: 0 } as const;
     const during = { visibleBytes: sizeBytes, cutting: 1 } as const;
+    orPoison(this.#shared, before, () => commitHeader(this.#shared, during));
     try {
-      commitHeader(this.#shared, during);
       this.#resize(sizeBytes);
     } catch (error) {
       orPoison(this.#shared, before, () => commitHeader(this.#shared, before));

@@ -13,8 +13,9 @@ import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import type { OpenFile } from '../open-file.ts';
-import type { Attributes, Place } from '../place.ts';
+import { NamedPlace, type Attributes, type Place } from '../place.ts';
 import { systemError } from '../system-error.ts';
+import type { ServingTransport } from '../transport.ts';
 import { loadFuse, type FuseOperations, type FuseOptions, type FuseStat, type FuseStatFs } from './binding.ts';
 
 /** The value of each operation's time-out: none. */
@@ -22,18 +23,19 @@ const noTimeout = new Proxy<Record<string, false>>({}, { get: () => false });
 
 /**
  * Mounts and serves until the mount goes away. Resolves when it serves.
+ * @param idleMs images that nobody read for so long are closed
  * @throws UsageError-like errors of libfuse as they come
  */
 export async function serveFuseNative(
   filter: Filter,
   mountpoint: string,
-  allowOther: boolean,
+  idleMs: number,
   log: Log,
-): Promise<void> {
+): Promise<ServingTransport> {
   const Fuse = loadFuse();
   const options: FuseOptions = {
     fsname: 'veneer,big_writes,max_background=64,subtype=veneer,use_ino',
-    allowOther,
+    allowOther: process.getuid?.() === 0,
     defaultPermissions: true,
     // Keeps pages across opens unless size or time changed: right for native files and for files that change behind the mount.
     autoCache: true,
@@ -43,6 +45,15 @@ export async function serveFuseNative(
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
+  return {
+    name: 'fuse-native',
+    status: () => undefined,
+    look: () => {
+      filter.closeIdle(idleMs);
+      return true;
+    },
+    close: () => Promise.resolve(filter.close()),
+  };
 }
 
 /** Open files by the small number that the kernel knows them by. */
@@ -110,7 +121,7 @@ function operations(filter: Filter, log: Log): FuseOperations {
     truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), size)),
     ftruncate: (_path, handle, size, reply) => done('ftruncate', reply, () => handles.get(handle).truncate(size)),
     utimens: (path, accessed, modified, reply) =>
-      done('utimens', reply, () => filter.changeTimes(place(path), accessed / 1000, modified / 1000)),
+      done('utimens', reply, () => filter.changeTimes(place(path), nanoseconds(accessed), nanoseconds(modified))),
     chmod: (path, mode, reply) => done('chmod', reply, () => filter.changeMode(place(path), mode)),
     chown: (path, uid, gid, reply) =>
       done('chown', reply, () => filter.changeOwner(place(path), signed(uid), signed(gid))),
@@ -128,7 +139,7 @@ function placeOf(filter: Filter, fusePath: string): Place {
   const names = fusePath.split('/').filter((name) => name !== '');
   const last = names.pop();
   if (last === undefined) return filter.root;
-  const folder = { path: [filter.root.path, ...names].join('/'), part: '' };
+  const folder = new NamedPlace([filter.root.path, ...names].join('/'));
   return filter.child(folder, last);
 }
 
@@ -155,6 +166,10 @@ function statFsOf(space: fs.StatsFs): FuseStatFs {
 /** -1 (leave as it is) comes as 2^32 - 1. */
 function signed(id: number): number {
   return id === 2 ** 32 - 1 ? -1 : id;
+}
+
+function nanoseconds(milliseconds: number): bigint {
+  return BigInt(Math.round(milliseconds * 1000)) * 1000n;
 }
 
 function statOf(attributes: Attributes): FuseStat {

@@ -1,0 +1,89 @@
+/**
+ * What each worker is doing, in shared memory: the main thread reads it without asking a thread that may be busy, blocked or dead.
+ */
+
+/** The first words: whether workers are to end. */
+const stopping = 0;
+const headerWords = 8;
+const field = { isAlive: 0, isBusy: 1, uniqueLow: 2, uniqueHigh: 3, requests: 4, wakeAtMs: 6 } as const;
+const workerWords = 8;
+
+/** Names a request in its reply. */
+export interface CurrentRequest {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+}
+
+export class Board {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+  /** The same memory: requests and times are whole numbers beyond 32 bits. */
+  readonly #numbers: Float64Array;
+
+  constructor(buffer: SharedArrayBuffer) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+    this.#numbers = new Float64Array(buffer);
+  }
+
+  static allocate(workers: number): Board {
+    return new Board(new SharedArrayBuffer((headerWords + workers * workerWords) * 4));
+  }
+
+  get isStopping(): boolean {
+    return this.#words[stopping] === 1;
+  }
+
+  /** Every worker is to end after the next request that it gets. */
+  stop(): void {
+    Atomics.store(this.#words, stopping, 1);
+  }
+
+  /** A request has been read: whoever sees this worker die can answer for it. */
+  begin(worker: number, uniqueLow: number, uniqueHigh: number): void {
+    const at = headerWords + worker * workerWords;
+    this.#words[at + field.uniqueLow] = uniqueLow;
+    this.#words[at + field.uniqueHigh] = uniqueHigh;
+    this.#words[at + field.isBusy] = 1;
+  }
+
+  end(worker: number): void {
+    const at = headerWords + worker * workerWords;
+    this.#words[at + field.isBusy] = 0;
+    const requests = (at + field.requests) / 2;
+    this.#numbers[requests] = (this.#numbers[requests] ?? 0) + 1;
+  }
+
+  /** The request that a worker was at, if it was at one. */
+  current(worker: number): CurrentRequest | undefined {
+    const at = headerWords + worker * workerWords;
+    if (this.#words[at + field.isBusy] !== 1) return undefined;
+    return { uniqueLow: this.#words[at + field.uniqueLow] ?? 0, uniqueHigh: this.#words[at + field.uniqueHigh] ?? 0 };
+  }
+
+  requests(worker: number): number {
+    return this.#numbers[(headerWords + worker * workerWords + field.requests) / 2] ?? 0;
+  }
+
+  isAlive(worker: number): boolean {
+    return Atomics.load(this.#words, headerWords + worker * workerWords + field.isAlive) === 1;
+  }
+
+  setAlive(worker: number, alive: boolean): void {
+    Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, alive ? 1 : 0);
+    this.#words[headerWords + worker * workerWords + field.isBusy] = 0;
+    this.setWakeAt(worker, undefined);
+  }
+
+  /** When this worker wants to be woken if no request does, to close what is idle. Unix time. */
+  setWakeAt(worker: number, unixMs: number | undefined): void {
+    this.#numbers[(headerWords + worker * workerWords + field.wakeAtMs) / 2] = unixMs ?? Number.POSITIVE_INFINITY;
+  }
+
+  wantsToWake(worker: number, nowUnixMs: number): boolean {
+    return (
+      this.isAlive(worker) &&
+      nowUnixMs >= (this.#numbers[(headerWords + worker * workerWords + field.wakeAtMs) / 2] ?? 0)
+    );
+  }
+}

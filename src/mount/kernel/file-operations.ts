@@ -1,0 +1,144 @@
+/** Operations on open files. */
+import { seekData, seekHole } from '../../disk/lseek.ts';
+import type { OpenFile } from '../open-file.ts';
+import { HeldPlace } from '../place.ts';
+import { copyFileRange } from '../system-calls.ts';
+import { systemError } from '../system-error.ts';
+import { stampOf } from './open-files.ts';
+import {
+  copyFileRangeIn,
+  fallocateIn,
+  fsyncDataOnly,
+  fsyncIn,
+  lseekIn,
+  lseekOut,
+  openFlag,
+  openIn,
+  operation,
+  releaseIn,
+  transferIn,
+  writeOut,
+} from './protocol.ts';
+import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
+import { putOpen, type Session } from './session.ts';
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** A longer copy would keep a worker for too long; the caller asks again for the rest. */
+const maxCopyBytes = 64 * 1024 * 1024;
+
+/** READ and WRITE are answered with no object made for the request. */
+const transferAt = {
+  slot: transferIn.offsetOf('slot'),
+  serial: transferIn.offsetOf('serial'),
+  offset: transferIn.offsetOf('offset'),
+  lengthBytes: transferIn.offsetOf('lengthBytes'),
+};
+
+export function readHandler(session: Session): Handler {
+  const { files } = session;
+  return (request, reply) => {
+    const file = files.get(request.u32(transferAt.slot), request.u32(transferAt.serial));
+    return file.read(reply.front(request.u32(transferAt.lengthBytes)), request.u64(transferAt.offset));
+  };
+}
+
+export function fileOperations(session: Session): ReadonlyArray<readonly [number, Handler]> {
+  const { files } = session;
+  return [
+    [operation.open, (request, reply) => open(session, request, reply)],
+    [operation.write, (request, reply) => write(session, request, reply)],
+    [
+      operation.release,
+      (request) => {
+        const { slot, serial } = releaseIn.parse(request.bytes, bodyAt);
+        files.release(slot, serial);
+        return 0;
+      },
+    ],
+    [
+      operation.fsync,
+      (request) => {
+        const { slot, serial, flags } = fsyncIn.parse(request.bytes, bodyAt);
+        files.get(slot, serial).sync((flags & fsyncDataOnly) !== 0);
+        return 0;
+      },
+    ],
+    [operation.lseek, (request, reply) => seek(session, request, reply)],
+    [
+      operation.fallocate,
+      (request) => {
+        const { slot, serial, offset, lengthBytes, mode } = fallocateIn.parse(request.bytes, bodyAt);
+        files.get(slot, serial).allocate(mode, Number(offset), Number(lengthBytes));
+        return 0;
+      },
+    ],
+    [
+      operation.copyFileRange,
+      (request, reply) => {
+        const copy = copyFileRangeIn.parse(request.bytes, bodyAt);
+        const from = files.descriptorOf(copy.slot, copy.serial);
+        const to = files.descriptorOf(copy.toSlot, copy.toSerial);
+        // The kernel copies by reading and writing then.
+        if (from === undefined || to === undefined) throw systemError('EOPNOTSUPP', 'copy_file_range', 'a native file');
+        const length = Math.min(Number(copy.lengthBytes), maxCopyBytes);
+        const lengthBytes = copyFileRange(from, Number(copy.offset), to, Number(copy.toOffset), length);
+        writeOut.encode({ lengthBytes }, reply.body);
+        return writeOut.sizeBytes;
+      },
+    ],
+  ];
+}
+
+function open(session: Session, request: Request, reply: Reply): number {
+  const { nodes, filter } = session;
+  const { flags } = openIn.parse(request.bytes, bodyAt);
+  const fd = nodes.descriptorOf(request.node);
+  const part = nodes.partOf(request.node);
+  // Its name of this moment is kept with the handle: every worker makes the same bytes of it, whatever it is renamed to.
+  const { path } = new HeldPlace(fd, part);
+  const file = filter.open(new HeldPlace(fd, part, path), flags);
+  if (!file.isNative) {
+    const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
+    session.granted(handle);
+    return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
+  }
+  const stamp = stampOf(file.stat());
+  const handle = session.files.add(file, { kind: 'native', fd: file.fd, path, part, stamp });
+  session.granted(handle);
+  return putOpen(reply.body, 0, handle, nodes.keepStamp(request.node, stamp) ? openFlag.keepCache : 0);
+}
+
+function write(session: Session, request: Request, reply: Reply): number {
+  const file = session.files.get(request.u32(transferAt.slot), request.u32(transferAt.serial));
+  const start = bodyAt + transferIn.sizeBytes;
+  const end = start + request.u32(transferAt.lengthBytes);
+  if (end > request.lengthBytes) throw systemError('EINVAL', 'write', `${end} bytes`);
+  const lengthBytes = file.write(request.bytes.subarray(start, end), request.u64(transferAt.offset));
+  writeOut.encode({ lengthBytes }, reply.body);
+  return writeOut.sizeBytes;
+}
+
+function seek(session: Session, request: Request, reply: Reply): number {
+  const { slot, serial, whence } = lseekIn.parse(request.bytes, bodyAt);
+  const offset = request.u64(lseekIn.offsetOf('offset'));
+  if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw systemError('EINVAL', 'lseek', String(whence));
+  const file = session.files.get(slot, serial);
+  const found = whence === SEEK_DATA ? nextOf(file, offset, 'data') : nextOf(file, offset, 'zero');
+  if (found === undefined) throw systemError('ENXIO', 'lseek', String(offset));
+  lseekOut.encode({ offset: BigInt(found) }, reply.body);
+  return lseekOut.sizeBytes;
+}
+
+/** The first byte at or after `offset` of that kind, undefined where there is none. The end of the file counts as zero. */
+function nextOf(file: OpenFile, offset: number, kind: 'data' | 'zero'): number | undefined {
+  const extents = file.extents(offset);
+  if (extents === undefined)
+    return kind === 'data' ? seekData(file.fd, offset, 'the file') : seekHole(file.fd, offset, 'the file');
+  let end: number | undefined;
+  for (const extent of extents) {
+    if (extent.kind === kind) return extent.offset;
+    end = extent.offset + extent.length;
+  }
+  return kind === 'zero' ? end : undefined;
+}

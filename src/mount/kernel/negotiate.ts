@@ -1,0 +1,66 @@
+/** FUSE_INIT: the first request of a mount, in which kernel and server agree on what the others may be. */
+import fs from 'node:fs';
+import { UnsupportedError } from '../../base/errors.ts';
+import {
+  initFlag,
+  initIn,
+  initOut,
+  maxTransferBytes,
+  oldestMinor,
+  operation,
+  protocolMajor,
+  protocolMinor,
+} from './protocol.ts';
+import { bodyAt, Reply, Request } from './request.ts';
+
+const pageBytes = 4096;
+/** Requests of readahead and of asynchronous direct I/O that the kernel sends at once; above the second it slows its writers down. */
+const maxBackground = 64;
+const congestionThreshold = 48;
+
+/**
+ * What we ask for, where the kernel has it:
+ * - reads and writes of up to 1 MiB, several at once for one file, buffered and direct
+ * - pages of a file are dropped when its time of change or size is no longer the one that they were read with: files that pass through
+ *   show what is changed behind the mount, native files keep their pages
+ * - folder operations in parallel; listings with attributes where the kernel expects to want them
+ *
+ * What we do without: the write-back cache (written data must be with us when write returns: an acknowledged write survives the kernel's
+ * crash as far as the file behind does, and a change behind the mount would be overwritten by pages that the kernel still holds).
+ */
+const wanted = Object.values(initFlag).reduce((sum, flag) => sum + flag, 0);
+
+/**
+ * Reads the request from a device that was just mounted, and answers it.
+ * @throws UnsupportedError where the kernel's protocol is too old
+ */
+export function negotiate(device: number): void {
+  const request = new Request();
+  const reply = new Reply();
+  request.lengthBytes = fs.readSync(device, request.bytes);
+  if (!request.isSound || request.operation !== operation.init)
+    throw new UnsupportedError('the kernel does not begin with FUSE_INIT');
+  const offered = initIn.parse(request.bytes, bodyAt);
+  if (offered.major !== protocolMajor || offered.minor < oldestMinor) {
+    throw new UnsupportedError(
+      `the kernel speaks FUSE ${offered.major}.${offered.minor}; ${protocolMajor}.${oldestMinor} (Linux 4.20) is needed`,
+    );
+  }
+  initOut.encode(
+    {
+      major: protocolMajor,
+      minor: Math.min(offered.minor, protocolMinor),
+      maxReadaheadBytes: offered.maxReadaheadBytes,
+      flags: (offered.flags & wanted) >>> 0,
+      maxBackground,
+      congestionThreshold,
+      maxWriteBytes: maxTransferBytes,
+      timeGranularityNanos: 1,
+      maxPages: maxTransferBytes / pageBytes,
+      mapAlignment: 0,
+      flags2: 0,
+    },
+    reply.body,
+  );
+  fs.writeSync(device, reply.bytes, 0, reply.finish(request, 0, initOut.sizeBytes));
+}

@@ -1,0 +1,103 @@
+/** The open files as one worker sees them: those that it has opened or met. What it has not, it adopts from the table of all workers. */
+import fs from 'node:fs';
+import type { Filter } from '../filter.ts';
+import { HeldPlace } from '../place.ts';
+import { PassThroughFile, type OpenFile } from '../open-file.ts';
+import { systemError } from '../system-error.ts';
+import type { Stamp } from './node-table.ts';
+import type { OpenRecord, OpenTable } from './open-table.ts';
+
+interface LocalFile {
+  readonly serial: number;
+  readonly file: OpenFile;
+}
+
+export class OpenFiles {
+  readonly #table: OpenTable;
+  readonly #filter: Filter;
+  readonly #files: Array<LocalFile | undefined> = [];
+
+  constructor(table: OpenTable, filter: Filter) {
+    this.#table = table;
+    this.#filter = filter;
+  }
+
+  /** Enters what was just opened. @throws ENFILE: it is closed then */
+  add(file: OpenFile, record: OpenRecord): { slot: number; serial: number } {
+    try {
+      const handle = this.#table.add(record);
+      this.#put(handle.slot, { serial: handle.serial, file });
+      return handle;
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  /** @throws EBADF where this handle is not open; ESTALE where its plugin file has been changed since */
+  get(slot: number, serial: number): OpenFile {
+    const local = this.#files[slot];
+    return local?.serial === serial ? local.file : this.#adopt(slot, serial);
+  }
+
+  /** @throws EBADF unless it is open and passes through */
+  descriptorOf(slot: number, serial: number): number | undefined {
+    const record = this.#table.get(slot, serial);
+    return record.kind === 'plain' ? record.fd : undefined;
+  }
+
+  /** Closes it, whichever worker has opened it. @throws EBADF */
+  release(slot: number, serial: number): void {
+    const record = this.#table.get(slot, serial);
+    const local = this.#files[slot];
+    this.#files[slot] = undefined;
+    this.#table.remove(slot, serial);
+    if (local?.serial === serial) {
+      local.file.close();
+      return;
+    }
+    local?.file.forget();
+    if (record.kind === 'native') this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path));
+    fs.closeSync(record.fd);
+  }
+
+  /** Lets go of what other workers have closed. */
+  sweep(): void {
+    for (const [slot, local] of this.#files.entries()) {
+      if (local === undefined || this.#table.isOpen(slot, local.serial)) continue;
+      local.file.forget();
+      this.#files[slot] = undefined;
+    }
+  }
+
+  #adopt(slot: number, serial: number): OpenFile {
+    const record = this.#table.get(slot, serial);
+    if (record.kind === 'folder') throw systemError('EISDIR', 'read', `handle ${slot}`);
+    let file: OpenFile;
+    if (record.kind === 'plain') {
+      file = new PassThroughFile(record.fd);
+    } else {
+      const stamp = stampOf(fs.fstatSync(record.fd, { bigint: true }));
+      // Two workers must never read different files by one handle.
+      if (stamp[0] !== record.stamp[0] || stamp[1] !== record.stamp[1])
+        throw systemError('ESTALE', 'read', record.path);
+      file = this.#filter.adopt(record.fd, record.path, record.part);
+    }
+    this.#put(slot, { serial, file });
+    return file;
+  }
+
+  #put(slot: number, local: LocalFile): void {
+    this.#files[slot]?.file.forget();
+    while (this.#files.length <= slot) this.#files.push(undefined);
+    this.#files[slot] = local;
+  }
+}
+
+/** What the contents of a file are known by: a rename or a further link changes neither size nor time of change of the contents. */
+export function stampOf(stat: fs.BigIntStats): Stamp {
+  const low = Number(BigInt.asIntN(32, stat.mtimeNs));
+  const high = Number(BigInt.asIntN(32, (stat.mtimeNs >> 32n) ^ (stat.size * 0x9e3779b1n)));
+  // [0, 0] stands for a node that was never opened.
+  return low === 0 && high === 0 ? [1, 0] : [low, high];
+}

@@ -1,0 +1,156 @@
+/**
+ * Open files and folders of all workers: one table in shared memory, since any worker may get any request for any of them.
+ *
+ * A handle is a slot and a serial, which together are never used twice. Descriptors belong to the process: a worker that meets a handle for
+ * the first time finds here what it needs to serve it. The table owns the descriptors; the one RELEASE closes them.
+ */
+import fs from 'node:fs';
+import { systemError } from '../system-error.ts';
+import type { Stamp } from './node-table.ts';
+import { SharedLock } from './shared-lock.ts';
+
+/** Each takes 40 bytes once used, and another 4.25 KiB for a native file. */
+const maxOpenFiles = 2 ** 14;
+const maxPathBytes = 4096;
+const textBytes = maxPathBytes + 256;
+
+const word = { lock: 0, open: 1, free: 2, fresh: 3, serial: 4 } as const;
+const headerWords = 8;
+const field = {
+  serial: 0,
+  descriptor: 1,
+  kind: 2,
+  next: 3,
+  pathBytes: 4,
+  partBytes: 5,
+  stampLow: 6,
+  stampHigh: 7,
+} as const;
+const slotWords = 8;
+
+const kinds = ['plain', 'native', 'folder'] as const;
+export type OpenKind = (typeof kinds)[number];
+
+export interface OpenRecord {
+  readonly kind: OpenKind;
+  readonly fd: number;
+  /** Of a native file: the path of its plugin file when it was opened, its part, and what the plugin file was then. */
+  readonly path: string;
+  readonly part: string;
+  readonly stamp: Stamp;
+}
+
+export class OpenTable {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+  readonly #text: Uint8Array;
+  readonly #lock: SharedLock;
+
+  /** @param owner this thread's number, from 1 on */
+  constructor(buffer: SharedArrayBuffer | undefined, owner: number) {
+    const wordBytes = (headerWords + maxOpenFiles * slotWords) * 4;
+    this.buffer = buffer ?? new SharedArrayBuffer(wordBytes + maxOpenFiles * textBytes);
+    this.#words = new Int32Array(this.buffer, 0, wordBytes / 4);
+    this.#text = new Uint8Array(this.buffer, wordBytes);
+    this.#lock = new SharedLock(this.#words, word.lock, owner);
+  }
+
+  /** How many are open now. */
+  get open(): number {
+    return Atomics.load(this.#words, word.open);
+  }
+
+  /** @throws ENFILE when too many are open: the descriptor is still the caller's then */
+  add(record: OpenRecord): { slot: number; serial: number } {
+    const path = Buffer.from(record.path).subarray(0, maxPathBytes);
+    const part = Buffer.from(record.part).subarray(0, textBytes - maxPathBytes);
+    return this.#lock.hold(() => {
+      const slot = this.#take();
+      const serial = ((this.#words[word.serial] ?? 0) + 1) | 0 || 1;
+      this.#words[word.serial] = serial;
+      this.#set(slot, field.descriptor, record.fd);
+      this.#set(slot, field.kind, kinds.indexOf(record.kind));
+      this.#set(slot, field.pathBytes, path.length);
+      this.#set(slot, field.partBytes, part.length);
+      this.#set(slot, field.stampLow, record.stamp[0]);
+      this.#set(slot, field.stampHigh, record.stamp[1]);
+      this.#text.set(path, slot * textBytes);
+      this.#text.set(part, slot * textBytes + maxPathBytes);
+      Atomics.store(this.#words, headerWords + slot * slotWords + field.serial, serial);
+      return { slot, serial: serial >>> 0 };
+    });
+  }
+
+  /** @throws EBADF where this handle is not open */
+  get(slot: number, serial: number): OpenRecord {
+    if (!this.isOpen(slot, serial)) throw systemError('EBADF', 'fuse', `handle ${slot}`);
+    const text = (at: number, length: number): string =>
+      Buffer.from(this.#text.slice(slot * textBytes + at, slot * textBytes + at + length)).toString();
+    return {
+      kind: kinds[this.#get(slot, field.kind)] ?? 'plain',
+      fd: this.#get(slot, field.descriptor),
+      path: text(0, this.#get(slot, field.pathBytes)),
+      part: text(maxPathBytes, this.#get(slot, field.partBytes)),
+      stamp: [this.#get(slot, field.stampLow), this.#get(slot, field.stampHigh)],
+    };
+  }
+
+  isOpen(slot: number, serial: number): boolean {
+    return (
+      slot < maxOpenFiles &&
+      serial !== 0 &&
+      Atomics.load(this.#words, headerWords + slot * slotWords + field.serial) === (serial | 0)
+    );
+  }
+
+  /** Gives the slot back; the caller closes the descriptor afterwards. @throws EBADF where this handle is not open */
+  remove(slot: number, serial: number): void {
+    this.#lock.hold(() => {
+      if (!this.isOpen(slot, serial)) throw systemError('EBADF', 'fuse', `handle ${slot}`);
+      Atomics.store(this.#words, headerWords + slot * slotWords + field.serial, 0);
+      this.#set(slot, field.next, this.#words[word.free] ?? 0);
+      this.#words[word.free] = slot + 1;
+      this.#words[word.open] = this.open - 1;
+    });
+  }
+
+  /** After the death of a thread. */
+  breakLock(owner: number): void {
+    this.#lock.breakFor(owner);
+  }
+
+  /** Closes all descriptors: no thread may use the table any more. */
+  close(): void {
+    for (let slot = 0; slot < (this.#words[word.fresh] ?? 0); slot++) {
+      if (this.#get(slot, field.serial) === 0) continue;
+      this.#set(slot, field.serial, 0);
+      fs.closeSync(this.#get(slot, field.descriptor));
+    }
+  }
+
+  #take(): number {
+    const free = this.#words[word.free] ?? 0;
+    const fresh = this.#words[word.fresh] ?? 0;
+    if (free === 0 && fresh >= maxOpenFiles)
+      throw systemError(
+        'ENFILE',
+        'open',
+        `${maxOpenFiles} files of this mount are open, as many as may be; close some`,
+      );
+    this.#words[word.open] = this.open + 1;
+    if (free === 0) {
+      this.#words[word.fresh] = fresh + 1;
+      return fresh;
+    }
+    this.#words[word.free] = this.#get(free - 1, field.next);
+    return free - 1;
+  }
+
+  #get(slot: number, name: number): number {
+    return this.#words[headerWords + slot * slotWords + name] ?? 0;
+  }
+
+  #set(slot: number, name: number, value: number): void {
+    this.#words[headerWords + slot * slotWords + name] = value;
+  }
+}

@@ -1,0 +1,160 @@
+/** What all handlers of one worker share, and how nodes and handles become bytes of a reply. */
+import fs from 'node:fs';
+import type { Filter, Owner } from '../filter.ts';
+import type { Log } from '../native-file-state.ts';
+import { HeldPlace, type Attributes, type Place } from '../place.ts';
+import { systemErrorCode } from '../../base/errors.ts';
+import { systemError } from '../system-error.ts';
+import type { NodeTable } from './node-table.ts';
+import { openPath } from './node-table.ts';
+import type { OpenFiles } from './open-files.ts';
+import type { OpenTable } from './open-table.ts';
+import { attributesOut, entryOut, openOut } from './protocol.ts';
+import type { Request } from './request.ts';
+
+/**
+ * How long the kernel may believe a name and its attributes: long enough that a burst of calls asks once, short enough that a change behind
+ * the mount shows at once to a person. Of a native file nothing changes but with its plugin file.
+ */
+const nameValidNanos = 100_000_000;
+const nativeAttributesValid = { attributesValidSeconds: 1n, attributesValidNanos: 0 };
+const attributesValid = { attributesValidSeconds: 0n, attributesValidNanos: 100_000_000 };
+const nsPerSecond = 1_000_000_000n;
+
+export class Session {
+  readonly filter: Filter;
+  readonly nodes: NodeTable;
+  readonly files: OpenFiles;
+  readonly table: OpenTable;
+  readonly log: Log;
+  /** What this request has given the kernel: taken back when the reply cannot be delivered. */
+  readonly #granted: number[] = [];
+  #opened: { slot: number; serial: number } | undefined;
+  readonly #makesForOthers = process.getuid?.() === 0;
+
+  constructor(filter: Filter, nodes: NodeTable, files: OpenFiles, table: OpenTable, log: Log) {
+    this.filter = filter;
+    this.nodes = nodes;
+    this.files = files;
+    this.table = table;
+    this.log = log;
+  }
+
+  place(node: number): Place {
+    return new HeldPlace(this.nodes.descriptorOf(node), this.nodes.partOf(node));
+  }
+
+  /** Who is to own what the request makes; undefined where it is ours anyway. */
+  ownerOf(request: Request): Owner | undefined {
+    const { uid, gid } = request;
+    return this.#makesForOthers && (uid !== 0 || gid !== 0) ? { uid, gid } : undefined;
+  }
+
+  /** The node of a name in a folder. @throws ENOENT */
+  lookup(folder: Place, name: string): { node: number; attributes: Attributes } {
+    if (this.filter.hides(name)) throw systemError('ENOENT', 'lookup', name);
+    let fd: number;
+    let part = '';
+    try {
+      fd = openPath(`${folder.at}/${name}`);
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT') throw error;
+      const made = this.filter.madeChild(folder, name);
+      if (made === undefined) throw error;
+      fd = openPath(made.at);
+      part = made.part;
+    }
+    return this.enter(fd, part);
+  }
+
+  /** The node of an O_PATH descriptor, which is given away. */
+  enter(fd: number, part: string): { node: number; attributes: Attributes } {
+    let kept = false;
+    try {
+      const place = new HeldPlace(fd, part);
+      const attributes = this.filter.attributes(place);
+      const found = this.nodes.acquire(place.stat(), part, fd);
+      kept = found.kept;
+      this.#granted.push(found.node);
+      return { node: found.node, attributes };
+    } finally {
+      if (!kept) fs.closeSync(fd);
+    }
+  }
+
+  granted(opened: { slot: number; serial: number }): void {
+    this.#opened = opened;
+  }
+
+  /** The kernel has what the request gave it. */
+  delivered(): void {
+    this.#granted.length = 0;
+    this.#opened = undefined;
+  }
+
+  /** The kernel will never know of it: the caller was killed meanwhile, or the request failed half-way. */
+  undo(): void {
+    for (const node of this.#granted) this.forget(node, 1);
+    if (this.#opened !== undefined) this.files.release(this.#opened.slot, this.#opened.serial);
+    this.delivered();
+  }
+
+  forget(node: number, lookups: number): void {
+    const fd = this.nodes.forget(node, lookups);
+    if (fd !== undefined) fs.closeSync(fd);
+  }
+}
+
+/** Writes an entry. @returns its length */
+export function putEntry(target: Uint8Array, at: number, node: number, attributes: Attributes): number {
+  entryOut.encode(
+    {
+      node: BigInt(node),
+      generation: 0n,
+      nameValidSeconds: 0n,
+      nameValidNanos,
+      ...(attributes.isNative ? nativeAttributesValid : attributesValid),
+      ...fields(attributes),
+    },
+    target,
+    at,
+  );
+  return entryOut.sizeBytes;
+}
+
+export function putAttributes(target: Uint8Array, attributes: Attributes): number {
+  const valid = attributes.isNative ? nativeAttributesValid : attributesValid;
+  attributesOut.encode({ ...valid, ...fields(attributes) }, target);
+  return attributesOut.sizeBytes;
+}
+
+export function putOpen(
+  target: Uint8Array,
+  at: number,
+  handle: { slot: number; serial: number },
+  flags: number,
+): number {
+  openOut.encode({ ...handle, flags, backing: 0 }, target, at);
+  return openOut.sizeBytes;
+}
+
+function fields(attributes: Attributes) {
+  return {
+    inode: attributes.inode,
+    sizeBytes: BigInt(attributes.sizeBytes),
+    blocks512: BigInt(attributes.blocks512),
+    accessedSeconds: attributes.accessedNs / nsPerSecond,
+    modifiedSeconds: attributes.modifiedNs / nsPerSecond,
+    changedSeconds: attributes.changedNs / nsPerSecond,
+    accessedNanos: Number(attributes.accessedNs % nsPerSecond),
+    modifiedNanos: Number(attributes.modifiedNs % nsPerSecond),
+    changedNanos: Number(attributes.changedNs % nsPerSecond),
+    mode: attributes.mode,
+    links: attributes.links,
+    uid: attributes.uid,
+    gid: attributes.gid,
+    device: attributes.device,
+    blockBytes: 0,
+    flags: 0,
+  };
+}

@@ -1,0 +1,258 @@
+/**
+ * The transport that speaks with the kernel directly: worker threads answer, each on its own channel of /dev/fuse. The main thread only
+ * starts them, wakes them when something is idle, answers for one that died, and ends them.
+ */
+import fs from 'node:fs';
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { MessageChannel, Worker } from 'node:worker_threads';
+import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
+import { workerUrl } from '../../base/worker-url.ts';
+import { MiB } from '../../base/units.ts';
+import type { FilterOptions } from '../filter.ts';
+import type { Log } from '../native-file-state.ts';
+import type { Statistics } from '../statistics.ts';
+import { exitNow, raiseFileLimit } from '../system-calls.ts';
+import type { ServingTransport, TransportStatus } from '../transport.ts';
+import type { Replacements } from '../replacements.ts';
+import { answerReplacements } from './asked-replacements.ts';
+import { Board, type CurrentRequest } from './board.ts';
+import { cloneChannel, mountDevice, setReadAhead, type MountedDevice } from './mount-device.ts';
+import { negotiate } from './negotiate.ts';
+import { maxNodes, NodeTable } from './node-table.ts';
+import { OpenTable } from './open-table.ts';
+import { wakeWorker } from './notify.ts';
+import { outHeader } from './protocol.ts';
+import type { WorkerData, WorkerMessage } from './worker.ts';
+
+/** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
+const otherDescriptors = 4096;
+/** How far the kernel reads ahead of a sequential reader, where it may be told: one request for each worker or two. */
+const readAheadBytes = 2 * MiB;
+/** A mount whose workers keep dying serves nobody. */
+const maxDeaths = 32;
+const endsWithinMs = 1500;
+const wakeEveryMs = 50;
+/** Nodes that are looked at in one turn for files that were deleted behind the mount. */
+const nodesPerLook = 2000;
+
+export interface KernelOptions {
+  readonly filter: FilterOptions;
+  readonly mountpoint: string;
+  readonly workers: number;
+  readonly cacheBytes: number;
+  readonly idleMs: number;
+  readonly statistics: Statistics;
+  readonly replacements: Replacements;
+  /** The module of a worker thread. */
+  readonly workerModule?: URL;
+}
+
+interface Serving {
+  readonly thread: Worker;
+  readonly channel: number;
+  readonly ended: Promise<void>;
+}
+
+export class KernelTransport implements ServingTransport {
+  readonly name = 'kernel';
+  readonly #options: KernelOptions;
+  readonly #log: Log;
+  readonly #device: MountedDevice;
+  readonly #nodes: NodeTable;
+  readonly #files: OpenTable;
+  readonly #board: Board;
+  readonly #workers: Serving[] = [];
+  #deaths = 0;
+  #closing = false;
+  #nextNode = 0;
+
+  private constructor(options: KernelOptions, log: Log, device: MountedDevice) {
+    this.#options = options;
+    this.#log = log;
+    this.#device = device;
+    const limit = raiseFileLimit();
+    this.#nodes = NodeTable.allocate(
+      options.filter.folder,
+      Math.max(64, Math.min(maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
+    );
+    this.#files = new OpenTable(undefined, 1);
+    this.#board = Board.allocate(options.workers);
+  }
+
+  /**
+   * Mounts, and serves when it resolves.
+   * @throws system errors, UnavailableError: nothing is mounted then
+   */
+  static async start(options: KernelOptions, log: Log): Promise<KernelTransport> {
+    const device = await mountDevice(options.mountpoint);
+    let transport: KernelTransport | undefined;
+    try {
+      negotiate(device.fd);
+      if (device.connection !== undefined) setReadAhead(device.connection, readAheadBytes);
+      transport = new KernelTransport(options, log, device);
+      await transport.#startAll();
+      return transport;
+    } catch (error) {
+      if (transport === undefined) fs.closeSync(device.fd);
+      else await transport.close();
+      throw error;
+    }
+  }
+
+  status(): TransportStatus {
+    const alive = this.#workers.map((_, worker) => this.#board.isAlive(worker));
+    return {
+      workers: alive.filter((isAlive) => isAlive).length,
+      diedWorkers: this.#deaths,
+      requests: this.#workers.reduce((sum, _, worker) => sum + this.#board.requests(worker), 0),
+      openFiles: this.#files.open,
+      rememberedFiles: this.#nodes.used,
+    };
+  }
+
+  /** Wakes workers that have something idle to close; has the kernel forget what was deleted behind the mount. */
+  look(): boolean {
+    const now = Date.now();
+    if (this.#workers.some((_, worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
+    this.#forgetDeleted();
+    return this.#deaths <= maxDeaths;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closing) return;
+    this.#closing = true;
+    this.#board.stop();
+    const endsBy = performance.now() + endsWithinMs;
+    const ended = Promise.all(this.#workers.map((worker) => worker.ended)).then(() => true);
+    let allEnded = false;
+    while (!allEnded && performance.now() < endsBy) {
+      this.#wakeAll();
+      allEnded = await Promise.race([ended, sleep(wakeEveryMs, false)]);
+    }
+    if (!allEnded) {
+      // Threads that wait for something else than the kernel cannot be interrupted: they end with the process.
+      this.#log('warn', 'workers are still busy; the process ends without them', {});
+      process.on('exit', exitNow);
+      return;
+    }
+    for (const { channel } of this.#workers) fs.closeSync(channel);
+    fs.closeSync(this.#device.fd);
+    this.#files.close();
+    this.#nodes.close();
+  }
+
+  async #startAll(): Promise<void> {
+    const starting = Array.from({ length: this.#options.workers }, (_, worker) =>
+      this.#start(worker, cloneChannel(this.#device.fd)),
+    );
+    await Promise.all(starting);
+  }
+
+  /** Resolves when the worker serves. */
+  async #start(worker: number, channel: number): Promise<void> {
+    const { filter, cacheBytes, idleMs, statistics, workers, workerModule } = this.#options;
+    const asking = new MessageChannel();
+    const answered = new SharedArrayBuffer(4);
+    answerReplacements(asking.port1, answered, this.#options.replacements);
+    const data: WorkerData = {
+      worker,
+      channel,
+      filter,
+      cacheBytes: Math.floor(cacheBytes / workers),
+      idleMs,
+      statistics: statistics.buffer,
+      nodes: this.#nodes.buffer,
+      files: this.#files.buffer,
+      board: this.#board.buffer,
+      replacements: asking.port2,
+      answered,
+    };
+    const thread = new Worker(workerModule ?? workerUrl(import.meta.url, './worker-main'), {
+      workerData: data,
+      transferList: [asking.port2],
+    });
+    let failure: unknown;
+    thread.on('error', (error: unknown) => {
+      failure = error;
+    });
+    const ended = new Promise<void>((resolve) => {
+      thread.on('exit', (code) => {
+        const current = this.#board.current(worker);
+        this.#board.setAlive(worker, false);
+        asking.port1.close();
+        resolve();
+        if (code !== 0 && !this.#closing) this.#died(worker, channel, failure, current);
+      });
+    });
+    this.#workers[worker] = { thread, channel, ended };
+    await new Promise<void>((resolve, reject) => {
+      thread.on('message', (message: WorkerMessage) => {
+        if (message.kind === 'log') {
+          this.#log(message.level, message.message, message.data);
+          return;
+        }
+        this.#board.setAlive(worker, true);
+        resolve();
+      });
+      void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
+    });
+  }
+
+  /** Answers for a worker that died, and puts another in its place. */
+  #died(worker: number, channel: number, failure: unknown, current: CurrentRequest | undefined): void {
+    this.#deaths++;
+    this.#log('error', `worker ${worker} died: ${describeError(failure ?? 'no reason given')}; its request failed`, {
+      worker,
+      deaths: this.#deaths,
+    });
+    this.#nodes.breakLock(worker + 1);
+    this.#files.breakLock(worker + 1);
+    if (current !== undefined) failRequest(channel, current);
+    if (this.#deaths > maxDeaths) {
+      this.#log('error', `${this.#deaths} workers have died; the mount is given up`, {});
+      return;
+    }
+    this.#start(worker, channel).catch((error: unknown) =>
+      this.#log('error', `no worker could take the place of worker ${worker}: ${describeError(error)}`, { worker }),
+    );
+  }
+
+  /** Waiting workers get requests in turns, so that as many as there are workers wake each of them; a busy one needs no waking. */
+  #wakeAll(): void {
+    for (const _ of this.#workers) wakeWorker(this.#device.fd);
+  }
+
+  /**
+   * A node holds its file, and with it the file's room on the disk, until the kernel forgets it. A look at the name of a file that was
+   * deleted behind the mount makes the kernel see that.
+   */
+  #forgetDeleted(): void {
+    if (this.#nextNode >= this.#nodes.end) this.#nextNode = 0;
+    for (const { fd } of this.#nodes.descriptors(this.#nextNode, nodesPerLook)) {
+      try {
+        if (fs.fstatSync(fd).nlink > 0) continue;
+        const path = fs.readlinkSync(`/proc/self/fd/${fd}`).replace(/ \(deleted\)$/, '');
+        const under = this.#options.mountpoint + path.slice(this.#options.filter.folder.length);
+        if (path.startsWith(`${this.#options.filter.folder}/`)) fs.promises.lstat(under).catch(() => undefined);
+      } catch (error) {
+        // Forgotten this moment.
+        if (systemErrorCode(error) === undefined) throw error;
+      }
+    }
+    this.#nextNode += nodesPerLook;
+  }
+}
+
+function failRequest(channel: number, { uniqueLow, uniqueHigh }: CurrentRequest): void {
+  const header = outHeader.encode({
+    length: outHeader.sizeBytes,
+    error: -constants.errno.EIO,
+    unique: BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n,
+  });
+  try {
+    fs.writeSync(channel, header);
+  } catch {
+    // It was answered just before the death, or the mount is gone.
+  }
+}

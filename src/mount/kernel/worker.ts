@@ -1,0 +1,202 @@
+/**
+ * A worker thread: reads a request from its own channel, answers it, writes the reply, and never waits for anything else. It ends when the
+ * mount does.
+ */
+import fs from 'node:fs';
+import { constants } from 'node:os';
+import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
+import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
+import { BlockCache } from '../../backup/block-cache.ts';
+import { errnoOf, isExpected } from '../errno.ts';
+import { Filter, type FilterOptions } from '../filter.ts';
+import type { Log } from '../native-file-state.ts';
+import { Statistics } from '../statistics.ts';
+import { AskedReplacements } from './asked-replacements.ts';
+import { Board } from './board.ts';
+import { fileOperations, readHandler } from './file-operations.ts';
+import { folderOperations } from './folder-operations.ts';
+import { nameOperations } from './name-operations.ts';
+import { NodeTable } from './node-table.ts';
+import { OpenFiles } from './open-files.ts';
+import { OpenTable } from './open-table.ts';
+import { operation } from './protocol.ts';
+import { noReply, Reply, Request, type Handler } from './request.ts';
+import { Session } from './session.ts';
+
+export interface WorkerData {
+  /** From 0 on; the thread's lane of the statistics, and its number in locks, is one more. */
+  readonly worker: number;
+  /** Descriptor of its channel. */
+  readonly channel: number;
+  readonly filter: FilterOptions;
+  readonly cacheBytes: number;
+  readonly idleMs: number;
+  readonly statistics: SharedArrayBuffer;
+  readonly nodes: SharedArrayBuffer;
+  readonly files: SharedArrayBuffer;
+  readonly board: SharedArrayBuffer;
+  /** Where it asks for replacements, and the flag that says that it was answered. */
+  readonly replacements: MessagePort;
+  readonly answered: SharedArrayBuffer;
+}
+
+/** What a worker tells the main thread. */
+export type WorkerMessage =
+  | { readonly kind: 'serving' }
+  | {
+      readonly kind: 'log';
+      readonly level: Parameters<Log>[0];
+      readonly message: string;
+      readonly data: Readonly<Record<string, unknown>>;
+    };
+
+const { errno } = constants;
+/** A busy worker looks after idle images once in so many requests. */
+const lookEvery = 4096;
+/** Too little notice would have the main thread wake workers all the time. */
+const minWakeMs = 250;
+
+class ChannelWorker {
+  readonly #data: WorkerData;
+  readonly #request = new Request();
+  readonly #reply = new Reply();
+  readonly #session: Session;
+  readonly #board: Board;
+  readonly #read: Handler;
+  readonly #handlers: ReadonlyMap<number, Handler>;
+  #lookDue = false;
+  #untilLook = lookEvery;
+
+  constructor(data: WorkerData, log: Log) {
+    this.#data = data;
+    const lane = data.worker + 1;
+    const filter = new Filter(
+      data.filter,
+      new Statistics(data.statistics, lane),
+      new BlockCache(data.cacheBytes),
+      log,
+      new AskedReplacements(data.replacements, data.answered),
+      () => (this.#lookDue = true),
+    );
+    const table = new OpenTable(data.files, lane);
+    this.#board = new Board(data.board);
+    this.#session = new Session(filter, new NodeTable(data.nodes, lane), new OpenFiles(table, filter), table, log);
+    this.#read = readHandler(this.#session);
+    this.#handlers = new Map([
+      ...nameOperations(this.#session),
+      ...fileOperations(this.#session),
+      ...folderOperations(this.#session),
+      [operation.interrupt, () => noReply],
+      [operation.destroy, () => 0],
+      [operation.notifyReply, () => noReply],
+    ]);
+  }
+
+  /** Returns when the mount is gone. */
+  run(): void {
+    const { worker, channel } = this.#data;
+    const request = this.#request;
+    const board = this.#board;
+    for (;;) {
+      let lengthBytes: number;
+      try {
+        lengthBytes = fs.readSync(channel, request.bytes);
+      } catch (error) {
+        if (isEnd(error)) break;
+        continue;
+      }
+      request.lengthBytes = lengthBytes;
+      if (!request.isSound) {
+        if (lengthBytes === 0) break;
+        continue;
+      }
+      board.begin(worker, request.uniqueLow, request.uniqueHigh);
+      this.#answer();
+      board.end(worker);
+      if (this.#lookDue || --this.#untilLook === 0 || request.operation === operation.notifyReply) this.#look();
+      if (board.isStopping) break;
+    }
+    this.#session.filter.close();
+  }
+
+  #answer(): void {
+    const request = this.#request;
+    const number = request.operation;
+    let code = 0;
+    let bodyBytes: number;
+    try {
+      if (number === operation.read) bodyBytes = this.#read(request, this.#reply);
+      else bodyBytes = this.#handle(number);
+    } catch (error) {
+      code = errnoOf(error);
+      bodyBytes = 0;
+      if (number !== operation.read) this.#session.undo();
+      this.#complain(number, error);
+    }
+    if (bodyBytes === noReply) return;
+    const delivered = this.#send(this.#reply.finish(request, code, bodyBytes));
+    if (number === operation.read) return;
+    if (delivered) this.#session.delivered();
+    else this.#session.undo();
+  }
+
+  /** An operation that is not here is one that the kernel then no longer asks for. */
+  #handle(number: number): number {
+    const handler = this.#handlers.get(number);
+    if (handler === undefined) throw unknownOperation;
+    return handler(this.#request, this.#reply);
+  }
+
+  #complain(number: number, error: unknown): void {
+    if (error === unknownOperation || (isExpected(error) && systemErrorCode(error) !== 'ENFILE')) return;
+    // What reads of native files throw is logged where it happens, with the file's name.
+    if (number === operation.read) return;
+    const name = Object.entries(operation).find(([, known]) => known === number)?.[0] ?? String(number);
+    this.#session.log('warn', `${name}: ${describeError(error)}`, { operation: name });
+  }
+
+  /** False when the kernel no longer waits for it. */
+  #send(lengthBytes: number): boolean {
+    try {
+      fs.writeSync(this.#data.channel, this.#reply.bytes, 0, lengthBytes);
+      return true;
+    } catch (error) {
+      if (systemErrorCode(error) !== 'ENOENT' && !isEnd(error)) this.#complain(0, error);
+      return false;
+    }
+  }
+
+  /** Closes idle images, lets go of files that others have closed, and says when to be woken for it again. */
+  #look(): void {
+    const { worker, idleMs } = this.#data;
+    this.#lookDue = false;
+    this.#untilLook = lookEvery;
+    this.#session.files.sweep();
+    const leftMs = this.#session.filter.closeIdle(idleMs);
+    this.#board.setWakeAt(worker, leftMs === undefined ? undefined : Date.now() + Math.max(leftMs, minWakeMs));
+  }
+}
+
+const unknownOperation = Object.assign(new Error('ENOSYS: no such operation'), {
+  code: 'ENOSYS',
+  errno: -errno.ENOSYS,
+  syscall: 'fuse',
+});
+
+/** Whether an error of the channel says that the mount is gone. */
+function isEnd(error: unknown): boolean {
+  const code = systemErrorCode(error);
+  return code === 'ENODEV' || code === 'ECONNABORTED' || code === 'EBADF';
+}
+
+/** Serves as a worker thread. */
+export function serveAsWorker(): void {
+  const port = parentPort;
+  assert(port !== null, 'the worker module was loaded outside a worker');
+  const post = (message: WorkerMessage): void => port.postMessage(message);
+  const worker = new ChannelWorker(workerData as WorkerData, (level, message, data) =>
+    post({ kind: 'log', level, message, data }),
+  );
+  post({ kind: 'serving' });
+  worker.run();
+}

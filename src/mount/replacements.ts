@@ -1,0 +1,51 @@
+/**
+ * The replacement disk files that are open in a mount: each opened once, by the main thread, and used by all threads.
+ */
+import { closeAll, type Closable } from '../base/ownership.ts';
+import {
+  openReplacement,
+  removeReplacement,
+  type OpenReplacement,
+  type ReplacementPlace,
+} from '../replacement/open.ts';
+import { Replacement, type SharedReplacement } from '../replacement/replacement.ts';
+
+export interface Replacements {
+  /**
+   * The replacement of a native file, opened or made at the first call.
+   * @param key the same for one native file whatever its plugin file is called
+   * @throws as openReplacement does
+   */
+  acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement;
+}
+
+/** Keeps them in this thread. */
+export class OpenReplacements implements Replacements, Closable {
+  readonly #open = new Map<string, { open: OpenReplacement; path: string; discard: boolean }>();
+
+  acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement {
+    const known = this.#open.get(key);
+    if (known !== undefined) return known.open.parts;
+    // What an earlier mount was to discard, and died before it did.
+    if (discard) removeReplacement(place.path);
+    const open = openReplacement(place);
+    this.#open.set(key, { open, path: place.path, discard });
+    return open.parts;
+  }
+
+  /** Flushes all that is kept, and throws away what is not. */
+  close(): void {
+    const entries = [...this.#open.values()];
+    this.#open.clear();
+    closeAll(entries.map((entry) => ({ close: () => closeOne(entry) })));
+  }
+}
+
+function closeOne({ open, path, discard }: { open: OpenReplacement; path: string; discard: boolean }): void {
+  try {
+    if (!discard) new Replacement(open.parts, { sizeBytes: 0, read: () => undefined }).sync();
+  } finally {
+    open.close();
+    if (discard) removeReplacement(path);
+  }
+}

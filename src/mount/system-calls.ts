@@ -1,0 +1,165 @@
+/** System calls that a file system needs and Node does not have, through koffi. Each throws as Node's own would. */
+import fs from 'node:fs';
+import koffi from 'koffi';
+import { errorOfErrno } from './system-error.ts';
+
+/** Where the flags of *at() calls are relative to: nothing, all paths here are absolute. */
+const AT_FDCWD = -100;
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const AT_SYMLINK_FOLLOW = 0x400;
+const UTIME_NOW = 0x3fffffff;
+const UTIME_OMIT = 0x3ffffffe;
+const MFD_CLOEXEC = 1;
+const RLIMIT_NOFILE = 7;
+const maxLinkBytes = 4096;
+const nsPerSecond = 1_000_000_000n;
+
+/** One time of a file: nanoseconds since 1970, now, or as it is. */
+export type TimeChange = bigint | 'now' | undefined;
+
+const libc = koffi.load(null);
+const utimensat = libc.func('int utimensat(int folder, const char *path, const uint8_t *times, int flags)') as (
+  folder: number,
+  path: string,
+  times: Uint8Array,
+  flags: number,
+) => number;
+const linkat = libc.func('int linkat(int from, const char *path, int to, const char *target, int flags)') as (
+  from: number,
+  path: string,
+  to: number,
+  target: string,
+  flags: number,
+) => number;
+const readlinkat = libc.func(
+  'int64_t readlinkat(int folder, const char *path, _Out_ uint8_t *target, size_t size)',
+) as (folder: number, path: string, target: Uint8Array, size: number) => number;
+const renameat2 = libc.func('int renameat2(int from, const char *path, int to, const char *target, uint flags)') as (
+  from: number,
+  path: string,
+  to: number,
+  target: string,
+  flags: number,
+) => number;
+const mknod = libc.func('int mknod(const char *path, uint mode, uint64_t device)') as (
+  path: string,
+  mode: number,
+  device: number,
+) => number;
+const getdents64 = libc.func('int64_t getdents64(int fd, _Out_ uint8_t *buffer, size_t size)') as (
+  fd: number,
+  buffer: Uint8Array,
+  size: number,
+) => number;
+const memfd = libc.func('int memfd_create(const char *name, uint flags)') as (name: string, flags: number) => number;
+const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as (
+  fd: number,
+  mode: number,
+  offset: number,
+  length: number,
+) => number;
+const copyRange = libc.func(
+  'int64_t copy_file_range(int from, int64_t *offset, int to, int64_t *target, size_t length, uint flags)',
+) as (from: number, offset: BigInt64Array, to: number, target: BigInt64Array, length: number, flags: number) => number;
+
+const getrlimit = libc.func('int getrlimit(int resource, _Out_ uint64_t *limits)') as (
+  resource: number,
+  limits: BigUint64Array,
+) => number;
+const setrlimit = libc.func('int setrlimit(int resource, const uint64_t *limits)') as (
+  resource: number,
+  limits: BigUint64Array,
+) => number;
+const exit = libc.func('void _exit(int code)') as (code: number) => void;
+
+function checked(result: number, syscall: string, name: string): number {
+  if (result < 0) throw errorOfErrno(koffi.errno(), syscall, name);
+  return result;
+}
+
+/** @param follow whether a link at the end of the path is followed, /proc/self/fd/N among them */
+export function changeTimes(path: string, accessed: TimeChange, modified: TimeChange, follow: boolean): void {
+  const times = new Uint8Array(32);
+  const view = new DataView(times.buffer);
+  for (const [index, change] of [accessed, modified].entries()) {
+    const at = index * 16;
+    if (typeof change !== 'bigint') {
+      view.setBigInt64(at + 8, BigInt(change === 'now' ? UTIME_NOW : UTIME_OMIT), true);
+      continue;
+    }
+    const ns = ((change % nsPerSecond) + nsPerSecond) % nsPerSecond;
+    view.setBigInt64(at, (change - ns) / nsPerSecond, true);
+    view.setBigInt64(at + 8, ns, true);
+  }
+  checked(utimensat(AT_FDCWD, path, times, follow ? 0 : AT_SYMLINK_NOFOLLOW), 'utimensat', path);
+}
+
+/** Links the file that `/proc/self/fd/N` leads to. */
+export function linkDescriptor(procPath: string, target: string): void {
+  checked(linkat(AT_FDCWD, procPath, AT_FDCWD, target, AT_SYMLINK_FOLLOW), 'link', target);
+}
+
+/** What a symbolic link that is open with O_PATH says. */
+export function readLinkOf(fd: number): string {
+  const target = new Uint8Array(maxLinkBytes);
+  const length = checked(readlinkat(fd, '', target, target.length), 'readlink', String(fd));
+  return Buffer.from(target.buffer, 0, length).toString();
+}
+
+/** @param flags of renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE */
+export function renameWith(from: string, to: string, flags: number): void {
+  checked(renameat2(AT_FDCWD, from, AT_FDCWD, to, flags), 'rename', to);
+}
+
+export function makeNode(path: string, mode: number, device: number): void {
+  checked(mknod(path, mode, device), 'mknod', path);
+}
+
+/** Entries of an open folder, as struct linux_dirent64, from where the last call ended; 0 bytes at the end. */
+export function readEntries(fd: number, buffer: Uint8Array): number {
+  return checked(getdents64(fd, buffer, buffer.length), 'getdents64', String(fd));
+}
+
+/** A file that has no name and lives in memory. */
+export function memoryFile(name: string): number {
+  return checked(memfd(name, MFD_CLOEXEC), 'memfd_create', name);
+}
+
+/** @param mode of fallocate(2) */
+export function allocate(fd: number, mode: number, offset: number, length: number): void {
+  checked(fallocate(fd, mode, offset, length), 'fallocate', String(fd));
+}
+
+/** @returns bytes copied, perhaps fewer than asked for */
+export function copyFileRange(from: number, offset: number, to: number, target: number, length: number): number {
+  const result = copyRange(from, BigInt64Array.of(BigInt(offset)), to, BigInt64Array.of(BigInt(target)), length, 0);
+  return checked(result, 'copy_file_range', String(to));
+}
+
+/**
+ * Raises the limit of open files as far as it goes: for root, to what the kernel can do.
+ * @returns the limit now
+ */
+export function raiseFileLimit(): number {
+  const limits = new BigUint64Array(2);
+  checked(getrlimit(RLIMIT_NOFILE, limits), 'getrlimit', 'open files');
+  const [soft = 0n, hard = 0n] = limits;
+  for (const wanted of [BigInt(kernelFileLimit()), hard]) {
+    if (wanted <= soft || setrlimit(RLIMIT_NOFILE, BigUint64Array.of(wanted, wanted > hard ? wanted : hard)) === 0)
+      return Number(wanted > soft ? wanted : soft);
+  }
+  return Number(soft);
+}
+
+function kernelFileLimit(): number {
+  try {
+    return Number(fs.readFileSync('/proc/sys/fs/nr_open', 'utf8'));
+  } catch {
+    return 0;
+  }
+}
+
+/** Ends the process at once, with threads that wait for the kernel and would never end. */
+export function exitNow(code: number): void {
+  exit(code);
+}

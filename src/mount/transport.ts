@@ -1,0 +1,23 @@
+/** What a transport is to whoever serves a mount over it. */
+
+export interface TransportStatus {
+  /** Threads that answer. */
+  readonly workers: number;
+  /** Workers that died and were replaced. */
+  readonly diedWorkers: number;
+  readonly requests: number;
+  /** Files and folders that are open under the mount. */
+  readonly openFiles: number;
+  /** Files that the kernel remembers, each of which is held open. */
+  readonly rememberedFiles: number;
+}
+
+export interface ServingTransport {
+  readonly name: 'kernel' | 'fuse-native';
+  /** Undefined where the transport cannot tell. */
+  status(): TransportStatus | undefined;
+  /** Called twice a second: closes what is idle. False when it cannot serve any more. */
+  look(): boolean;
+  /** After the mount is gone: ends its threads and closes what it holds. */
+  close(): Promise<void>;
+}
