@@ -23,9 +23,9 @@ function createCommand(): Command {
       console.log(
         `${child}: an empty ${made.format} file for changes over ${plugin}, a disk of ${formatBytes(made.plugin.disk.sizeBytes)}; open it under the mount`,
       );
-      if (hasReplacement(plugin)) {
+      if (made.parentPaths.some(hasReplacement)) {
         console.error(
-          `${plugin}: was written to under a mount; a child must not be used once what it stands on changes again`,
+          `${plugin}: has been written to under a mount; a hypervisor may refuse its children, and none may be used once it is written to again`,
         );
       }
     });

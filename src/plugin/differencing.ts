@@ -22,6 +22,8 @@ export interface DifferencingOptions {
 export interface MadeChild {
   readonly format: FormatName;
   readonly plugin: PluginFile;
+  /** Where the native files of the parent appear, behind the mount. */
+  readonly parentPaths: readonly string[];
 }
 
 /** Formats of Hyper-V, which refuses files that look sparse. */
@@ -60,7 +62,8 @@ export function createDifferencingFile(
   assertMayReplace(childPath, options.force === true);
   const map = synthesizeChild(format, { parent: plugin.native, parentName, childName, identity: randomGuid() });
   writeDiskOut(childFile(map, format), childPath, () => undefined);
-  return { format, plugin };
+  const parentPaths = parentFiles.map((file) => path.join(path.dirname(pluginPath), file.name));
+  return { format, plugin, parentPaths };
 }
 
 function assertMayReplace(childPath: string, force: boolean): void {

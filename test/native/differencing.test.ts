@@ -225,7 +225,7 @@ describe('a differencing file', () => {
   it.each([
     ['vhdx', 'vhd', 'over vm.vhd use .vhd or .qcow2'],
     ['vhd', 'vhdx', 'over vm.vhdx use .vhdx or .qcow2'],
-    ['vmdk', 'raw', 'over vm.img use .qcow2'],
+    ['vmdk', 'raw', 'over vm.raw use .qcow2'],
     ['vdi', 'vdi', 'no differencing vdi files are made; over vm.vdi use .qcow2'],
     ['raw', 'raw', 'no differencing raw files are made'],
   ] as const)('of %s is refused over %s, and what fits is told', (format, parentFormat, words) => {
