@@ -1,6 +1,6 @@
 /**
- * Run by tests in a process of its own, to be killed: random steps on a replacement. Prints a line when it is open, and one for each step that
- * was acknowledged. A system call that fails makes it print the error's code and go on, as a guest would.
+ * Run by tests in a process of its own, to be killed or lied to: random steps on a replacement. Prints a line when it is open, and one for each
+ * step: that it was acknowledged, or with which error it failed and how long the file is now; then it goes on, as a guest would.
  */
 import fs from 'node:fs';
 import { VeneerError } from '../../src/base/errors.ts';
@@ -18,8 +18,7 @@ export interface WriteJob {
 
 const job = JSON.parse(process.argv[2] ?? '') as WriteJob;
 const random = new Seeded(job.seed);
-const file = new KeptFile(job.place);
-report('open');
+const file = openOrSay();
 for (let number = 0; number < job.steps; number++) {
   const step = nextStep(random, file.sizeBytes, job.arena);
   try {
@@ -27,10 +26,22 @@ for (let number = 0; number < job.steps; number++) {
     report('done');
   } catch (error) {
     if (!(error instanceof VeneerError)) throw error;
-    report(error.code);
+    report(`${error.code} ${file.sizeBytes}`);
   }
 }
 file.close();
+
+function openOrSay(): KeptFile {
+  try {
+    const opened = new KeptFile(job.place);
+    report('open');
+    return opened;
+  } catch (error) {
+    if (!(error instanceof VeneerError)) throw error;
+    report(error.code);
+    process.exit(3);
+  }
+}
 
 /** At once: what is in the pipe stays there when this process is killed. */
 function report(line: string): void {
