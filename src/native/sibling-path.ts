@@ -6,7 +6,7 @@ import { UsageError } from '../base/errors.ts';
  * @throws UsageError when no file on Windows can have that name, or another file could be meant by it
  */
 export function windowsSibling(fileName: string): string {
-  const forbidden = /[\\/:*?"<>|\0-\x1f]/;
+  const forbidden = /[\\/:*?"<>|\p{Cc}]/u;
   if (forbidden.test(fileName)) {
     throw new UsageError(`${JSON.stringify(fileName)} cannot be written as a Windows path; rename the file`);
   }

@@ -17,6 +17,8 @@ import { openVdi } from '../../src/native/vdi/read.ts';
 import { vdi } from '../../src/native/vdi/synthesize.ts';
 import { openVhd } from '../../src/native/vhd/read.ts';
 import { vhd } from '../../src/native/vhd/synthesize.ts';
+import { openVhdx } from '../../src/native/vhdx/read.ts';
+import { vhdx } from '../../src/native/vhdx/synthesize.ts';
 import { openVmdk, type VmdkReaderOptions } from '../../src/native/vmdk/read.ts';
 import { vmdk } from '../../src/native/vmdk/synthesize.ts';
 import { Seeded, seededTest } from '../seeded.ts';
@@ -38,6 +40,7 @@ const rooms: readonly Room[] = [
   { format: vhd, open: openVhd, maxDiskBytes: { fixed: 2040 * GiB, dynamic: 2040 * GiB } },
   { format: vmdk, open: openVmdk, maxDiskBytes: { sparse: 2 * TiB } },
   { format: vdi, open: openVdi },
+  { format: vhdx, open: (file) => openVhdx(file) },
 ];
 
 const hugeBytes = 2 * TiB + 3 * MiB + 512;
@@ -200,6 +203,18 @@ function* metadataRanges(map: SegmentMap): Generator<{ offset: number; lengthByt
   if (map.sizeBytes > at) yield { offset: at, lengthBytes: map.sizeBytes - at };
 }
 
+/** Fields of geometries that must be one of a few values. */
+const unitFields = [
+  'allocation',
+  'clusterBytes',
+  'blockBytes',
+  'grainBytes',
+  'virtualSizeBytes',
+  'payloadBlockBytes',
+  'logicalSectorBytes',
+  'physicalSectorBytes',
+];
+
 describe.each(rooms)('$format.name', ({ format, maxDiskBytes }) => {
   const facts = factsOf(zeroDisk(64 * MiB));
 
@@ -245,7 +260,7 @@ describe.each(rooms)('$format.name', ({ format, maxDiskBytes }) => {
       for (const wrong of [{ layout: 'round' }, { sizeBytes: 1000 }, { sizeBytes: 2 ** 60 }, { sizeBytes: -512 }]) {
         expect(() => format.synthesize({ ...geometry, ...wrong }, 'vm.x')).toThrow(FormatError);
       }
-      for (const field of ['allocation', 'clusterBytes', 'blockBytes', 'grainBytes', 'virtualSizeBytes']) {
+      for (const field of unitFields) {
         if (!(field in geometry)) continue;
         const wrong = field === 'allocation' ? '!!!' : 12_345;
         expect(() => format.synthesize({ ...geometry, [field]: wrong }, 'vm.x')).toThrow(FormatError);

@@ -175,6 +175,13 @@ function judgeWithSevenZipExtract(evidence: Evidence): void {
   }
 }
 
+/** 7-Zip 26 opens a VHDX only of a disk of whole 4 KiB, also one that QEMU has made. */
+const isKnownToSevenZip = ({ format, sizeBytes }: Kind): boolean =>
+  sevenZipNames[format] !== undefined && (format !== 'vhdx' || sizeBytes % 4096 === 0);
+/** libvhdi 20210425 overlooks that a fixed VHDX has entries for sector bitmaps, the first behind 4 GiB, also in one that QEMU has made. */
+const isReadByLibvhdi = ({ format, layout, sizeBytes }: Kind): boolean =>
+  format === 'vhd' || (format === 'vhdx' && (layout === 'dynamic' || sizeBytes <= 2 ** 32));
+
 const isSmall = (kind: Kind): boolean => kind.sizeBytes <= readInFullBytes;
 /** QEMU asks a VDI or a sparse VMDK unit by unit, and reads all of a VHDX: up to minutes for 2 TiB. */
 const isSlowInQemu = ({ format, layout, sizeBytes }: Kind): boolean =>
@@ -256,7 +263,7 @@ const judges: readonly Judge[] = [
   {
     title: 'libvhdi reads the bytes of the disk',
     needs: ['pyvhdi'],
-    knows: ({ format }) => ['vhd', 'vhdx'].includes(format),
+    knows: isReadByLibvhdi,
     judge: judgeWithLibvhdi,
   },
   {
@@ -278,7 +285,7 @@ const judges: readonly Judge[] = [
   {
     title: '7-Zip lists it without a warning',
     needs: ['7zz'],
-    knows: ({ format }) => sevenZipNames[format] !== undefined,
+    knows: isKnownToSevenZip,
     judge: ({ format, file, virtualSizeBytes }) => {
       const printed = runProgram('7zz', ['l', '-slt', `-t${sevenZipNames[format]}`, file]);
       if (/warning|error/i.test(printed)) throw new Error(printed);
@@ -288,7 +295,7 @@ const judges: readonly Judge[] = [
   {
     title: '7-Zip finds nothing wrong in it',
     needs: ['7zz'],
-    knows: (kind) => isSmall(kind) && sevenZipNames[kind.format] !== undefined,
+    knows: (kind) => isSmall(kind) && isKnownToSevenZip(kind),
     judge: ({ format, file }) => {
       const printed = runProgram('7zz', ['t', `-t${sevenZipNames[format]}`, file]);
       if (!printed.includes('Everything is Ok') || /warning/i.test(printed)) throw new Error(printed);
@@ -297,7 +304,7 @@ const judges: readonly Judge[] = [
   {
     title: '7-Zip extracts the bytes of the disk',
     needs: ['7zz'],
-    knows: (kind) => isSmall(kind) && sevenZipNames[kind.format] !== undefined,
+    knows: (kind) => isSmall(kind) && isKnownToSevenZip(kind),
     judge: judgeWithSevenZipExtract,
   },
   // The last: it changes the file.
