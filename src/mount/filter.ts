@@ -291,7 +291,8 @@ export class Filter implements Closable {
 
   /** Of a native file the times are those of its writes: a program that sets them is not refused, and changes nothing. */
   changeTimes(place: Place, accessed: TimeChange, modified: TimeChange): void {
-    if (this.attributes(place).isNative) return;
+    const { isNative, mode } = this.attributes(place);
+    if (isNative && (mode & writeBits) !== 0) return;
     this.#requirePlain(place);
     place.changeTimes(accessed, modified);
   }

@@ -171,6 +171,8 @@ export class KernelTransport implements ServingTransport {
     const thread = new Worker(workerModule ?? workerUrl(import.meta.url, './worker-main'), {
       workerData: data,
       transferList: [asking.port2],
+      // What one worker opens, all use: it must not be closed when that one ends.
+      trackUnmanagedFds: false,
     });
     let failure: unknown;
     thread.on('error', (error: unknown) => {

@@ -30,7 +30,7 @@ describeTransports('what is read-only', (transport) => {
     place = new MountPlace();
     await writeGuest(place.folder, place.temporary.file('disk.raw'));
     fs.writeFileSync(place.behind('other'), 'other');
-    await place.mount(...transport.options);
+    await place.mount(...transport.options, '--write', 'none');
     return () => place.end();
   });
 
