@@ -56,16 +56,33 @@ export function removeReplacement(filePath: string): void {
   const dataFd = fs.existsSync(dataPath) ? openToWrite(dataPath) : undefined;
   try {
     if (dataFd !== undefined) lockExclusively(dataFd, dataPath);
+    unlinkReplacement(filePath);
+  } finally {
+    if (dataFd !== undefined) fs.closeSync(dataFd);
+  }
+}
+
+/**
+ * The same where it may be open: whoever has it open goes on with files that have no name any more.
+ * @throws UnavailableError when a file cannot be removed
+ */
+export function unlinkReplacement(filePath: string): void {
+  try {
     // The map first, durably: a data file without one is nothing.
-    for (const name of [filePath + mapSuffix, dataPath]) {
+    for (const name of [filePath + mapSuffix, filePath + dataSuffix]) {
       fs.rmSync(name, { force: true });
       syncFolder(path.dirname(filePath));
     }
   } catch (error) {
     throw error instanceof VeneerError ? error : writeFailure(filePath, 'remove what was written to it', error);
-  } finally {
-    if (dataFd !== undefined) fs.closeSync(dataFd);
   }
+}
+
+/** Whether an open replacement still has its name: not when it was removed, or another was put in its place. */
+export function isStillNamed({ parts }: OpenReplacement, filePath: string): boolean {
+  const ours = fs.fstatSync(parts.mapFd, { bigint: true });
+  const named = fs.statSync(filePath + mapSuffix, { bigint: true, throwIfNoEntry: false });
+  return named?.dev === ours.dev && named.ino === ours.ino;
 }
 
 /** An open replacement: what threads need of it, and its descriptors, which this owns. */

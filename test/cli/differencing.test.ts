@@ -87,6 +87,8 @@ describeTransports('a differencing file beside its parent under the mount', (tra
   it.each(['vhdx', 'vhd'] as const)('%s: libvhdi reads it over its parent', async (format) => {
     const child = `child.${format}`;
     await veneerOk('differencing', 'create', place.behind(`vm.${format}`), place.behind(child));
+    const { blocks, size } = fs.statSync(place.under(child));
+    expect(blocks * 512, 'Hyper-V refuses files with holes').toBeGreaterThanOrEqual(size);
     const info = await runOk('vhdiinfo', [place.under(child)]);
     expect(info).toMatch(/Disk type\s*: Differential/);
     const pieces = Array.from({ length: Math.ceil(diskBytes / MiB) }, (_, index) => ({
@@ -103,16 +105,9 @@ describeTransports('a differencing file beside its parent under the mount', (tra
     expectParentsUnchanged();
   });
 
-  it.each(['vhdx', 'vhd'] as const)('%s: has no holes, which Hyper-V would refuse', (format) => {
-    const stat = fs.statSync(place.behind(`child.${format}`));
-    expect(stat.blocks * 512).toBeGreaterThanOrEqual(stat.size);
-  });
-
   it.each(['vhdx', 'vhd', 'vmdk', 'qcow2'] as const)('%s: can be the source of an image', async (format) => {
-    if (format === 'qcow2')
-      await veneerOk('differencing', 'create', place.behind('vm.vhdx'), place.behind('child.qcow2'), '--force');
-    const child = format === 'vmdk' ? 'fresh.vmdk' : `child.${format}`;
-    if (format === 'vmdk') await veneerOk('differencing', 'create', place.behind('vm.vmdk'), place.behind(child));
+    const child = `source.${format}`;
+    await veneerOk('differencing', 'create', place.behind(`vm.${format}`), place.behind(child));
     const disk = openSource(place.under(child));
     try {
       const found = Buffer.alloc(diskBytes);

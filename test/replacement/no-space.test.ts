@@ -58,6 +58,7 @@ describe('a replacement on a full disk', () => {
             model = tried.model;
             if (tried.refused) refusals++;
             if (tried.refused || step % 20 === 0) expectHolds(file, model);
+            expect(fs.statSync(filesOf(place).data).size).toBe(file.sizeBytes);
           }
           expect(refusals).toBeGreaterThan(0);
           free();
@@ -185,39 +186,75 @@ describe('a process whose system call fails', () => {
   );
 });
 
-it('a flush that failed is not tried again, by no thread, and the next mount goes back to what had been flushed', () => {
-  using folder = new TempFolder();
-  const place = placeOf(folder.file('disk.vhdx'), baseBytes);
-  const real = fs.fdatasyncSync.bind(fs);
-  {
-    using file = new KeptFile(place);
-    file.replacement.write(Buffer.alloc(100, 1), 0);
-    file.replacement.sync();
-    file.replacement.write(Buffer.alloc(100, 2), 5 * unitBytes);
-    let failures = 0;
-    const failing = (fd: number): void => {
-      if (failures++ === 0) throw Object.assign(new Error('EIO: i/o error'), { code: 'EIO', syscall: 'fdatasync' });
-      real(fd);
-    };
-    Object.assign(fs, { fdatasyncSync: failing });
-    try {
-      expect(thrownBy(() => file.replacement.sync())).toBeInstanceOf(UnavailableError);
-    } finally {
-      Object.assign(fs, { fdatasyncSync: real });
+/** Makes calls of a function of `fs` fail for which `fails` says so, until disposed of. */
+function failing(name: 'writeSync' | 'fdatasyncSync', code: string, fails: (fd: number) => boolean): Disposable {
+  const real = fs[name] as (fd: number, ...rest: unknown[]) => unknown;
+  const instead = (fd: number, ...rest: unknown[]): unknown => {
+    if (fails(fd)) throw Object.assign(new Error(`${code}: injected`), { code, syscall: name });
+    return real(fd, ...rest);
+  };
+  Object.assign(fs, { [name]: instead });
+  return { [Symbol.dispose]: () => void Object.assign(fs, { [name]: real }) };
+}
+
+describe('a write whose bits find no room in the map', () => {
+  it('is refused, changes nothing, and when it is tried again it is there for the next process', () => {
+    using folder = new TempFolder();
+    const place = placeOf(folder.file('disk.vhdx'), baseBytes);
+    const pastEnd = baseBytes + unitBytes;
+    {
+      using file = new KeptFile(place);
+      const before = ModelDisk.of(contentsOf(file));
+      const { mapFd } = file.open.parts;
+      const writeBoth = [
+        () => file.replacement.write(Buffer.alloc(100, 1), unitBytes),
+        () => file.replacement.write(Buffer.alloc(100, 2), pastEnd),
+      ];
+      {
+        using _full = failing('writeSync', 'ENOSPC', (fd) => fd === mapFd);
+        for (const write of writeBoth) expect(thrownBy(write)).toBeInstanceOf(CapacityError);
+        expectHolds(file, before);
+      }
+      for (const write of writeBoth) write();
     }
-    const { replacement } = file;
-    const refused = [
-      () => replacement.sync(),
-      () => replacement.write(Buffer.alloc(1), 0),
-      () => replacement.truncate(1),
-      () => replacement.discard(0, 1),
-    ];
-    for (const action of refused) expect(thrownBy(action)).toBeInstanceOf(UnavailableError);
-    expect(file.read(5 * unitBytes, 100)).toEqual(Buffer.alloc(100, 2));
-  }
-  using again = new KeptFile(place);
-  expect(again.read(0, 100)).toEqual(Buffer.alloc(100, 1));
-  expect(again.replacement.map.isPresent(5)).toBe(false);
-  again.replacement.write(Buffer.alloc(100, 3), 5 * unitBytes);
-  again.replacement.sync();
+    using again = new KeptFile(place);
+    expect(again.read(unitBytes, 100)).toEqual(Buffer.alloc(100, 1));
+    expect(again.read(pastEnd, 100)).toEqual(Buffer.alloc(100, 2));
+    expect(again.sizeBytes).toBe(pastEnd + 100);
+  });
+});
+
+describe('a flush that failed', () => {
+  it.each([
+    ['data file', 1],
+    ['map', 2],
+  ])('on the %s is not tried again, and the next mount goes back to what had been flushed', (_, failingCall) => {
+    using folder = new TempFolder();
+    const place = placeOf(folder.file('disk.vhdx'), baseBytes);
+    {
+      using file = new KeptFile(place);
+      const { replacement } = file;
+      replacement.write(Buffer.alloc(100, 1), 0);
+      replacement.sync();
+      replacement.write(Buffer.alloc(100, 2), 5 * unitBytes);
+      {
+        let calls = 0;
+        using _dying = failing('fdatasyncSync', 'EIO', () => ++calls === failingCall);
+        expect(thrownBy(() => replacement.sync())).toBeInstanceOf(UnavailableError);
+      }
+      const refused = [
+        () => replacement.sync(),
+        () => replacement.write(Buffer.alloc(1), 0),
+        () => replacement.truncate(1),
+        () => replacement.discard(0, 1),
+      ];
+      for (const action of refused) expect(thrownBy(action)).toBeInstanceOf(UnavailableError);
+      expect(file.read(5 * unitBytes, 100)).toEqual(Buffer.alloc(100, 2));
+    }
+    using again = new KeptFile(place);
+    expect(again.read(0, 100)).toEqual(Buffer.alloc(100, 1));
+    if (failingCall === 1) expect(again.replacement.map.isPresent(5)).toBe(false);
+    again.replacement.write(Buffer.alloc(100, 3), 5 * unitBytes);
+    again.replacement.sync();
+  });
 });

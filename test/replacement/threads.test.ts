@@ -4,17 +4,17 @@ import { describe, expect, it } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
 import { runTeam } from '../../src/base/worker-team.ts';
 import { workerUrl } from '../../src/base/worker-url.ts';
-import { unitBytes } from '../../src/replacement/layout.ts';
+import { livePageOffset, unitBytes } from '../../src/replacement/layout.ts';
 import { openReplacement } from '../../src/replacement/open.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
 import { expectSameBytes, ModelDisk } from '../disk/model-disk.ts';
 import { seededTest, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { baseBytes, bytesOf, stableUnits, stepsOf, writers } from './hammer.ts';
-import type { FirstUnitJob } from './first-unit-worker.ts';
 import type { HammerJob, HammerReport } from './hammer-worker.ts';
 import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
 import { sectorBytes, wholeBase } from './pattern-base.ts';
+import type { TurnsJob } from './turns-worker.ts';
 
 const timeoutMs = 1_800_000;
 const steps = soak ? 20_000 : 1_000;
@@ -105,39 +105,93 @@ describe('many threads on one replacement', () => {
       expectHolds(again, model, stableBytes);
     },
   );
+});
 
-  it('do not take what is behind a unit for written because that unit just was', { timeout: timeoutMs }, async () => {
-    const random = seededTest('first unit');
-    using folder = new TempFolder();
-    const stride = 64;
-    const turns = soak ? 20_000 : 400;
-    const byte = 0x6b;
-    const baseBytes = (turns + 2) * stride * unitBytes;
-    using open = closing(openReplacement(placeOf(folder.file('disk.raw'), baseBytes)));
-    const { parts } = open.value;
-    const counters = new SharedArrayBuffer(8);
-    const job: FirstUnitJob = { parts, turns, stride, byte, counters };
-    const writing = runTeam(workerUrl(import.meta.url, './first-unit-worker'), 1, job, () => undefined);
-    const [given, done] = [0, 1];
-    const numbers = new Int32Array(counters);
-    const replacement = new Replacement(parts, { sizeBytes: baseBytes, read: (target) => void target.fill(byte) });
-    const bytes = Buffer.alloc(stride * unitBytes);
-    const expected = Buffer.alloc(bytes.length, byte);
-    // However the loop below or the worker ends, neither waits for the other for ever.
-    const ended = writing.finally(() => Atomics.store(numbers, done, turns));
-    try {
-      for (let turn = 1; turn <= turns; turn++) {
-        Atomics.store(numbers, given, turn);
-        // A copy-up takes some tens of microseconds: begin to read at any of its moments.
-        const startMs = performance.now() + random.below(200) / 1000;
-        while (performance.now() < startMs);
-        replacement.read(bytes, turn * stride * unitBytes);
-        expectSameBytes(bytes, expected, `turn ${turn}`);
-        while (Atomics.load(numbers, done) < turn) await setImmediate();
-      }
-    } finally {
-      Atomics.store(numbers, given, turns);
-      await ended;
+/** The worker writes at unit `turn * stride` of a file whose base is all `byte`, and at the same time this thread does `act`. */
+async function race(
+  what: { baseUnits: number; stride: number; turns: number },
+  act: (replacement: Replacement, turn: number) => void,
+  check: (replacement: Replacement, turn: number, dataPath: string) => void,
+): Promise<void> {
+  const random = seededTest('race');
+  using folder = new TempFolder();
+  const byte = 0x6b;
+  const { stride, turns } = what;
+  const baseBytes = what.baseUnits * unitBytes;
+  const place = placeOf(folder.file('disk.raw'), baseBytes);
+  using open = closing(openReplacement(place));
+  const { parts } = open.value;
+  const numbers = new Int32Array(new SharedArrayBuffer(8));
+  const [given, done] = [0, 1];
+  const job: TurnsJob = { parts, turns, stride, byte, counters: numbers.buffer };
+  const replacement = new Replacement(parts, { sizeBytes: baseBytes, read: (target) => void target.fill(byte) });
+  const writing = runTeam(workerUrl(import.meta.url, './turns-worker'), 1, job, () => undefined);
+  // However the loop below or the worker ends, neither waits for the other for ever.
+  const ended = writing.finally(() => Atomics.store(numbers, done, turns));
+  try {
+    for (let turn = 1; turn <= turns; turn++) {
+      Atomics.store(numbers, given, turn);
+      // A copy-up takes some tens of microseconds: begin at any of its moments.
+      const startMs = performance.now() + random.below(200) / 1000;
+      while (performance.now() < startMs);
+      act(replacement, turn);
+      while (Atomics.load(numbers, done) < turn) await setImmediate();
+      check(replacement, turn, filesOf(place).data);
     }
+  } finally {
+    Atomics.store(numbers, given, turns);
+    await ended;
+  }
+}
+
+describe('two threads at the same moment', () => {
+  it(
+    'one writes a unit, one reads on from it: it does not take what is behind for written',
+    { timeout: timeoutMs },
+    async () => {
+      const stride = 64;
+      const turns = soak ? 20_000 : 400;
+      const bytes = Buffer.alloc(stride * unitBytes);
+      const expected = Buffer.alloc(bytes.length, 0x6b);
+      await race(
+        { baseUnits: (turns + 2) * stride, stride, turns },
+        (replacement, turn) => replacement.read(bytes, turn * stride * unitBytes),
+        (_, turn) => expectSameBytes(bytes, expected, `turn ${turn}`),
+      );
+    },
+  );
+
+  it('one makes the file longer, one cuts it: it is as long as it says', { timeout: timeoutMs }, async () => {
+    const stride = 2;
+    const turns = soak ? 7_000 : 700;
+    await race(
+      { baseUnits: 0, stride, turns },
+      (replacement, turn) => replacement.truncate(turn * stride * unitBytes - 1),
+      (replacement, turn, dataPath) => {
+        expect(replacement.sizeBytes, `turn ${turn}`).toBe(fs.statSync(dataPath).size);
+        expect(replacement.read(new Uint8Array(2), replacement.sizeBytes - 1)).toBe(1);
+      },
+    );
+  });
+
+  it('each writes a unit of its own, side by side: a killed process finds both', { timeout: timeoutMs }, async () => {
+    const stride = 4;
+    const turns = soak ? 20_000 : 1_500;
+    const place = (turn: number): number => turn * stride * unitBytes + unitBytes;
+    let pages: Buffer[] = [];
+    await race(
+      { baseUnits: (turns + 2) * stride, stride, turns },
+      (replacement, turn) => replacement.write(Uint8Array.of(1), place(turn)),
+      ({ map }, turn, dataPath) => {
+        if (turn < turns) return;
+        pages = Array.from({ length: map.pageCount }, (_, page) => Buffer.from(map.page(page)));
+        const live = fs.readFileSync(`${dataPath}-map`);
+        for (const [page, bits] of pages.entries()) {
+          const at = livePageOffset(page);
+          expectSameBytes(live.subarray(at, at + bits.length), bits, `page ${page}`);
+        }
+      },
+    );
+    expect(pages.some((page) => page.includes(0x0f))).toBe(true);
   });
 });

@@ -1,9 +1,9 @@
-/** Writes one byte of a unit at each turn that it is given, as soon as it is given, while another thread reads from there on. */
+/** Writes one byte of a unit at each turn that it is given, as soon as it is given, while another thread does something near it. */
 import { teamMember } from '../../src/base/worker-team.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
 import { Replacement, type SharedReplacement } from '../../src/replacement/replacement.ts';
 
-export interface FirstUnitJob {
+export interface TurnsJob {
   readonly parts: SharedReplacement;
   readonly turns: number;
   /** Units from one turn's to the next one's. */
@@ -14,7 +14,7 @@ export interface FirstUnitJob {
   readonly counters: SharedArrayBuffer;
 }
 
-teamMember<FirstUnitJob, never>(({ parts, turns, stride, byte, counters: memory }) => {
+teamMember<TurnsJob, never>(({ parts, turns, stride, byte, counters: memory }) => {
   const counters = new Int32Array(memory);
   const base = { sizeBytes: parts.baseBytes, read: (target: Uint8Array) => void target.fill(byte) };
   const replacement = new Replacement(parts, base);
