@@ -1,7 +1,7 @@
 /** Makes real differencing files over the native file that a plugin file stands for. The image is not opened: all is in the plugin file. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { UsageError } from '../base/errors.ts';
+import { FormatError, UsageError } from '../base/errors.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { randomGuid } from '../bytes/guid.ts';
 import type { Disk } from '../disk/disk.ts';
@@ -41,7 +41,7 @@ export function createDifferencingFile(
   childPath: string,
   options: DifferencingOptions = {},
 ): MadeChild {
-  const plugin = readPluginFile(pluginPath);
+  const plugin = readParent(pluginPath);
   const parentName = path.basename(pluginPath);
   const childName = path.basename(childPath);
   const format = options.format ?? formatOfName(childName);
@@ -64,6 +64,16 @@ export function createDifferencingFile(
   writeDiskOut(childFile(map, format), childPath, () => undefined);
   const parentPaths = parentFiles.map((file) => path.join(path.dirname(pluginPath), file.name));
   return { format, plugin, parentPaths };
+}
+
+/** Under a mount a plugin file reads as the native file, and is none. */
+function readParent(pluginPath: string): PluginFile {
+  try {
+    return readPluginFile(pluginPath);
+  } catch (error) {
+    if (!(error instanceof FormatError)) throw error;
+    throw new UsageError(`${pluginPath}: take the plugin file in the folder behind the mount`, { cause: error });
+  }
 }
 
 function assertMayReplace(childPath: string, force: boolean): void {

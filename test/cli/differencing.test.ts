@@ -118,6 +118,11 @@ describeTransports('a differencing file beside its parent under the mount', (tra
     }
   });
 
+  it('is not made over a native file under the mount, which is no plugin file there', async () => {
+    const line = await veneerRefuses('differencing', 'create', place.under('vm.vhdx'), place.under('wrong.vhdx'));
+    expect(line).toContain('behind the mount');
+  });
+
   function expectParentsUnchanged(): void {
     for (const [name, digest] of sources) expect(digestOf(place.behind(name)), name).toBe(digest);
     expect(fs.readdirSync(place.folder).filter((name) => name.includes('.replacement'))).toEqual([]);
