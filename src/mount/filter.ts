@@ -14,7 +14,7 @@ import type { BlockCache } from '../backup/block-cache.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { imagePathOf, type AllowedPaths } from '../plugin/resolve.ts';
-import { hasReplacement, isReplacementName, removeReplacement, replacementStat } from '../replacement/open.ts';
+import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { isExpected } from './errno.ts';
 import { Classifier, type NativeSource } from './classify.ts';
 import { NativeFileState, type Log, type NativeFileIdentity } from './native-file-state.ts';
@@ -247,7 +247,7 @@ export class Filter implements Closable {
   removeFile(place: Place): void {
     const kept = this.#requireChangeable(place);
     fs.unlinkSync(place.at);
-    for (const file of kept) removeReplacement(file);
+    for (const file of kept) unlinkReplacement(file);
   }
 
   removeFolder(place: Place): void {

@@ -3,6 +3,7 @@
  */
 import { closeAll, type Closable } from '../base/ownership.ts';
 import {
+  isStillNamed,
   openReplacement,
   removeReplacement,
   type OpenReplacement,
@@ -22,10 +23,13 @@ export interface Replacements {
 /** Keeps them in this thread. */
 export class OpenReplacements implements Replacements, Closable {
   readonly #open = new Map<string, { open: OpenReplacement; path: string; discard: boolean }>();
+  readonly #removed: OpenReplacement[] = [];
 
   acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement {
     const known = this.#open.get(key);
-    if (known !== undefined) return known.open.parts;
+    if (known !== undefined && isStillNamed(known.open, known.path)) return known.open.parts;
+    // It went with its plugin file. Those who have it open still use its descriptors, until the mount ends.
+    if (known !== undefined) this.#removed.push(known.open);
     // What an earlier mount was to discard, and died before it did.
     if (discard) removeReplacement(place.path);
     const open = openReplacement(place);
@@ -37,7 +41,7 @@ export class OpenReplacements implements Replacements, Closable {
   close(): void {
     const entries = [...this.#open.values()];
     this.#open.clear();
-    closeAll(entries.map((entry) => ({ close: () => closeOne(entry) })));
+    closeAll([...this.#removed.splice(0), ...entries.map((entry) => ({ close: () => closeOne(entry) }))]);
   }
 }
 
