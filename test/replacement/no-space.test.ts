@@ -186,15 +186,24 @@ describe('a process whose system call fails', () => {
   );
 });
 
-/** Makes calls of a function of `fs` fail for which `fails` says so, until disposed of. */
-function failing(name: 'writeSync' | 'fdatasyncSync', code: string, fails: (fd: number) => boolean): Disposable {
+/** Does something while calls of a function of `fs` fail for which `fails` says so. */
+function whileFailing(
+  name: 'writeSync' | 'fdatasyncSync',
+  code: string,
+  fails: (fd: number) => boolean,
+  action: () => void,
+): void {
   const real = fs[name] as (fd: number, ...rest: unknown[]) => unknown;
   const instead = (fd: number, ...rest: unknown[]): unknown => {
     if (fails(fd)) throw Object.assign(new Error(`${code}: injected`), { code, syscall: name });
     return real(fd, ...rest);
   };
   Object.assign(fs, { [name]: instead });
-  return { [Symbol.dispose]: () => void Object.assign(fs, { [name]: real }) };
+  try {
+    action();
+  } finally {
+    Object.assign(fs, { [name]: real });
+  }
 }
 
 describe('a write whose bits find no room in the map', () => {
@@ -210,11 +219,15 @@ describe('a write whose bits find no room in the map', () => {
         () => file.replacement.write(Buffer.alloc(100, 1), unitBytes),
         () => file.replacement.write(Buffer.alloc(100, 2), pastEnd),
       ];
-      {
-        using _full = failing('writeSync', 'ENOSPC', (fd) => fd === mapFd);
-        for (const write of writeBoth) expect(thrownBy(write)).toBeInstanceOf(CapacityError);
-        expectHolds(file, before);
-      }
+      whileFailing(
+        'writeSync',
+        'ENOSPC',
+        (fd) => fd === mapFd,
+        () => {
+          for (const write of writeBoth) expect(thrownBy(write)).toBeInstanceOf(CapacityError);
+          expectHolds(file, before);
+        },
+      );
       for (const write of writeBoth) write();
     }
     using again = new KeptFile(place);
@@ -237,11 +250,15 @@ describe('a flush that failed', () => {
       replacement.write(Buffer.alloc(100, 1), 0);
       replacement.sync();
       replacement.write(Buffer.alloc(100, 2), 5 * unitBytes);
-      {
-        let calls = 0;
-        using _dying = failing('fdatasyncSync', 'EIO', () => ++calls === failingCall);
-        expect(thrownBy(() => replacement.sync())).toBeInstanceOf(UnavailableError);
-      }
+      let calls = 0;
+      whileFailing(
+        'fdatasyncSync',
+        'EIO',
+        () => ++calls === failingCall,
+        () => {
+          expect(thrownBy(() => replacement.sync())).toBeInstanceOf(UnavailableError);
+        },
+      );
       const refused = [
         () => replacement.sync(),
         () => replacement.write(Buffer.alloc(1), 0),
