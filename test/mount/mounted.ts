@@ -91,6 +91,11 @@ export class MountPlace {
       .map((line) => line.msg);
   }
 
+  /** The log complains so, soon: a worker's lines come by way of another thread. `from`: complaints before are not looked at. */
+  async expectComplaint(pattern: RegExp, from = 0): Promise<void> {
+    await eventually(() => expect(this.complaints().slice(from).join('\n')).toMatch(pattern));
+  }
+
   /** What the mount keeps of itself outside of it: names of files that are there. */
   stateFiles(): string[] {
     return Object.entries(mountFiles(this.mountpoint))

@@ -28,11 +28,12 @@ function point(plugin: string, target: string, like: string): void {
   fs.writeFileSync(plugin, JSON.stringify(contents, null, 2));
 }
 
-/** At open where the pointer's own text leads outside; at the first read, which the page cache always fails with EIO, where a link does. */
-async function expectForbidden(place: MountPlace, name: string, code: 'EACCES' | 'EIO'): Promise<void> {
-  await expect(readPart(place.under(name), payload, 512), name).rejects.toMatchObject({ code });
-  const complaints = place.complaints().join('\n');
-  expect(complaints).toMatch(new RegExp(`${name}.*outside the mounted folder; mount with --allow-path`));
+/** At open where the pointer's own text leads outside; at the first read where a link does, which libfuse 2 then calls EIO. */
+async function expectForbidden(place: MountPlace, name: string): Promise<void> {
+  await expect(readPart(place.under(name), payload, 512), name).rejects.toMatchObject({
+    code: expect.stringMatching(/^(EACCES|EIO)$/) as string,
+  });
+  await place.expectComplaint(new RegExp(`${name}.*outside the mounted folder; mount with --allow-path`));
   // It is shown, and can be deleted, like any other.
   expect((await fs.promises.stat(place.under(name))).size).toBeGreaterThan(payload);
 }
@@ -53,7 +54,7 @@ it('".." and absolute pointers out of the folder are refused at open, and follow
   await place.mount();
   for (const name of names) {
     await expect(fs.promises.open(place.under(name)), name).rejects.toMatchObject({ code: 'EACCES' });
-    await expectForbidden(place, name, 'EACCES');
+    await expectForbidden(place, name);
   }
   await place.unmount();
   await place.mount('--allow-path', outside);
@@ -82,7 +83,7 @@ it('a link to an image outside is refused, and followed where the mount allows; 
   point(place.behind('image-link.vhdx'), 'link.spi', like);
   point(place.behind('folder-link.vhdx'), 'folder/vm.spi', like);
   await place.mount();
-  for (const name of ['image-link.vhdx', 'folder-link.vhdx']) await expectForbidden(place, name, 'EIO');
+  for (const name of ['image-link.vhdx', 'folder-link.vhdx']) await expectForbidden(place, name);
   await place.unmount();
   // Under another name of the same folder, too.
   fs.symlinkSync('outside', place.temporary.file('alias'));
@@ -106,7 +107,7 @@ it('a parent that is a link to outside is refused, though the newest image lies 
   for (const name of ['vm.spi', 'vm.vhdx']) fs.copyFileSync(path.join(outside, name), place.behind(name));
   fs.symlinkSync(path.join(outside, 'vm.spf'), place.behind('vm.spf'));
   await place.mount();
-  await expectForbidden(place, 'vm.vhdx', 'EIO');
+  await expectForbidden(place, 'vm.vhdx');
   await place.unmount();
   await place.mount('--allow-path', outside);
   await expectReads(place, 'vm.vhdx', raw);
@@ -164,7 +165,7 @@ it('another image in the place of the one it was made for is refused', async () 
   fs.renameSync(twin, place.behind('vm.spi'));
   await place.mount();
   await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-  expect(place.complaints().join('\n')).toContain('is another image than the plugin file was made for; make it again');
+  await place.expectComplaint(/is another image than the plugin file was made for; make it again/);
 });
 
 it('the native file has the same bytes at every mount, GUIDs and all, also when the plugin file was moved', async () => {

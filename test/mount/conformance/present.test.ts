@@ -86,7 +86,7 @@ describeTransports('presented images', (transport) => {
     expect(names).not.toContain('unfinished.spf.vhdx');
     await expect(open(place.under('damaged.vhdx'))).rejects.toMatchObject({ code: 'EIO' });
     await expectDisk(place.under('vm.vhdx'), place.temporary.file('full.raw'));
-    expect(place.complaints().join('\n')).toMatch(/damaged\.vhdx: cannot be shown: .*truncated/);
+    await place.expectComplaint(/damaged\.vhdx: cannot be shown: .*truncated/);
   });
 
   it('images in folders below are shown there, and one that comes or goes later is too', async () => {
