@@ -72,7 +72,10 @@ function readParent(pluginPath: string): PluginFile {
     return readPluginFile(pluginPath);
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
-    throw new UsageError(`${pluginPath}: take the plugin file in the folder behind the mount`, { cause: error });
+    throw new UsageError(
+      `${pluginPath}: is no sound plugin file; of one under a mount, give its name in the folder behind the mount`,
+      { cause: error },
+    );
   }
 }
 
