@@ -2,8 +2,8 @@
  * Serves one mount from this process until it is unmounted: a transport answers the kernel; the main thread does the rest (control socket,
  * signals, looking after what is idle).
  */
+import fs from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { pino } from 'pino';
 import { describeError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
@@ -12,11 +12,12 @@ import type { WriteMode } from '../plugin/plugin-file.ts';
 import { serveControl, type MountStatus } from './control.ts';
 import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
-import { KernelTransport } from './kernel/transport.ts';
+import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
+import { openLog } from './log.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
-import { OpenReplacements, type Replacements } from './replacements.ts';
+import { OpenReplacements } from './replacements.ts';
 import { Statistics } from './statistics.ts';
 import type { ServingTransport } from './transport.ts';
 
@@ -63,18 +64,15 @@ export interface ServedMount {
 export async function serveMount(folder: string, mountpoint: string, options: MountOptions): Promise<ServedMount> {
   const real = await prepareMount(folder, mountpoint);
   const files = mountFiles(real.mountpoint);
-  const logger = pino(
-    { base: { mountpoint: real.mountpoint } },
-    pino.destination({ dest: files.log, sync: true, append: true, mode: 0o600 }),
-  );
-  const log: Log = (level, message, data) => logger[level](data, message);
+  const logFd = fs.openSync(files.log, 'a', 0o600);
+  const log = openLog(logFd, real.mountpoint);
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();
   const cache = new BlockCache(options.cacheBytes);
   const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
-  const transport = await startTransport(filter, real, options, statistics, replacements, log);
+  const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log });
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
   // So that status shows every plugin file from the start.
   filter.list(filter.root);
@@ -111,17 +109,16 @@ async function startTransport(
   filter: Filter,
   real: { readonly folder: string; readonly mountpoint: string },
   options: MountOptions,
-  statistics: Statistics,
-  replacements: Replacements,
-  log: Log,
+  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd'> & { readonly log: Log },
 ): Promise<ServingTransport> {
+  const { log } = shared;
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
       const { allowPaths, present, write } = options;
       const filterOptions = { folder: real.folder, allowPaths, present, write };
       return await KernelTransport.start(
-        { ...options, filter: filterOptions, mountpoint: real.mountpoint, statistics, replacements },
+        { ...options, ...shared, filter: filterOptions, mountpoint: real.mountpoint },
         log,
       );
     } catch (error) {

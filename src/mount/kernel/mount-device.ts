@@ -46,19 +46,12 @@ const recvmsg = libc.func('int64_t recvmsg(int socket, _Inout_ uint8_t *message,
   flags: number,
 ) => number;
 
-export interface MountedDevice {
-  readonly fd: number;
-  /** The minor device number of the mounted file system, which names its connection; undefined when it is gone already. */
-  readonly connection: number | undefined;
-}
-
 /**
  * Mounts at `mountpoint`. The kernel's FUSE_INIT waits on the descriptor then.
  * @throws system errors; UnavailableError with fusermount3's own words
  */
-export async function mountDevice(mountpoint: string): Promise<MountedDevice> {
-  const fd = process.getuid?.() === 0 ? mountAsRoot(mountpoint) : await mountAsUser(mountpoint);
-  return { fd, connection: connectionOf(mountpoint) };
+export async function mountDevice(mountpoint: string): Promise<number> {
+  return process.getuid?.() === 0 ? mountAsRoot(mountpoint) : await mountAsUser(mountpoint);
 }
 
 /** A further channel of the same mount: requests go to whichever channel is read first. */
@@ -68,16 +61,6 @@ export function cloneChannel(fd: number): number {
   const errno = koffi.errno();
   fs.closeSync(clone);
   throw errorOfErrno(errno, 'ioctl', fuseDevice);
-}
-
-/** Lets the kernel read ahead further than its default of 128 KiB. Only root may. */
-export function setReadAhead(connection: number, bytes: number): boolean {
-  try {
-    fs.writeFileSync(`/sys/class/bdi/0:${connection}/read_ahead_kb`, String(bytes / 1024));
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function mountAsRoot(mountpoint: string): number {
@@ -153,11 +136,4 @@ function receiveDescriptor(socket: number): number {
 
 function addressOf(bytes: Uint8Array): bigint {
   return koffi.address(bytes);
-}
-
-function connectionOf(mountpoint: string): number | undefined {
-  const escaped = mountpoint.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
-  const lines = fs.readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-  const device = lines.findLast((line) => line.split(' ')[4] === escaped)?.split(' ')[2];
-  return device === undefined ? undefined : Number(device.split(':')[1]);
 }

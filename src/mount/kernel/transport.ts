@@ -8,7 +8,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
-import { MiB } from '../../base/units.ts';
 import type { FilterOptions } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import type { Statistics } from '../statistics.ts';
@@ -17,21 +16,19 @@ import type { ServingTransport, TransportStatus } from '../transport.ts';
 import type { Replacements } from '../replacements.ts';
 import { answerReplacements } from './asked-replacements.ts';
 import { Board, type CurrentRequest } from './board.ts';
-import { cloneChannel, mountDevice, setReadAhead, type MountedDevice } from './mount-device.ts';
+import { cloneChannel, mountDevice } from './mount-device.ts';
 import { negotiate } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { outHeader } from './protocol.ts';
-import type { WorkerData, WorkerMessage } from './worker.ts';
+import type { WorkerData } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
 const otherDescriptors = 4096;
-/** How far the kernel reads ahead of a sequential reader, where it may be told: one request for each worker or two. */
-const readAheadBytes = 2 * MiB;
 /** A mount whose workers keep dying serves nobody. */
 const maxDeaths = 32;
-const endsWithinMs = 1500;
+const endsWithinMs = 500;
 const wakeEveryMs = 50;
 /** Nodes that are looked at in one turn for files that were deleted behind the mount. */
 const nodesPerLook = 2000;
@@ -44,6 +41,8 @@ export interface KernelOptions {
   readonly idleMs: number;
   readonly statistics: Statistics;
   readonly replacements: Replacements;
+  /** Of the log, which workers write to themselves. */
+  readonly logFd: number;
   /** The module of a worker thread. */
   readonly workerModule?: URL;
 }
@@ -58,7 +57,7 @@ export class KernelTransport implements ServingTransport {
   readonly name = 'kernel';
   readonly #options: KernelOptions;
   readonly #log: Log;
-  readonly #device: MountedDevice;
+  readonly #device: number;
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
@@ -66,8 +65,9 @@ export class KernelTransport implements ServingTransport {
   #deaths = 0;
   #closing = false;
   #nextNode = 0;
+  #wakeNode: number | undefined;
 
-  private constructor(options: KernelOptions, log: Log, device: MountedDevice) {
+  private constructor(options: KernelOptions, log: Log, device: number) {
     this.#options = options;
     this.#log = log;
     this.#device = device;
@@ -88,13 +88,12 @@ export class KernelTransport implements ServingTransport {
     const device = await mountDevice(options.mountpoint);
     let transport: KernelTransport | undefined;
     try {
-      negotiate(device.fd);
-      if (device.connection !== undefined) setReadAhead(device.connection, readAheadBytes);
+      negotiate(device);
       transport = new KernelTransport(options, log, device);
       await transport.#startAll();
       return transport;
     } catch (error) {
-      if (transport === undefined) fs.closeSync(device.fd);
+      if (transport === undefined) fs.closeSync(device);
       else await transport.close();
       throw error;
     }
@@ -131,27 +130,27 @@ export class KernelTransport implements ServingTransport {
       allEnded = await Promise.race([ended, sleep(wakeEveryMs, false)]);
     }
     if (!allEnded) {
-      // Threads that wait for something else than the kernel cannot be interrupted: they end with the process.
-      this.#log('warn', 'workers are still busy; the process ends without them', {});
+      // Threads that wait for the kernel or a disk cannot be interrupted. They own nothing that must be saved: they end with the process.
+      this.#log('info', 'workers are still busy; the process ends without them', {});
       process.on('exit', exitNow);
       return;
     }
     for (const { channel } of this.#workers) fs.closeSync(channel);
-    fs.closeSync(this.#device.fd);
+    fs.closeSync(this.#device);
     this.#files.close();
     this.#nodes.close();
   }
 
   async #startAll(): Promise<void> {
     const starting = Array.from({ length: this.#options.workers }, (_, worker) =>
-      this.#start(worker, cloneChannel(this.#device.fd)),
+      this.#start(worker, cloneChannel(this.#device)),
     );
     await Promise.all(starting);
   }
 
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, cacheBytes, idleMs, statistics, workers, workerModule } = this.#options;
+    const { filter, mountpoint, logFd, cacheBytes, idleMs, statistics, workers, workerModule } = this.#options;
     const asking = new MessageChannel();
     const answered = new SharedArrayBuffer(4);
     answerReplacements(asking.port1, answered, this.#options.replacements);
@@ -159,6 +158,8 @@ export class KernelTransport implements ServingTransport {
       worker,
       channel,
       filter,
+      mountpoint,
+      logFd,
       cacheBytes: Math.floor(cacheBytes / workers),
       idleMs,
       statistics: statistics.buffer,
@@ -189,11 +190,8 @@ export class KernelTransport implements ServingTransport {
     });
     this.#workers[worker] = { thread, channel, ended };
     await new Promise<void>((resolve, reject) => {
-      thread.on('message', (message: WorkerMessage) => {
-        if (message.kind === 'log') {
-          this.#log(message.level, message.message, message.data);
-          return;
-        }
+      // Its one message says that it serves.
+      thread.on('message', () => {
         this.#board.setAlive(worker, true);
         resolve();
       });
@@ -222,7 +220,19 @@ export class KernelTransport implements ServingTransport {
 
   /** Waiting workers get requests in turns, so that as many as there are workers wake each of them; a busy one needs no waking. */
   #wakeAll(): void {
-    for (const _ of this.#workers) wakeWorker(this.#device.fd);
+    for (let count = 0; count < this.#workers.length; count++) {
+      if (this.#wakeNode !== undefined && wakeWorker(this.#device, this.#wakeNode)) continue;
+      this.#wakeNode = this.#wakeByAnyFile();
+      if (this.#wakeNode === undefined) return;
+    }
+  }
+
+  /** A file that the kernel still knows is there as long as an image is open or the mount in use. */
+  #wakeByAnyFile(): number | undefined {
+    for (const { node } of this.#nodes.descriptors(0, nodesPerLook)) {
+      if (wakeWorker(this.#device, node)) return node;
+    }
+    return undefined;
   }
 
   /**

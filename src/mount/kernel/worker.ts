@@ -9,6 +9,7 @@ import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
 import { BlockCache } from '../../backup/block-cache.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
+import { openLog } from '../log.ts';
 import type { Log } from '../native-file-state.ts';
 import { Statistics } from '../statistics.ts';
 import { AskedReplacements } from './asked-replacements.ts';
@@ -29,6 +30,8 @@ export interface WorkerData {
   /** Descriptor of its channel. */
   readonly channel: number;
   readonly filter: FilterOptions;
+  readonly mountpoint: string;
+  readonly logFd: number;
   readonly cacheBytes: number;
   readonly idleMs: number;
   readonly statistics: SharedArrayBuffer;
@@ -39,16 +42,6 @@ export interface WorkerData {
   readonly replacements: MessagePort;
   readonly answered: SharedArrayBuffer;
 }
-
-/** What a worker tells the main thread. */
-export type WorkerMessage =
-  | { readonly kind: 'serving' }
-  | {
-      readonly kind: 'log';
-      readonly level: Parameters<Log>[0];
-      readonly message: string;
-      readonly data: Readonly<Record<string, unknown>>;
-    };
 
 const { errno } = constants;
 /** A busy worker looks after idle images once in so many requests. */
@@ -193,10 +186,8 @@ function isEnd(error: unknown): boolean {
 export function serveAsWorker(): void {
   const port = parentPort;
   assert(port !== null, 'the worker module was loaded outside a worker');
-  const post = (message: WorkerMessage): void => port.postMessage(message);
-  const worker = new ChannelWorker(workerData as WorkerData, (level, message, data) =>
-    post({ kind: 'log', level, message, data }),
-  );
-  post({ kind: 'serving' });
+  const data = workerData as WorkerData;
+  const worker = new ChannelWorker(data, openLog(data.logFd, data.mountpoint));
+  port.postMessage('serving');
   worker.run();
 }
