@@ -48,14 +48,14 @@ describeTransports('names and attributes', (transport) => {
   });
 
   it.each(['vm.vhdx', 'thin.vhdx'])(
-    '%s has the size of its native file, all of it allocated, and is read-only',
+    '%s has the size of its native file, all of it allocated, and the mode of its plugin file',
     async (name) => {
       const { sizeBytes } = mapOf(place.behind(name));
       const shown = await lstat(place.under(name), { bigint: true });
       const behind = fs.lstatSync(place.behind(name), { bigint: true });
       expect(shown.size).toBe(BigInt(sizeBytes));
       expect(shown.blocks).toBe(BigInt(sizeBytes / 512));
-      expect(shown.mode.toString(8)).toBe('100444');
+      expect(shown.mode.toString(8)).toBe('100644');
       expect(shown.mtimeMs).toBe(behind.mtimeMs);
       expect(shown.nlink).toBe(1n);
     },

@@ -69,6 +69,11 @@ describeTransports('what is read-only', (transport) => {
     expect(fs.readFileSync(place.behind('other'), 'utf8')).toBe('other');
   });
 
+  it('none of them has a permission to write', async () => {
+    for (const name of ['vm.spf', 'vm.spi', 'vm.vhdx', 'thin.vhdx'])
+      expect((await stat(file(name))).mode.toString(8), name).toBe('100444');
+  });
+
   it('an image that is open for reading cannot be deleted or replaced either', async () => {
     const handle = await open(file('vm.spf'));
     await expect(unlink(file('vm.spf'))).rejects.toMatchObject({ code: 'EROFS' });

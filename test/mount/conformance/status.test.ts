@@ -1,6 +1,7 @@
 /** What `veneer status` tells: the right numbers, for people and for programs. */
 import fs from 'node:fs';
 import net from 'node:net';
+import { availableParallelism } from 'node:os';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { mountFiles } from '../../../src/mount/mount-record.ts';
@@ -55,11 +56,17 @@ describeTransports('status', (transport) => {
     await readFrom(handle, 0, 64 * KiB);
     expect(await place.statistics('vm.vhdx')).toMatchObject({ reads: 1, readBytes: 64 * KiB, imageOpens: 0 });
 
-    // 16 reads of 4 KiB: one block, which was just written into the newest image.
+    // 16 reads of 4 KiB: one block, which was just written into the newest image. Each thread opens and inflates for itself.
     for (let part = 0; part < 16; part++) await readFrom(handle, payload + part * 4096, 4096);
+    const threads = transport.name === 'fuse-native' ? 1 : availableParallelism();
     const counted = await place.statistics('vm.vhdx');
-    expect(counted).toMatchObject({ reads: 17, readBytes: 128 * KiB, imageOpens: 1, imageOpenNow: 1, errors: 0 });
-    expect(counted).toMatchObject({ cacheMisses: 1, cacheHits: 15 });
+    expect(counted).toMatchObject({ reads: 17, readBytes: 128 * KiB, errors: 0 });
+    expect(counted.imageOpens).toBeGreaterThan(0);
+    expect(counted.imageOpens).toBeLessThanOrEqual(threads);
+    expect(counted.imageOpenNow).toBe(counted.imageOpens);
+    expect(counted.cacheMisses).toBeGreaterThan(0);
+    expect(counted.cacheMisses).toBeLessThanOrEqual(threads);
+    expect(counted.cacheHits).toBe(16 - counted.cacheMisses);
     const { latencyMicroseconds: latency } = counted;
     if (latency === undefined) expect.fail('no latency');
     expect(latency.p50).toBeGreaterThan(0);
@@ -94,8 +101,10 @@ describeTransports('status', (transport) => {
     const handle = await fs.promises.open(place.under('vm.vhdx'), direct);
     for (let part = 0; part < 4; part++) await readFrom(handle, payload + part * 4096, 4096);
     const after = await veneerOk('status', place.mountpoint);
-    expect(after).toMatch(/vm\.vhdx: 30 MiB, open 1 \(1 in all\), image open \(opened 1 times?\)/);
-    expect(after).toMatch(/4 reads, 16 KiB, 75 % of blocks from the cache, 0 errors, read latency p50 \d+/);
+    const { imageOpens, cacheHits, cacheMisses } = await place.statistics('vm.vhdx');
+    const hits = Math.round((100 * cacheHits) / (cacheHits + cacheMisses));
+    expect(after).toContain(`vm.vhdx: 30 MiB, open 1 (1 in all), image open (opened ${imageOpens} times)`);
+    expect(after).toContain(`4 reads, 16 KiB, ${hits} % of blocks from the cache, 0 errors, read latency p50 `);
     await handle.close();
   });
 
