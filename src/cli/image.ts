@@ -2,12 +2,13 @@
 import fs from 'node:fs';
 import { Command, Option } from 'commander';
 import { formatBytes, parseSize } from '../base/units.ts';
-import { parseChangedRanges } from '../backup/changed-ranges.ts';
+import { parseChangedRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import { createImage } from '../backup/create.ts';
 import { extractImage } from '../backup/extract.ts';
 import { describeChain, type ChainDescription } from '../backup/info.ts';
 import { codecs, type Codec } from '../backup/layout.ts';
 import { verifyChain } from '../backup/verify.ts';
+import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
 import { nativeSource } from '../source/open-source.ts';
@@ -52,6 +53,8 @@ function createCommand(): Command {
       const progress = reportProgress('creating');
       const startMs = performance.now();
       try {
+        const written =
+          flags.parent === undefined || flags.changed !== undefined ? undefined : writtenSince(source, flags.parent);
         const made = await createImage(source, image, {
           ...(flags.codec === undefined ? {} : { codec: flags.codec }),
           ...(flags.blockSize === undefined ? {} : { blockBytes: parseSize(flags.blockSize, '--block-size') }),
@@ -61,6 +64,7 @@ function createCommand(): Command {
           ...(flags.threads === undefined ? {} : { threads: parseSize(flags.threads, '--threads') }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
           ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
+          ...written,
           source: nativeSource,
           onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
         });
@@ -138,6 +142,22 @@ function extractCommand(): Command {
         progress.stop();
       }
     });
+}
+
+/**
+ * Of a native file under a mount, only what was written to it is read: the parent, or one of its own parents, must be the restore point that
+ * it stands for.
+ */
+function writtenSince(source: string, parent: string): { changed: ByteRange[]; sourceFormat: string } | undefined {
+  const written = writtenSource(source);
+  if (written === undefined) return undefined;
+  const { plugin, changed } = written;
+  if (!describeChain(parent).images.some((image) => image.imageId === plugin.image.imageId)) return undefined;
+  const bytes = changed.reduce((sum, range) => sum + range.length, 0);
+  process.stderr.write(
+    `${source}: ${formatBytes(bytes)} may have been written since ${plugin.image.path}; the rest is not read\n`,
+  );
+  return { changed, sourceFormat: plugin.native.format };
 }
 
 function readRanges(file: string): ReturnType<typeof parseChangedRanges> {

@@ -17,6 +17,15 @@ export type Run =
       readonly unpack: () => Uint8Array;
     };
 
+/** A run, and where on the disk it lies. */
+export type DiskRun = Run & { readonly offset: number };
+
+/** A disk that can tell where in its file it lies. */
+export interface MappedDisk extends Disk {
+  /** The runs of [offset, offset + lengthBytes), in order, without gaps. Reads tables only. */
+  runs(offset: number, lengthBytes: number): Iterable<DiskRun>;
+}
+
 export interface Mapping {
   /** Names the format in errors. */
   readonly structure: string;
@@ -30,10 +39,10 @@ export interface Mapping {
 }
 
 /** The disk that a mapping over `file` makes. A run outside the file is a FormatError when it is met. */
-export function mappedDisk(file: Disk, mapping: Mapping): Disk {
+export function mappedDisk(file: Disk, mapping: Mapping): MappedDisk {
   const { structure, sizeBytes } = mapping;
 
-  function* runs(offset: number, lengthBytes: number): Generator<Run & { offset: number }> {
+  function* runs(offset: number, lengthBytes: number): Generator<DiskRun> {
     const end = offset + lengthBytes;
     let pending: (Run & { offset: number }) | undefined;
     for (let at = offset; at < end;) {
@@ -66,8 +75,9 @@ export function mappedDisk(file: Disk, mapping: Mapping): Disk {
     }
   }
 
-  const disk: Disk = {
+  const disk: MappedDisk = {
     sizeBytes,
+    runs,
     read(target, offset) {
       checkRange(disk, offset, target.length);
       for (const run of runs(offset, target.length)) {

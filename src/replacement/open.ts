@@ -42,6 +42,15 @@ export function isReplacementName(name: string): boolean {
   return [dataSuffix, mapSuffix, mapSuffix + unfinishedSuffix].some((suffix) => name.endsWith(suffix));
 }
 
+export function mapPathOf(filePath: string): string {
+  return filePath + mapSuffix;
+}
+
+/** Units that a map has room for: a file may grow, as growing formats do. */
+export function unitCountOf(baseBytes: number): number {
+  return Math.ceil(Math.min(2 * baseBytes + format.growthRoomBytes, format.maxFileBytes) / format.unitBytes);
+}
+
 /** Whether writes have been kept for this native file. */
 export function hasReplacement(filePath: string): boolean {
   return fs.existsSync(filePath + mapSuffix);
@@ -212,8 +221,7 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
   checkBelongs(found, place, mapPath);
   checkLength(place, dataFd, found);
   repairHeader(mapFd, copies, mapPath);
-  const maxBytes = Math.min(2 * place.baseBytes + format.growthRoomBytes, format.maxFileBytes);
-  const presence = newPresence(Math.ceil(maxBytes / format.unitBytes));
+  const presence = newPresence(unitCountOf(place.baseBytes));
   const map = new PresenceMap(presence);
   const sameBoot = found.bootId === bootId;
   const loaded = loadPages(mapFd, map, sameBoot, mapPath);
