@@ -45,7 +45,7 @@ export async function benchBoot(context: BenchContext): Promise<string> {
         boot: async () => {
           await using served = await contender.start();
           warmPages(served.backing);
-          dropPages(served.target.file);
+          await dropPages(served.target.file);
           return await boot(served.target.file, 'vhdx');
         },
       };

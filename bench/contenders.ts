@@ -24,8 +24,10 @@ export interface Served extends AsyncDisposable {
   readonly target: FioTarget;
   /** Of the one process that serves. */
   readonly pid: number;
-  /** Stored files that it reads. */
+  /** The stored file that it reads. */
   readonly backing: string;
+  /** What the process wrote, to find out why it failed. */
+  readonly output: () => string;
 }
 
 type MountFlags = readonly string[];
@@ -91,6 +93,7 @@ export async function veneer(
         },
         pid: server.pid,
         backing: path.join(made.folder, made.imageName),
+        output: server.output,
         async [Symbol.asyncDispose]() {
           await server.stop();
           await unmountAll(path.dirname(mountpoint));
@@ -121,6 +124,7 @@ async function storageDaemon(context: BenchContext, compressed: boolean): Promis
         target: { file, offsetBytes: 0, sizeBytes: fs.statSync(file).size },
         pid: server.pid,
         backing: disk,
+        output: server.output,
         async [Symbol.asyncDispose]() {
           await server.stop();
           await unmountAll(path.dirname(file));
@@ -160,6 +164,7 @@ function xmount(
         target: { file, offsetBytes: 0, sizeBytes: fs.statSync(file).size },
         pid,
         backing: disk,
+        output: () => '',
         [Symbol.asyncDispose]: unmount,
       };
     },

@@ -14,8 +14,8 @@ import { run } from './processes.ts';
 const source = fileURLToPath(new URL('../src', import.meta.url));
 const buildData = fileURLToPath(new URL('../examples/data/build-data.sh', import.meta.url));
 /** Rooms of src/ that images depend on, and those that plugin files depend on besides. */
-export const chainCode = ['base', 'bytes', 'disk', 'backup'];
-const imageCode = [...chainCode, 'native', 'plugin'];
+export const chainCode = ['bytes', 'disk', 'backup'];
+const imageCode = [...chainCode, 'base', 'native', 'plugin'];
 
 export const imageCodecs = ['zstd', 'none'] as const;
 

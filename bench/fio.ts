@@ -1,5 +1,6 @@
 /** Runs fio on one file, read-only, and reads its JSON. */
 import { z } from 'zod';
+import { patiently } from './patience.ts';
 import { run } from './processes.ts';
 
 export interface Workload {
@@ -71,7 +72,7 @@ export async function fio(
     `--randseed=${seed}`,
     '--output-format=json',
   ];
-  const text = await run('fio', args, signal);
+  const text = await patiently(run('fio', args, signal), `fio, ${workload.name}`, signal);
   // Notes may stand in front.
   const [{ read }] = output.parse(JSON.parse(text.slice(text.indexOf('{')))).jobs;
   return {

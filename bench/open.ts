@@ -34,7 +34,9 @@ export async function benchOpen(context: BenchContext): Promise<string> {
     for (const depth of depths) {
       for (const state of ['cold', 'warm'] as const) {
         for (const name of chain.images.slice(0, depth + 1)) {
-          (state === 'cold' ? dropPages : warmPages)(path.join(chain.folder, name));
+          const image = path.join(chain.folder, name);
+          if (state === 'cold') await dropPages(image);
+          else warmPages(image);
         }
         const key = `${depth} ${state}`;
         outcomes.set(key, [...(outcomes.get(key) ?? []), await openOnce(context, chain, depth, round)]);

@@ -12,14 +12,17 @@ const fadvise = koffi.load(null).func('int posix_fadvise(int fd, int64 offset, i
   advice: number,
 ) => number;
 
-/** Drops a file's clean pages: of a file in a mount, so that the next read asks the server; of a stored file, so that it asks the disk. */
-export function dropPages(path: string): void {
-  const fd = fs.openSync(path, 'r');
+/**
+ * Drops a file's clean pages: of a file in a mount, so that the next read asks the server; of a stored file, so that it asks the disk.
+ * Opening may wait for a server, and so it is not done on this thread.
+ */
+export async function dropPages(path: string): Promise<void> {
+  const file = await fs.promises.open(path, 'r');
   try {
-    const failure = fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+    const failure = fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
     if (failure !== 0) throw new Error(`posix_fadvise of ${path} failed with ${failure}`);
   } finally {
-    fs.closeSync(fd);
+    await file.close();
   }
 }
 

@@ -76,7 +76,7 @@ function exitOf(child: ChildProcess): Promise<number | NodeJS.Signals | null> {
 export interface Server {
   readonly pid: number;
   /** What it wrote so far, both streams. */
-  output(): string;
+  readonly output: () => string;
   /** Whether it ended by itself. */
   hasEnded(): boolean;
   /** SIGTERM, and SIGKILL after 5 s. Resolves when it is gone. */

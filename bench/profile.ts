@@ -33,7 +33,7 @@ export async function profileReads(context: BenchContext, workloads: readonly Wo
       fs.rmSync(folder, { recursive: true, force: true });
       {
         await using served = await contender.start(['--cpu-prof', `--cpu-prof-dir=${folder}`]);
-        dropPages(served.target.file);
+        await dropPages(served.target.file);
         await fio(served.target, workload, Math.max(3, context.seconds), 1, context.signal);
       }
       columns.push([workload.name, busiest(folder)]);

@@ -8,6 +8,7 @@ import { contenders, type Contender, type Served } from './contenders.ts';
 import type { BenchContext } from './context.ts';
 import { fio, type FioResult, type FioTarget, type Workload } from './fio.ts';
 import { dropPages, warmPages } from './page-cache.ts';
+import { patiently } from './patience.ts';
 import { cpuSecondsOf, memoryOf } from './processes.ts';
 import { profileReads } from './profile.ts';
 import { markdownTable, medianOf, ratioOf, ratioText, significant } from './table.ts';
@@ -44,27 +45,38 @@ export async function benchReads(context: BenchContext): Promise<string> {
     context.say(`starting ${contender.name}`);
     running.push({ contender, served: servers.use(await contender.start()), results: new Map(), peakBytes: 0 });
   }
-  const sha256 = verifySame(context, running);
-  // The first round fills caches and wakes compilers; it does not count.
-  for (let round = 0; round <= context.rounds; round++) {
-    context.say(`reads: round ${round} of ${context.rounds}`);
-    for (const { served } of running) warmPages(served.backing);
-    for (const workload of workloads) {
-      for (const one of rotated(running, round)) await measureOne(context, one, workload, round);
-    }
+  let found: string;
+  try {
+    const sha256 = await verifySame(context, running);
+    await measureAll(context, running);
+    found = report(running, sha256);
+  } catch (error) {
+    for (const { contender, served } of running) context.say(`${contender.name} wrote: ${served.output()}`);
+    throw error;
   }
-  const found = report(running, sha256);
   await servers.disposeAsync();
   return context.profile ? `${found}\n\n${await profileReads(context, workloads)}` : found;
 }
 
+async function measureAll(context: BenchContext, running: readonly Running[]): Promise<void> {
+  // The first round fills caches and wakes compilers; it does not count.
+  for (let round = 0; round <= context.rounds; round++) {
+    for (const { served } of running) warmPages(served.backing);
+    for (const workload of workloads) {
+      context.say(`reads: round ${round} of ${context.rounds}: ${workload.name}`);
+      for (const one of rotated(running, round)) await measureOne(context, one, workload, round);
+    }
+  }
+}
+
 async function measureOne(context: BenchContext, one: Running, workload: Workload, round: number): Promise<void> {
   const { target, pid } = one.served;
-  dropPages(target.file);
+  const drop = (): Promise<void> => patiently(dropPages(target.file), one.contender.name, context.signal);
+  await drop();
   const before = cpuSecondsOf(pid) ?? Number.NaN;
   const result = await fio(target, workload, context.seconds, round + 1, context.signal);
   const cpuUs = (((cpuSecondsOf(pid) ?? Number.NaN) - before) * 1e6) / result.reads;
-  dropPages(target.file);
+  await drop();
   one.peakBytes = memoryOf(pid)?.peakBytes ?? one.peakBytes;
   const samples = one.results.get(workload.name) ?? [];
   one.results.set(workload.name, samples);
@@ -78,31 +90,25 @@ function rotated<T>(items: readonly T[], by: number): T[] {
 }
 
 /** @throws when one serves other bytes than another */
-function verifySame({ say }: BenchContext, running: readonly Running[]): string {
+async function verifySame({ say, signal }: BenchContext, running: readonly Running[]): Promise<string> {
   let expected: string | undefined;
   for (const { contender, served } of running) {
     say(`checking what ${contender.name} serves`);
-    const sha256 = sha256Of(served.target);
+    const sha256 = await patiently(sha256Of(served.target), contender.name, signal);
     expected ??= sha256;
     if (sha256 !== expected) throw new Error(`${contender.name} serves other bytes: ${sha256}, not ${expected}`);
   }
   return expected ?? '';
 }
 
-function sha256Of({ file, offsetBytes, sizeBytes }: FioTarget): string {
+async function sha256Of({ file, offsetBytes, sizeBytes }: FioTarget): Promise<string> {
   const hash = createHash('sha256');
-  const buffer = Buffer.allocUnsafe(MiB);
-  const fd = fs.openSync(file, 'r');
-  try {
-    for (let done = 0; done < sizeBytes;) {
-      const count = fs.readSync(fd, buffer, 0, Math.min(buffer.length, sizeBytes - done), offsetBytes + done);
-      if (count === 0) throw new Error(`${file} ends early`);
-      hash.update(buffer.subarray(0, count));
-      done += count;
-    }
-  } finally {
-    fs.closeSync(fd);
-  }
+  const stream = fs.createReadStream(file, {
+    start: offsetBytes,
+    end: offsetBytes + sizeBytes - 1,
+    highWaterMark: MiB,
+  });
+  for await (const chunk of stream) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }
 
