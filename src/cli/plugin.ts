@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { formatNames, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { createPluginFile } from '../plugin/create.ts';
-import { readPluginFile, type PluginFile } from '../plugin/plugin-file.ts';
+import { readPluginFile, writeModes, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
 
 export function pluginCommand(): Command {
   return new Command('plugin')
@@ -15,7 +15,7 @@ export function pluginCommand(): Command {
 interface CreateFlags {
   readonly format?: FormatName;
   readonly layout?: string;
-  readonly unitSize?: string;
+  readonly write?: WriteMode;
   readonly force?: boolean;
 }
 
@@ -27,6 +27,12 @@ function createCommand(): Command {
     .addOption(new Option('--format <name>', 'when the extension does not say').choices(formatNames))
     .option('--layout <name>', 'fixed: every block at its place; dynamic: blocks without data are left out')
     .option('--payload-block-size <size>', 'payload block, grain or cluster of the format')
+    .addOption(
+      new Option(
+        '--write <mode>',
+        'writes are kept (intercept), dropped at unmount (discard) or refused (none)',
+      ).choices(writeModes),
+    )
     .option('--force', 'replace the plugin file if it exists')
     .action((image: string, plugin: string, flags: CreateFlags & { payloadBlockSize?: string }) => {
       const made = createPluginFile(image, plugin, {
@@ -35,6 +41,7 @@ function createCommand(): Command {
         ...(flags.payloadBlockSize === undefined
           ? {}
           : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
+        ...(flags.write === undefined ? {} : { write: flags.write }),
         ...(flags.force === undefined ? {} : { force: flags.force }),
       });
       console.log(
@@ -66,6 +73,7 @@ function pluginText(plugin: PluginFile, file: string): string {
     ['disk', `${formatBytes(plugin.disk.sizeBytes)} (${plugin.disk.sizeBytes} bytes), a ${plugin.disk.content}`],
     ['image', `${plugin.image.path}, made ${plugin.image.createdAt}`],
     ['image id', plugin.image.imageId],
+    ['writes', plugin.write ?? 'intercept'],
   ];
   return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`).join('\n');
 }

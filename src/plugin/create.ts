@@ -17,12 +17,14 @@ import {
   type Geometry,
 } from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
-import { encodePluginFile, markerBytes, parsePluginFile, type PluginFile } from './plugin-file.ts';
+import { encodePluginFile, markerBytes, parsePluginFile, type PluginFile, type WriteMode } from './plugin-file.ts';
 
 export interface PluginOptions extends PlanOptions {
   /** Default: by the plugin file's extension. */
   readonly format?: FormatName;
   readonly force?: boolean;
+  /** What becomes of writes to the native file. */
+  readonly write?: WriteMode;
 }
 
 /**
@@ -49,6 +51,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
     relativePath: relative.split(path.sep).join('/'),
     identity,
     native: planForDisk(disk.value, format, identity, options),
+    write: options.write,
   });
   const bytes = encodePluginFile(plugin);
   writeFileDurably(pluginPath, bytes);
@@ -102,7 +105,12 @@ function factsOf(image: ImageDescription, identity: Guid, runs: DiskFacts['alloc
 
 function describePlugin(
   image: ImageDescription,
-  plugin: { readonly relativePath: string; readonly identity: Guid; readonly native: Geometry },
+  plugin: {
+    readonly relativePath: string;
+    readonly identity: Guid;
+    readonly native: Geometry;
+    readonly write?: WriteMode | undefined;
+  },
 ): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
   return {
     id: plugin.identity,
@@ -113,6 +121,7 @@ function describePlugin(
       createdAt: image.createdAt.toISOString(),
     },
     disk: { content: image.content, sizeBytes: image.sourceSizeBytes },
+    ...(plugin.write === undefined ? {} : { write: plugin.write }),
     native: plugin.native,
   };
 }
