@@ -48,7 +48,7 @@ async function main(): Promise<void> {
     if (isMounted(mountpoint)) await veneer('unmount', '--lazy', mountpoint);
     fs.rmSync(home, { recursive: true, force: true });
   }
-  tell('unmounted; nothing is left behind');
+  tell('unmounted; the backups and the overlay of this demo are removed again');
 }
 
 /** A full image, a change, an incremental image; then the disk is gone. */

@@ -24,16 +24,20 @@ const leafBudgetBytes = 24 * MiB;
 /** Memory for pages of one chain (4 KiB for each 8 GiB of disk and image). */
 const pageBudgetBytes = 8 * MiB;
 
+/** Called with the path of each image before anything of it is read; throws to refuse it. */
+export type JudgePath = (imagePath: string) => void;
+
 /**
  * Opens the image at `newest` and all its parents, newest first. The caller closes them.
  * @throws UnavailableError when a parent is not in the image's folder
  * @throws FormatError when a parent is another than the one the image was made from, or the chain leads in a circle
  */
-export function openChain(newest: string): Image[] {
+export function openChain(newest: string, judge: JudgePath = () => undefined): Image[] {
   const images: Image[] = [];
   try {
+    judge(newest);
     images.push(Image.open(newest));
-    const folder = new ImageFolder(path.dirname(newest));
+    const folder = new ImageFolder(path.dirname(newest), judge);
     for (let child = images[0]; child?.description.parent !== undefined; child = images.at(-1)) {
       if (images.length >= format.maxChainDepth) {
         throw new FormatError(
@@ -53,8 +57,12 @@ export function openChain(newest: string): Image[] {
 }
 
 /** Opens a chain for reading as one disk. */
-export function openChainDisk(newest: string, cache: BlockCache = new BlockCache(16 * MiB)): ChainDisk {
-  return new ChainDisk(openChain(newest), cache);
+export function openChainDisk(
+  newest: string,
+  cache: BlockCache = new BlockCache(16 * MiB),
+  judge?: JudgePath,
+): ChainDisk {
+  return new ChainDisk(openChain(newest, judge), cache);
 }
 
 interface MergedLeaf {
@@ -306,15 +314,18 @@ function whyNotParent({ description: child }: Image, { description: parent }: Im
 /** Images of one folder by identity: the name an image remembers of its parent is only where to look first. */
 class ImageFolder {
   readonly path: string;
+  readonly #judge: JudgePath;
   #byId: Map<Guid, string> | undefined;
 
-  constructor(folder: string) {
+  constructor(folder: string, judge: JudgePath) {
     this.path = folder;
+    this.#judge = judge;
   }
 
   find(imageId: Guid, name: string): string | undefined {
     if (name !== '') {
       const hinted = path.join(this.path, name);
+      if (fs.existsSync(hinted)) this.#judge(hinted);
       if (idOfImage(hinted) === imageId) return hinted;
     }
     return this.#scan().get(imageId);

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { Command, Option } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
-import { formatNames, type FormatName } from '../native/formats.ts';
+import { singleFileFormats, type FormatName } from '../native/formats.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
 import {
   defaultCacheBytes,
@@ -43,7 +43,9 @@ export function mountCommand(): Command {
       [],
     )
     .addOption(
-      new Option('--present <format>', 'show every image as a disk file, with no plugin file').choices(formatNames),
+      new Option('--present <format>', 'show every image as a disk file, with no plugin file').choices(
+        singleFileFormats,
+      ),
     )
     .addOption(
       new Option(

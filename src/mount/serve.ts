@@ -44,6 +44,8 @@ export const defaultIdleMs = 60_000;
 /** With a single one, a slow request (a block to inflate) would hold up all others. */
 export const defaultWorkers = Math.max(2, availableParallelism());
 export const maxWorkers = 64;
+/** What earlier mounts at the same place have logged is kept up to this size. */
+const maxOldLogBytes = MiB;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
 
@@ -65,6 +67,7 @@ export async function serveMount(folder: string, mountpoint: string, options: Mo
   const real = await prepareMount(folder, mountpoint);
   const files = mountFiles(real.mountpoint);
   const logFd = fs.openSync(files.log, 'a', 0o600);
+  if (fs.fstatSync(logFd).size > maxOldLogBytes) fs.ftruncateSync(logFd, 0);
   const log = openLog(logFd, real.mountpoint);
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();

@@ -19,6 +19,9 @@ const formats = { vhdx, vhd, vmdk, vdi, qcow2, raw } as const;
 export type FormatName = keyof typeof formats;
 export const formatNames = Object.keys(formats) as FormatName[];
 
+/** Formats whose disk is one file, so that an image can be shown as it with no plugin file. */
+export const singleFileFormats = formatNames.filter((name) => name !== 'vmdk');
+
 /** The format that a file of this name has by its extension; undefined when none. */
 export function formatOfName(fileName: string): FormatName | undefined {
   const extension = /\.([^.]+)$/.exec(fileName)?.[1]?.toLowerCase();

@@ -25,7 +25,7 @@ export function imagePathOf(plugin: PluginFile, pluginPath: string, allowed: All
 }
 
 /**
- * Opens the disk. Follows symbolic links before it judges them; every image of the chain is judged.
+ * Opens the disk. Every image of the chain is judged before anything of it is read, by where symbolic links lead.
  * @throws ForbiddenError, UnavailableError, FormatError when the image is another than the plugin file was made for
  */
 export function openPluginDisk(
@@ -36,12 +36,10 @@ export function openPluginDisk(
 ): ChainDisk {
   const imagePath = imagePathOf(plugin, pluginPath, allowed);
   const folders = realFolders(allowed);
-  requireInside(realPath(imagePath, pluginPath), folders, pluginPath, plugin.image.path);
-  const disk = openChainDisk(imagePath, cache);
+  const judge = (image: string): void =>
+    requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image));
+  const disk = openChainDisk(imagePath, cache, judge);
   try {
-    for (const image of disk.images) {
-      requireInside(realPath(image.path, pluginPath), folders, pluginPath, path.basename(image.path));
-    }
     const found = disk.images[0]?.description;
     if (found?.imageId !== plugin.image.imageId || disk.sizeBytes !== plugin.disk.sizeBytes) {
       throw new FormatError(

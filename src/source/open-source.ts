@@ -7,7 +7,7 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { FormatError, UnavailableError, UsageError } from '../base/errors.ts';
+import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import type { SourceKind } from '../backup/create.ts';
 import type { Disk } from '../disk/disk.ts';
@@ -38,7 +38,8 @@ export function openSource(filePath: string, format?: string): Disk {
     return openFormat(file, filePath, name, 0);
   } catch (error) {
     file.close();
-    throw error;
+    if (!(error instanceof VeneerError) || error.message.includes(filePath)) throw error;
+    throw new VeneerError(error.code, `${filePath}: ${error.message}`, { cause: error });
   }
 }
 

@@ -202,7 +202,15 @@ it.each(refusals)('refuses %s, in one line, and changes nothing', async (_what, 
   expect([raw, full, newest].map((file) => fs.statSync(file).size)).toEqual(sizes);
 });
 
-it.todo('an empty source, or one of a damaged format, is refused by its name');
+it.each([
+  ['empty.raw', ''],
+  ['damaged.vhdx', 'vhdxfile and nothing more'],
+  ['damaged.qcow2', 'QFI\u00fb'],
+])('a source that is no disk is refused by its name: %s', async (name, contents) => {
+  const source = folder.write(name, contents);
+  expect(await veneerRefuses('image', 'create', source, folder.file('never.spf'))).toContain(source);
+  expect(fs.existsSync(folder.file('never.spf'))).toBe(false);
+});
 
 it('an image that lacks its parent says which, and what to do', async () => {
   const { full: parent, newest: child } = copies('no parent');

@@ -154,8 +154,6 @@ it('files of the system are never opened, whatever a plugin file says', async ()
     expect(line, 'a link is not followed').toMatch(/O_NOFOLLOW|= -1/);
 }, 90_000);
 
-it.todo('a parent that is a link is judged before it is opened');
-
 it('another image in the place of the one it was made for is refused', async () => {
   const place = placeForTest();
   const raw = place.temporary.file('disk.raw');

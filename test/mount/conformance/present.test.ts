@@ -125,7 +125,18 @@ describeTransports('presented images', (transport) => {
     expect(said).toMatch(/'iso' is invalid.*Allowed choices are .*vhdx/);
   });
 
-  it.todo('reads right as vmdk, whose extent file must be presented beside it');
+  it('is refused for VMDK, which is two files', async () => {
+    const place = placeForTest();
+    const said = await veneerRefuses(
+      'mount',
+      ...transport.options,
+      '--present',
+      'vmdk',
+      place.folder,
+      place.mountpoint,
+    );
+    expect(said).toMatch(/'vmdk' is invalid/);
+  });
 
   it.each(formatNames.filter((format) => format !== 'vmdk'))('reads right as %s', async (format) => {
     const { place, raw } = await imagePlace();
