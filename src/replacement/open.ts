@@ -274,9 +274,6 @@ function settle(
   return header;
 }
 
-/** The files that a replacement consists of, as they are named beside the native file. */
-export const replacementSuffixes: readonly string[] = [dataSuffix, mapSuffix];
-
 /** Size of the file as last written; undefined when nothing was. Asks the file system only. */
 export function replacementStat(filePath: string): fs.BigIntStats | undefined {
   if (!hasReplacement(filePath)) return undefined;

@@ -15,8 +15,6 @@ import { Seeded } from '../seeded.ts';
 
 /** Not a whole number of anything but sectors. */
 export const diskBytes = 24 * MiB + 512;
-/** Payload begins here in the plugin files made below: headers, log, metadata, BAT and guard lie before. */
-export const payloadOffset = 5 * MiB;
 
 /** Writes the raw disk that the images are made of. */
 export function writeDisk(file: string, seed: string, sizeBytes = diskBytes): void {

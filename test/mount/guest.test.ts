@@ -65,6 +65,23 @@ describe('a guest that runs from a mounted plugin file', () => {
     },
     bootsWithinMs,
   );
+
+  it(
+    'runs from a qcow2 child over the mounted VHDX, which takes its writes',
+    async () => {
+      const place = placeForTest();
+      await createImage(guest.diskPath, place.behind('vm.spf'));
+      await veneerOk('plugin', 'create', place.behind('vm.spf'), place.behind('vm.vhdx'));
+      await veneerOk('differencing', 'create', place.behind('vm.vhdx'), place.behind('work.qcow2'));
+      await place.mount('--write', 'none');
+      const drive = place.under('work.qcow2');
+      const first = await bootGuest({ drive, format: 'qcow2', snapshot: false, write: true, timeoutMs: bootsWithinMs });
+      const second = await bootGuest({ drive, format: 'qcow2', snapshot: false, timeoutMs: bootsWithinMs });
+      expect(second.payloadSha256).toBe(guest.payloadSha256);
+      expect(second.kept).toEqual({ sha256: first.wroteSha256, expected: first.wroteSha256 });
+    },
+    bootsWithinMs,
+  );
 });
 
 function hashOf(file: string): string {

@@ -28,7 +28,7 @@ async function freePort(): Promise<number> {
 interface Share {
   readonly port: number;
   /** Runs commands of smbclient; returns what it printed. */
-  client(commands: string): Promise<string>;
+  readonly client: (commands: string) => Promise<string>;
 }
 
 /** A Samba server of its own for one folder, on loopback. */

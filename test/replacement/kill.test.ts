@@ -64,7 +64,7 @@ describe('a process that writes into a replacement', () => {
       const place = placeOf(path.join(folder.file(name), 'disk.vhdx'), baseBytes);
       const { data, map } = filesOf(place);
       return {
-        job: { place, arena, seed, steps: soak ? 80 : 40 },
+        job: { place, arena, seed, steps: soak ? 110 : 40 },
         watched: [data, map, `${map}.part`, folder.file(name)],
       };
     };
