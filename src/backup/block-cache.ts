@@ -10,7 +10,29 @@ import type { Closable } from '../base/ownership.ts';
 const positionsPerChain = 2 ** 36;
 const maxSpareBuffers = 16;
 
-export class BlockCache {
+/** Where inflated blocks are kept, for one thread or for many. */
+export interface Blocks {
+  /** @param identity SHA-256 of the newest image's commit: names the very contents of the chain */
+  forChain(identity: Uint8Array): ChainBlocks;
+}
+
+/** The blocks of one chain. */
+export interface ChainBlocks extends Closable {
+  readonly hits: number;
+  readonly misses: number;
+  /** Copies bytes from `within` of a block that is kept. Counts a hit, or a miss where it is not. */
+  copy(position: number, blockBytes: number, within: number, target: Uint8Array): boolean;
+  /** Has `fill` make the block, keeps it, and copies from it; when `fill` throws, nothing is kept. */
+  load(
+    position: number,
+    blockBytes: number,
+    within: number,
+    target: Uint8Array,
+    fill: (block: Uint8Array) => void,
+  ): void;
+}
+
+export class BlockCache implements Blocks {
   readonly budgetBytes: number;
   readonly #blocks: LRUCache<number, Uint8Array>;
   readonly #spare: Uint8Array[] = [];
@@ -57,7 +79,7 @@ export class BlockCache {
   }
 }
 
-export class ChainCache implements Closable {
+export class ChainCache implements ChainBlocks {
   hits = 0;
   misses = 0;
   readonly #cache: BlockCache;
@@ -83,6 +105,23 @@ export class ChainCache implements Closable {
     fill(block);
     this.#cache.set(this.#firstKey + position, block);
     return block;
+  }
+
+  copy(position: number, _blockBytes: number, within: number, target: Uint8Array): boolean {
+    const block = this.get(position);
+    if (block === undefined) return false;
+    target.set(block.subarray(within, within + target.length));
+    return true;
+  }
+
+  load(
+    position: number,
+    blockBytes: number,
+    within: number,
+    target: Uint8Array,
+    fill: (block: Uint8Array) => void,
+  ): void {
+    target.set(this.fill(position, blockBytes, fill).subarray(within, within + target.length));
   }
 
   close(): void {

@@ -14,7 +14,7 @@ import { closeAll } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
-import { BlockCache, type ChainCache } from './block-cache.ts';
+import { BlockCache, type Blocks, type ChainBlocks } from './block-cache.ts';
 import { inflateBlock } from './codec.ts';
 import { Image } from './image.ts';
 import * as format from './layout.ts';
@@ -59,7 +59,7 @@ export function openChain(newest: string, judge: JudgePath = () => undefined): I
 /** Opens a chain for reading as one disk. */
 export function openChainDisk(
   newest: string,
-  cache: BlockCache = new BlockCache(16 * MiB),
+  cache: Blocks = new BlockCache(16 * MiB),
   judge?: JudgePath,
 ): ChainDisk {
   return new ChainDisk(openChain(newest, judge), cache);
@@ -85,7 +85,7 @@ export class ChainDisk implements Disk {
   readonly sizeBytes: number;
   readonly blockBytes: number;
   readonly images: readonly Image[];
-  readonly #cache: ChainCache;
+  readonly #cache: ChainBlocks;
   readonly #leaves = new LRUCache<number, MergedLeaf>({
     maxSize: leafBudgetBytes,
     sizeCalculation: () => format.leafBytes + 2 * format.leafEntries,
@@ -99,13 +99,13 @@ export class ChainDisk implements Disk {
   #closed = false;
 
   /** @param images newest first; owned by the disk from now on */
-  constructor(images: readonly Image[], cache: BlockCache) {
+  constructor(images: readonly Image[], cache: Blocks) {
     const newest = images[0]?.description;
     assert(newest !== undefined, 'a chain has no image');
     this.images = images;
     this.sizeBytes = newest.sourceSizeBytes;
     this.blockBytes = newest.blockBytes;
-    this.#cache = cache.forChain();
+    this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
     this.#scratch = new Uint8Array(format.recordHeaderBytes + newest.blockBytes + format.maxSealOverheadBytes);
   }
 
@@ -144,19 +144,14 @@ export class ChainDisk implements Disk {
   }
 
   #readPart(target: Uint8Array, position: number, within: number): void {
-    const cached = this.#cache.get(position);
-    if (cached !== undefined) {
-      target.set(cached.subarray(within, within + target.length));
-      return;
-    }
+    if (this.#cache.copy(position, this.blockBytes, within, target)) return;
     const found = this.#find(position);
     if (found === undefined) {
       target.fill(0);
     } else if (target.length === this.blockBytes) {
       this.#inflate(found, position, target);
     } else {
-      const block = this.#cache.fill(position, this.blockBytes, (buffer) => this.#inflate(found, position, buffer));
-      target.set(block.subarray(within, within + target.length));
+      this.#cache.load(position, this.blockBytes, within, target, (block) => this.#inflate(found, position, block));
     }
   }
 

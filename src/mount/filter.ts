@@ -10,7 +10,7 @@ import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
+import type { Blocks } from '../backup/block-cache.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { imagePathOf, type AllowedPaths } from '../plugin/resolve.ts';
@@ -62,7 +62,7 @@ export class Filter implements Closable {
   readonly #options: FilterOptions;
   readonly #allowed: AllowedPaths;
   readonly #statistics: Statistics;
-  readonly #cache: BlockCache;
+  readonly #cache: Blocks;
   readonly #log: Log;
   readonly #replacements: Replacements;
   readonly #onImageOpened: () => void;
@@ -75,7 +75,7 @@ export class Filter implements Closable {
   constructor(
     options: FilterOptions,
     statistics: Statistics,
-    cache: BlockCache,
+    cache: Blocks,
     log: Log,
     replacements: Replacements,
     onImageOpened: () => void = () => undefined,

@@ -87,6 +87,13 @@ export class Statistics {
     }
   }
 
+  /** A thread has died, and with it the images that it had open. */
+  forgetImages(lane: number): void {
+    const counters = this.#lanes[lane];
+    for (let slot = 0; counters !== undefined && slot < slotCount; slot++)
+      counters[slot * slotCounters + counterIndex.imageOpenNow] = 0;
+  }
+
   /** What has been counted so far, for every file. */
   snapshot(): FileStatistics[] {
     const used = Atomics.load(this.#words, 1);

@@ -5,7 +5,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
+import type { Blocks } from '../backup/block-cache.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { PluginFile } from './plugin-file.ts';
 
@@ -32,7 +32,7 @@ export function openPluginDisk(
   plugin: PluginFile,
   pluginPath: string,
   allowed: AllowedPaths,
-  cache: BlockCache,
+  cache: Blocks,
 ): ChainDisk {
   const imagePath = imagePathOf(plugin, pluginPath, allowed);
   const folders = realFolders(allowed);

@@ -69,10 +69,16 @@ export class Board {
     return Atomics.load(this.#words, headerWords + worker * workerWords + field.isAlive) === 1;
   }
 
-  setAlive(worker: number, alive: boolean): void {
-    Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, alive ? 1 : 0);
-    this.#words[headerWords + worker * workerWords + field.isBusy] = 0;
+  /** Said by the worker itself, before its first request. */
+  setAlive(worker: number): void {
     this.setWakeAt(worker, undefined);
+    Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, 1);
+  }
+
+  /** Said of a worker that has ended. */
+  setDead(worker: number): void {
+    Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, 0);
+    this.#words[headerWords + worker * workerWords + field.isBusy] = 0;
   }
 
   /** When this worker wants to be woken if no request does, to close what is idle. Unix time. */

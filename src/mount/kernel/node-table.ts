@@ -13,7 +13,7 @@
 import fs from 'node:fs';
 import { systemError } from '../system-error.ts';
 import { rootNode } from './protocol.ts';
-import { SharedLock } from './shared-lock.ts';
+import { SharedLock } from '../../base/shared-lock.ts';
 
 /** Each takes 48 bytes once used, and 256 where it has a part. */
 export const maxNodes = 2 ** 18;

@@ -7,7 +7,7 @@
 import fs from 'node:fs';
 import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
-import { SharedLock } from './shared-lock.ts';
+import { SharedLock } from '../../base/shared-lock.ts';
 
 /** Each takes 40 bytes once used, and another 4.25 KiB for a native file. */
 const maxOpenFiles = 2 ** 14;

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
+import { SharedBlockCache } from '../../backup/shared-block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import type { Statistics } from '../statistics.ts';
@@ -26,8 +27,7 @@ import type { WorkerData } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
 const otherDescriptors = 4096;
-/** A mount whose workers keep dying serves nobody. */
-const maxDeaths = 32;
+const defaultMaxDeaths = 32;
 const endsWithinMs = 500;
 const wakeEveryMs = 50;
 /** Nodes that are looked at in one turn for files that were deleted behind the mount. */
@@ -43,6 +43,8 @@ export interface KernelOptions {
   readonly replacements: Replacements;
   /** Of the log, which workers write to themselves. */
   readonly logFd: number;
+  /** A mount whose workers keep dying serves nobody: after more deaths than this it ends. */
+  readonly maxDeaths?: number;
   /** The module of a worker thread. */
   readonly workerModule?: URL;
 }
@@ -61,9 +63,10 @@ export class KernelTransport implements ServingTransport {
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
+  readonly #blocks: SharedBlockCache;
   readonly #workers: Serving[] = [];
   #deaths = 0;
-  #closing = false;
+  #closed: Promise<void> | undefined;
   #nextNode = 0;
   #wakeNode: number | undefined;
 
@@ -77,6 +80,7 @@ export class KernelTransport implements ServingTransport {
       Math.max(64, Math.min(maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
+    this.#blocks = new SharedBlockCache(SharedBlockCache.allocate(options.cacheBytes), 1);
     this.#board = Board.allocate(options.workers);
   }
 
@@ -115,30 +119,36 @@ export class KernelTransport implements ServingTransport {
     const now = Date.now();
     if (this.#workers.some((_, worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
     this.#forgetDeleted();
-    return this.#deaths <= maxDeaths;
+    return !this.#isGivenUp;
   }
 
   async close(): Promise<void> {
-    if (this.#closing) return;
-    this.#closing = true;
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  /** Each worker ends after the next request that it gets. */
+  async #close(): Promise<void> {
     this.#board.stop();
-    const endsBy = performance.now() + endsWithinMs;
-    const ended = Promise.all(this.#workers.map((worker) => worker.ended)).then(() => true);
-    let allEnded = false;
-    while (!allEnded && performance.now() < endsBy) {
-      this.#wakeAll();
-      allEnded = await Promise.race([ended, sleep(wakeEveryMs, false)]);
-    }
-    if (!allEnded) {
-      // Threads that wait for the kernel or a disk cannot be interrupted. They own nothing that must be saved: they end with the process.
-      this.#log('info', 'workers are still busy; the process ends without them', {});
-      process.on('exit', exitNow);
-      return;
-    }
-    for (const { channel } of this.#workers) fs.closeSync(channel);
-    fs.closeSync(this.#device);
-    this.#files.close();
-    this.#nodes.close();
+    this.#wakeAll();
+    const waking = setInterval(() => this.#wakeAll(), wakeEveryMs).unref();
+    const closed = Promise.all(this.#workers.map((worker) => worker.ended)).then(() => {
+      clearInterval(waking);
+      process.off('exit', exitNow);
+      for (const { channel } of this.#workers) fs.closeSync(channel);
+      fs.closeSync(this.#device);
+      this.#files.close();
+      this.#nodes.close();
+      return true;
+    });
+    if (await Promise.race([closed, sleep(endsWithinMs, false)])) return;
+    // Threads that wait for the kernel or a disk cannot be interrupted. They own nothing that must be saved: they end with the process.
+    this.#log('info', 'workers are still busy; the process need not wait for them', {});
+    process.on('exit', exitNow);
+  }
+
+  get #isGivenUp(): boolean {
+    return this.#deaths > (this.#options.maxDeaths ?? defaultMaxDeaths);
   }
 
   async #startAll(): Promise<void> {
@@ -150,7 +160,7 @@ export class KernelTransport implements ServingTransport {
 
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, mountpoint, logFd, cacheBytes, idleMs, statistics, workers, workerModule } = this.#options;
+    const { filter, mountpoint, logFd, idleMs, statistics, workerModule } = this.#options;
     const asking = new MessageChannel();
     const answered = new SharedArrayBuffer(4);
     answerReplacements(asking.port1, answered, this.#options.replacements);
@@ -160,7 +170,7 @@ export class KernelTransport implements ServingTransport {
       filter,
       mountpoint,
       logFd,
-      cacheBytes: Math.floor(cacheBytes / workers),
+      blocks: this.#blocks.buffer,
       idleMs,
       statistics: statistics.buffer,
       nodes: this.#nodes.buffer,
@@ -182,19 +192,16 @@ export class KernelTransport implements ServingTransport {
     const ended = new Promise<void>((resolve) => {
       thread.on('exit', (code) => {
         const current = this.#board.current(worker);
-        this.#board.setAlive(worker, false);
+        this.#board.setDead(worker);
         asking.port1.close();
         resolve();
-        if (code !== 0 && !this.#closing) this.#died(worker, channel, failure, current);
+        if (code !== 0 && this.#closed === undefined) this.#died(worker, channel, failure, current);
       });
     });
     this.#workers[worker] = { thread, channel, ended };
     await new Promise<void>((resolve, reject) => {
       // Its one message says that it serves.
-      thread.on('message', () => {
-        this.#board.setAlive(worker, true);
-        resolve();
-      });
+      thread.on('message', () => resolve());
       void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
     });
   }
@@ -208,9 +215,12 @@ export class KernelTransport implements ServingTransport {
     });
     this.#nodes.breakLock(worker + 1);
     this.#files.breakLock(worker + 1);
+    this.#blocks.release(worker + 1);
+    this.#options.statistics.forgetImages(worker + 1);
     if (current !== undefined) failRequest(channel, current);
-    if (this.#deaths > maxDeaths) {
+    if (this.#isGivenUp) {
       this.#log('error', `${this.#deaths} workers have died; the mount is given up`, {});
+      void this.close();
       return;
     }
     this.#start(worker, channel).catch((error: unknown) =>

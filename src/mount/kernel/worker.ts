@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { constants } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
-import { BlockCache } from '../../backup/block-cache.ts';
+import { SharedBlockCache } from '../../backup/shared-block-cache.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
 import { openLog } from '../log.ts';
@@ -32,7 +32,7 @@ export interface WorkerData {
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly logFd: number;
-  readonly cacheBytes: number;
+  readonly blocks: SharedArrayBuffer;
   readonly idleMs: number;
   readonly statistics: SharedArrayBuffer;
   readonly nodes: SharedArrayBuffer;
@@ -66,7 +66,7 @@ class ChannelWorker {
     const filter = new Filter(
       data.filter,
       new Statistics(data.statistics, lane),
-      new BlockCache(data.cacheBytes),
+      new SharedBlockCache(data.blocks, lane),
       log,
       new AskedReplacements(data.replacements, data.answered),
       () => (this.#lookDue = true),
@@ -188,6 +188,7 @@ export function serveAsWorker(): void {
   assert(port !== null, 'the worker module was loaded outside a worker');
   const data = workerData as WorkerData;
   const worker = new ChannelWorker(data, openLog(data.logFd, data.mountpoint));
+  new Board(data.board).setAlive(data.worker);
   port.postMessage('serving');
   worker.run();
 }
