@@ -3,21 +3,21 @@ import fs from 'node:fs';
 import { systemErrorCode } from '../../base/errors.ts';
 import { invalidateEntry, invalidateInode, notification, outHeader, retrieve } from './protocol.ts';
 
-/** Drops the attributes of a node and its pages from `offset` on, all of them by default: its contents are others now. */
-export function dropPages(device: number, node: number, offset = 0, lengthBytes = 0): void {
+/** Drops the attributes of a node and its pages from `offset` on, all of them by default: its contents are others now. @returns false where the kernel has no such node */
+export function dropPages(device: number, node: number, offset = 0, lengthBytes = 0): boolean {
   const body = invalidateInode.encode({
     node: BigInt(node),
     offset: BigInt(offset),
     lengthBytes: BigInt(lengthBytes),
   });
-  notify(device, notification.invalidateInode, body);
+  return notify(device, notification.invalidateInode, body);
 }
 
-/** Drops what the kernel knows of a name in a folder: it looks it up again. */
-export function dropName(device: number, folderNode: number, name: string): void {
+/** Drops what the kernel knows of a name in a folder: it looks it up again. @returns false where it knows none */
+export function dropName(device: number, folderNode: number, name: string): boolean {
   const encoded = Buffer.from(`${name}\0`);
   const head = invalidateEntry.encode({ parent: BigInt(folderNode), nameBytes: encoded.length - 1, flags: 0 });
-  notify(device, notification.invalidateEntry, Buffer.concat([head, encoded]));
+  return notify(device, notification.invalidateEntry, Buffer.concat([head, encoded]));
 }
 
 /**
