@@ -10,6 +10,8 @@ const unitsPerWord = 16;
 const locksPerKind = 1024;
 const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind } as const;
 const lockCount = 2 * locksPerKind + 1;
+/** Behind the locks: for each lock of units, how often it was taken and given back; odd while it is held. */
+const firstTurn = lockCount;
 /** Longer than a copy-up or a flush to a slow disk takes; then the thread that holds the lock has died. */
 const lockTimeoutMs = 300_000;
 
@@ -24,7 +26,7 @@ export function newPresence(unitCount: number): SharedPresence {
   const pages = Math.ceil(unitCount / unitsPerPage);
   return {
     bits: new SharedArrayBuffer(pages * mapPageBytes),
-    locks: new SharedArrayBuffer(lockCount * 4),
+    locks: new SharedArrayBuffer((lockCount + locksPerKind) * 4),
     dirtyPages: new SharedArrayBuffer(pages),
   };
 }
@@ -116,6 +118,20 @@ export class PresenceMap {
     }
   }
 
+  /**
+   * A number that stays the same while nobody takes the locks of these units: who reads them without a lock knows by it that nobody wrote
+   * there meanwhile. Undefined while one of the locks is held.
+   */
+  turnOf(firstUnit: number, endUnit: number): number | undefined {
+    let sum = 0;
+    for (let unit = firstUnit; unit < endUnit; unit++) {
+      const turn = Atomics.load(this.#locks, firstTurn + (unit % locksPerKind)) >>> 0;
+      if (turn % 2 === 1) return undefined;
+      sum += turn;
+    }
+    return sum;
+  }
+
   /** How many units have these bits. Scans the map. */
   count(bits: number): number {
     let count = 0;
@@ -130,6 +146,7 @@ export class PresenceMap {
   }
 
   #release(lock: number): void {
+    if (lock < locksPerKind) Atomics.add(this.#locks, firstTurn + lock, 1);
     Atomics.store(this.#locks, lock, 0);
     Atomics.notify(this.#locks, lock, 1);
   }
@@ -142,6 +159,7 @@ export class PresenceMap {
         throw new UnavailableError(`a lock of the replacement map was not released in ${lockTimeoutMs / 1000} s`);
       }
     }
+    if (lock < locksPerKind) Atomics.add(this.#locks, firstTurn + lock, 1);
   }
 }
 

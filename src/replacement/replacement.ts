@@ -11,8 +11,9 @@
  * 3. the bits are set in the live map, then in memory
  * 4. the file is as long as that; only then is the write acknowledged
  *
- * Who excludes whom: writers of one unit each other; a change of size all writers; reads nobody: they notice that the size was changed
- * under them and start again.
+ * Who excludes whom: writers of one unit each other; a change of size all writers. Reads at first nobody: they notice that somebody wrote, or
+ * changed the size, under them, and read again while he is kept out. The system copies bytes one after the other, and a guest may expect of
+ * its disk that a sector is as before a write or as after it.
  */
 import { flushFile, resizeFile } from '../base/durable.ts';
 import { CapacityError, UnavailableError, VeneerError } from '../base/errors.ts';
@@ -66,7 +67,7 @@ export class Replacement {
     }
   }
 
-  /** Fills the front of target with what lies before the end of the file; returns how much. */
+  /** Fills the front of target with what lies before the end of the file; returns how much. Each unit is as before or after any one write. */
   read(target: Uint8Array, offset: number): number {
     for (;;) {
       const resizes = Atomics.load(this.#numbers, shared.resizes);
@@ -277,7 +278,18 @@ export class Replacement {
   }
 
   #readData(target: Uint8Array, at: number): void {
-    readFully(this.#shared.dataFd, target, at, this.#shared.name);
+    const { dataFd, name } = this.#shared;
+    const [first, end] = [Math.floor(at / unitBytes), Math.ceil((at + target.length) / unitBytes)];
+    const turn = this.map.turnOf(first, end);
+    if (turn !== undefined) {
+      readFully(dataFd, target, at, name);
+      if (this.map.turnOf(first, end) === turn) return;
+    }
+    for (let unit = first; unit < end; unit++) {
+      const from = Math.max(0, unit * unitBytes - at);
+      const part = target.subarray(from, (unit + 1) * unitBytes - at);
+      this.map.locked('unit', unit, () => readFully(dataFd, part, at + from, name));
+    }
   }
 
   #number(index: number): number {

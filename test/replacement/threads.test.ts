@@ -17,8 +17,8 @@ import { sectorBytes, wholeBase } from './pattern-base.ts';
 import type { TurnsJob } from './turns-worker.ts';
 
 const timeoutMs = 1_800_000;
-const steps = soak ? 20_000 : 1_000;
-const rounds = soak ? 20 : 1;
+const steps = soak ? 10_000 : 1_000;
+const rounds = soak ? 6 : 1;
 
 /** What is there when all writers have finished, in whatever order their steps came. */
 function modelOf(seed: string): ModelDisk {
@@ -109,7 +109,7 @@ describe('many threads on one replacement', () => {
 
 /** The worker writes at unit `turn * stride` of a file whose base is all `byte`, and at the same time this thread does `act`. */
 async function race(
-  what: { baseUnits: number; stride: number; turns: number },
+  what: { baseUnits: number; stride: number; turns: number; lengthBytes?: number },
   act: (replacement: Replacement, turn: number) => void,
   check: (replacement: Replacement, turn: number, dataPath: string) => void,
 ): Promise<void> {
@@ -123,7 +123,7 @@ async function race(
   const { parts } = open.value;
   const numbers = new Int32Array(new SharedArrayBuffer(8));
   const [given, done] = [0, 1];
-  const job: TurnsJob = { parts, turns, stride, byte, counters: numbers.buffer };
+  const job: TurnsJob = { parts, turns, stride, byte, lengthBytes: what.lengthBytes ?? 1, counters: numbers.buffer };
   const replacement = new Replacement(parts, { sizeBytes: baseBytes, read: (target) => void target.fill(byte) });
   const writing = runTeam(workerUrl(import.meta.url, './turns-worker'), 1, job, () => undefined);
   // However the loop below or the worker ends, neither waits for the other for ever.
@@ -160,6 +160,23 @@ describe('two threads at the same moment', () => {
       );
     },
   );
+
+  it('one writes a unit, one reads it: all of it is as before or as after', { timeout: timeoutMs }, async () => {
+    const bytes = Buffer.alloc(unitBytes);
+    const seen = { before: 0, after: 0 };
+    const byteOf = (turn: number): number => turn % 256;
+    await race(
+      { baseUnits: 1, stride: 0, turns: soak ? 50_000 : 2_000, lengthBytes: unitBytes },
+      (replacement) => replacement.read(bytes, 0),
+      (_, turn) => {
+        const [first = -1] = bytes;
+        expectSameBytes(bytes, Buffer.alloc(unitBytes, first), `turn ${turn}`);
+        if (turn > 1) expect([byteOf(turn - 1), byteOf(turn)]).toContain(first);
+        seen[first === byteOf(turn) ? 'after' : 'before']++;
+      },
+    );
+    expect(Math.min(seen.before, seen.after)).toBeGreaterThan(0);
+  });
 
   it('one makes the file longer, one cuts it: it is as long as it says', { timeout: timeoutMs }, async () => {
     const stride = 2;
