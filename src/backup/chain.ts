@@ -57,11 +57,7 @@ export function openChain(newest: string, judge: JudgePath = () => undefined): I
 }
 
 /** Opens a chain for reading as one disk. */
-export function openChainDisk(
-  newest: string,
-  cache: Blocks = new BlockCache(16 * MiB),
-  judge?: JudgePath,
-): ChainDisk {
+export function openChainDisk(newest: string, cache: Blocks = new BlockCache(16 * MiB), judge?: JudgePath): ChainDisk {
   return new ChainDisk(openChain(newest, judge), cache);
 }
 
