@@ -66,20 +66,15 @@ interface MergedLeaf {
   readonly entries: Uint8Array;
   /** Index into the chain of the image of each entry. */
   readonly images: Uint16Array;
-  /** One bit for each entry: its block is stored as it is, and has met its checksum since this leaf was read. */
-  readonly verified: Uint8Array;
 }
 
 /** Stands in the cache for a leaf that no image of the chain has. */
-const emptyLeaf: MergedLeaf = newLeaf(0);
+const emptyLeaf: MergedLeaf = { entries: new Uint8Array(0), images: new Uint16Array(0) };
 
 /** The block as the chain has it: where its bytes are, or that it is zero. */
 interface Found {
   readonly image: Image;
   readonly entry: format.LeafEntry;
-  readonly leaf: MergedLeaf;
-  /** Of the entry in the leaf. */
-  readonly index: number;
 }
 
 export class ChainDisk implements Disk {
@@ -149,8 +144,6 @@ export class ChainDisk implements Disk {
     const found = this.#find(position);
     if (found === undefined) {
       target.fill(0);
-    } else if (found.entry.codec === storedCodec && found.entry.flags === 0) {
-      this.#readStored(found, position, target, within);
     } else if (target.length === this.blockBytes) {
       this.#inflate(found, position, target);
     } else {
@@ -170,30 +163,7 @@ export class ChainDisk implements Disk {
     assert(image !== undefined, 'a merged leaf names an image that is not in the chain');
     if (state !== format.blockState.data)
       throw new FormatError(image.blockName(position), 'state', stateOffset, `${state} is unknown`);
-    return { image, entry: format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes), leaf, index };
-  }
-
-  /**
-   * Reads a part of a block that is stored as it is. Its first read is of the whole block and checks it; later ones read what is asked for
-   * and no more, and nothing of it is cached here: the kernel's cache of the image has it as it is.
-   */
-  #readStored({ image, entry, leaf, index }: Found, position: number, target: Uint8Array, within: number): void {
-    const bit = 2 ** (index % 8);
-    const byte = Math.floor(index / 8);
-    if (((leaf.verified[byte] ?? 0) & bit) !== 0) {
-      image.readStored(entry, position, within, target);
-      return;
-    }
-    const stored = image.readRecord(entry, position, this.#scratch);
-    if (stored.length !== this.blockBytes)
-      throw new FormatError(
-        image.blockName(position),
-        'none data',
-        0,
-        `${stored.length} bytes; ${this.blockBytes} belong there`,
-      );
-    target.set(stored.subarray(within, within + target.length));
-    leaf.verified[byte] = (leaf.verified[byte] ?? 0) | bit;
+    return { image, entry: format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes) };
   }
 
   #inflate({ image, entry }: Found, position: number, target: Uint8Array): void {
@@ -224,7 +194,7 @@ export class ChainDisk implements Disk {
       visibleBytes = Math.min(visibleBytes, image.description.sourceSizeBytes);
       const leaf = this.#readLeaf(image, imageIndex, leafNumber);
       if (leaf === undefined) continue;
-      merged ??= newLeaf(format.leafEntries);
+      merged ??= { entries: new Uint8Array(format.leafBytes), images: new Uint16Array(format.leafEntries) };
       missing -= this.#takeMissing(merged, leaf, imageIndex, leafNumber, visibleBytes);
       if (missing === 0) break;
     }
@@ -304,15 +274,6 @@ export class ChainDisk implements Disk {
 }
 
 const stateOffset = format.leafEntry.offsetOf('state');
-const storedCodec = format.codecs.indexOf('none');
-
-function newLeaf(entries: number): MergedLeaf {
-  return {
-    entries: new Uint8Array(entries * format.leafEntryBytes),
-    images: new Uint16Array(entries),
-    verified: new Uint8Array(Math.ceil(entries / 8)),
-  };
-}
 
 function openParent(child: Image, folder: ImageFolder): Image {
   const wanted = child.description.parent;

@@ -22,15 +22,12 @@ export class ImageFile implements Closable {
   readonly path: string;
   readonly sizeBytes: number;
   readonly #identity: string;
-  /** When its contents were changed last, as they were at its opening. */
-  readonly #modifiedMs: number;
   #closed = false;
 
-  private constructor(path: string, sizeBytes: number, identity: string, modifiedMs: number) {
+  private constructor(path: string, sizeBytes: number, identity: string) {
     this.path = path;
     this.sizeBytes = sizeBytes;
     this.#identity = identity;
-    this.#modifiedMs = modifiedMs;
   }
 
   /** @throws UnavailableError when the file is not there or not a regular file */
@@ -39,7 +36,7 @@ export class ImageFile implements Closable {
     try {
       const stat = fs.fstatSync(fd, { bigint: true });
       if (!stat.isFile()) throw new UnavailableError(`${path}: is not a regular file`);
-      const file = new ImageFile(path, Number(stat.size), identityOf(stat), fs.fstatSync(fd).mtimeMs);
+      const file = new ImageFile(path, Number(stat.size), identityOf(stat));
       openHandles.set(file, fd);
       return file;
     } catch (error) {
@@ -52,18 +49,6 @@ export class ImageFile implements Closable {
   read(target: Uint8Array, position: number): void {
     assert(!this.#closed, `${this.path} is read after it was closed`);
     readFully(openHandles.get(this) ?? this.#reopen(), target, position, this.path);
-  }
-
-  /**
-   * For bytes that are not checked again: reads them, and makes sure that the file is still as it was opened.
-   * @throws UnavailableError when it has been changed since
-   */
-  readUnchanged(target: Uint8Array, position: number): void {
-    this.read(target, position);
-    const { size, mtimeMs } = fs.fstatSync(openHandles.get(this) ?? this.#reopen());
-    // A write sets the time before it changes a byte: what was read before this look is of the time that is seen now.
-    if (size === this.sizeBytes && mtimeMs === this.#modifiedMs) return;
-    throw new UnavailableError(`${this.path}: was changed while it was open; an image never changes: restore it`);
   }
 
   close(): void {

@@ -153,17 +153,6 @@ export class Image implements Closable {
   }
 
   /**
-   * Fills `target` with stored bytes of a record from `within` on: for records that `readRecord` has checked, and only as long as nobody has
-   * written to the file since it was opened.
-   * @throws FormatError, UnavailableError
-   */
-  readStored(entry: format.LeafEntry, position: number, within: number, target: Uint8Array): void {
-    const length = format.recordHeaderBytes + this.#storedBytes(entry, position);
-    const start = this.#inside(this.blockName(position), entry.offset, length) + format.recordHeaderBytes + within;
-    this.#file.readUnchanged(target, start);
-  }
-
-  /**
    * Checks that a record just read by `readRecord` names itself as its entry does.
    * @throws FormatError
    */
