@@ -26,7 +26,7 @@ export interface MountOptions {
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
-  /** Memory for inflated blocks. */
+  /** Memory for what is kept of images: inflated blocks, and the indexes that lead to them. */
   readonly cacheBytes: number;
   /** An image that nobody read for this long is closed. */
   readonly idleMs: number;
@@ -48,6 +48,13 @@ export const maxWorkers = 64;
 const maxOldLogBytes = MiB;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
+
+/** What index pages and merged leaves take of the budget, in all threads together; a small budget keeps a quarter for blocks. */
+const indexBytes = 80 * MiB;
+
+function blockShare(cacheBytes: number): number {
+  return Math.max(Math.floor(cacheBytes / 4), cacheBytes - indexBytes);
+}
 
 export interface ServedMount {
   readonly record: MountRecord;
@@ -71,7 +78,7 @@ export async function serveMount(folder: string, mountpoint: string, options: Mo
   const log = openLog(logFd, real.mountpoint);
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();
-  const cache = new BlockCache(options.cacheBytes);
+  const cache = new BlockCache(blockShare(options.cacheBytes));
   const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
@@ -121,7 +128,13 @@ async function startTransport(
       const { allowPaths, present, write } = options;
       const filterOptions = { folder: real.folder, allowPaths, present, write };
       return await KernelTransport.start(
-        { ...options, ...shared, filter: filterOptions, mountpoint: real.mountpoint },
+        {
+          ...options,
+          ...shared,
+          cacheBytes: blockShare(options.cacheBytes),
+          filter: filterOptions,
+          mountpoint: real.mountpoint,
+        },
         log,
       );
     } catch (error) {
