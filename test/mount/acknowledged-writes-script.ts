@@ -12,7 +12,8 @@ for (;;) {
   const line = `${offset} ${lengthBytes} ${fill};\n`;
   fs.writeSync(1, `begin ${line}`);
   try {
-    fs.writeSync(fd, Buffer.alloc(lengthBytes, fill), 0, lengthBytes, offset);
+    // When the process that serves dies in between, only the front of it is acknowledged.
+    if (fs.writeSync(fd, Buffer.alloc(lengthBytes, fill), 0, lengthBytes, offset) < lengthBytes) break;
   } catch {
     break;
   }
