@@ -171,7 +171,8 @@ function xmount(
   };
 }
 
-async function ready({ signal }: BenchContext, server: Server, isReady: () => boolean): Promise<void> {
+/** Waits until a server serves; ends it when it does not. */
+export async function ready({ signal }: BenchContext, server: Server, isReady: () => boolean): Promise<void> {
   const whyNot = (): string | undefined => (server.hasEnded() ? `the server ended: ${server.output()}` : undefined);
   try {
     await waitUntil(isReady, whyNot, signal);
@@ -182,13 +183,13 @@ async function ready({ signal }: BenchContext, server: Server, isReady: () => bo
 }
 
 /** mnt/NAME/at of the benchmark's folder: what is mounted below mnt/NAME is this contender's. */
-function emptyFolder({ folder }: BenchContext, name: string): string {
+export function emptyFolder({ folder }: BenchContext, name: string): string {
   const made = path.join(folder, 'mnt', name.replaceAll(/[^\w-]+/g, '-'), 'at');
   fs.rmSync(made, { recursive: true, force: true });
   fs.mkdirSync(made, { recursive: true });
   return made;
 }
 
-function hasCommand(name: string): boolean {
+export function hasCommand(name: string): boolean {
   return (process.env['PATH'] ?? '').split(path.delimiter).some((folder) => fs.existsSync(path.join(folder, name)));
 }

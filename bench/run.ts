@@ -1,7 +1,7 @@
 /**
  * npm run bench [-- NAMES...] [--rounds N] [--seconds S] [--size-mib M] [--transport T]... [--profile]
  *
- * Names: reads, create, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
+ * Names: reads, writes, create, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
  * and into bench/RESULTS.md. Mounts and processes are gone when it ends, also after Ctrl-C and failures.
  */
 import fs from 'node:fs';
@@ -16,9 +16,11 @@ import { benchOpen } from './open.ts';
 import { benchReads } from './reads.ts';
 import { circumstances, writeSection } from './results.ts';
 import { benchVerify } from './verify.ts';
+import { benchWrites } from './writes.ts';
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   reads: benchReads,
+  writes: benchWrites,
   create: benchCreate,
   verify: benchVerify,
   open: benchOpen,
