@@ -4,6 +4,8 @@
 
 /** The first words: whether workers are to end. */
 const stopping = 0;
+/** Whether somebody has told the main thread that the table of nodes is crowded. */
+const crowded = 1;
 const headerWords = 8;
 const field = { isAlive: 0, isBusy: 1, uniqueLow: 2, uniqueHigh: 3, requests: 4, wakeAtMs: 6 } as const;
 const workerWords = 8;
@@ -37,6 +39,15 @@ export class Board {
   /** Every worker is to end after the next request that it gets. */
   stop(): void {
     Atomics.store(this.#words, stopping, 1);
+  }
+
+  /** @returns whether nobody has told the main thread yet */
+  claimCrowded(): boolean {
+    return Atomics.load(this.#words, crowded) === 0 && Atomics.compareExchange(this.#words, crowded, 0, 1) === 0;
+  }
+
+  clearCrowded(): void {
+    Atomics.store(this.#words, crowded, 0);
   }
 
   /** A request has been read: whoever sees this worker die can answer for it. */

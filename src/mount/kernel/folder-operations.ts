@@ -8,6 +8,7 @@ import { alignUp } from '../../base/ranges.ts';
 import { isExpected } from '../errno.ts';
 import type { Place } from '../place.ts';
 import { memoryFile, readEntries } from '../system-calls.ts';
+import { Crowd } from './crowd.ts';
 import { entryOut, folderEntry, fsyncIn, operation, releaseIn, transferIn } from './protocol.ts';
 import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
 import { putEntry, putOpen, type Session } from './session.ts';
@@ -121,7 +122,7 @@ function listPlus(session: Session, folder: Place, listed: Uint8Array, target: U
 
 /** Where the table fills up, or the entry is gone or damaged, nothing is said of it: the kernel asks when it needs to know. */
 function putNode(session: Session, folder: Place, name: string, target: Uint8Array, at: number): void {
-  if (session.nodes.used > session.nodes.capacity / 2) return;
+  if (Crowd.isCrowded(session.nodes)) return;
   try {
     const { node, attributes } = session.lookup(folder, name);
     putEntry(target, at, node, attributes);

@@ -8,7 +8,7 @@
  * file's pointer is relative to its folder), the kernel tells the current one.
  *
  * The price is a descriptor for each file that the kernel remembers, which is what bounds the table. The kernel forgets nodes when it
- * needs their memory, or is told to.
+ * needs their memory, or when it is told to, before the table is full (crowd.ts).
  */
 import fs from 'node:fs';
 import { systemError } from '../system-error.ts';
@@ -83,16 +83,14 @@ export class NodeTable {
    * @throws ENFILE when the table is full
    */
   acquire(stat: fs.BigIntStats, part: string, fd: number): { node: number; kept: boolean } {
-    const low = Number(BigInt.asIntN(32, stat.ino));
-    const high = Number(BigInt.asIntN(32, stat.ino >> 32n));
-    const device = Number(BigInt.asIntN(32, stat.dev ^ (stat.dev >> 32n)));
+    const { low, high, device } = identityOf(stat);
     const encoded = part === '' ? undefined : Buffer.from(part).subarray(0, maxPartBytes);
     return this.#lock.hold(() => {
       const bucket = this.#bucketOf(low, high, device, encoded);
-      for (let index = this.#bucket(bucket); index >= 0; index = this.#get(index, field.next) - 1) {
-        if (!this.#is(index, low, high, device, encoded)) continue;
-        this.#lookups[index] = (this.#lookups[index] ?? 0) + 1;
-        return { node: index + 1, kept: false };
+      const known = this.#indexOf(bucket, low, high, device, encoded);
+      if (known >= 0) {
+        this.#lookups[known] = (this.#lookups[known] ?? 0) + 1;
+        return { node: known + 1, kept: false };
       }
       const index = this.#take();
       this.#set(index, field.inodeLow, low);
@@ -107,6 +105,15 @@ export class NodeTable {
       this.#buckets[bucket] = index + 1;
       Atomics.store(this.#words, headerWords + index * nodeWords + field.descriptor, fd + 1);
       return { node: index + 1, kept: true };
+    });
+  }
+
+  /** The node of a file, if the kernel knows it. Counts no lookup. */
+  find(stat: fs.BigIntStats): number | undefined {
+    const { low, high, device } = identityOf(stat);
+    return this.#lock.hold(() => {
+      const index = this.#indexOf(this.#bucketOf(low, high, device, undefined), low, high, device, undefined);
+      return index < 0 ? undefined : index + 1;
     });
   }
 
@@ -185,6 +192,13 @@ export class NodeTable {
     return Number.isInteger(node) && node >= 1 && node <= this.#capacity;
   }
 
+  /** Index of a node in its bucket; -1 where it is not there. The lock is held. */
+  #indexOf(bucket: number, low: number, high: number, device: number, part: Buffer | undefined): number {
+    let index = this.#bucket(bucket);
+    while (index >= 0 && !this.#is(index, low, high, device, part)) index = this.#get(index, field.next) - 1;
+    return index;
+  }
+
   #take(): number {
     const free = this.#words[word.free] ?? 0;
     const fresh = this.#words[word.fresh] ?? 0;
@@ -255,6 +269,14 @@ export class NodeTable {
   #set(index: number, name: number, value: number): void {
     this.#words[headerWords + index * nodeWords + name] = value;
   }
+}
+
+function identityOf(stat: fs.BigIntStats): { low: number; high: number; device: number } {
+  return {
+    low: Number(BigInt.asIntN(32, stat.ino)),
+    high: Number(BigInt.asIntN(32, stat.ino >> 32n)),
+    device: Number(BigInt.asIntN(32, stat.dev ^ (stat.dev >> 32n))),
+  };
 }
 
 /** A descriptor that names a file and nothing more: no permission is needed, nothing is opened, no link is followed. */

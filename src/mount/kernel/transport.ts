@@ -17,13 +17,14 @@ import type { ServingTransport, TransportStatus } from '../transport.ts';
 import type { Replacements } from '../replacements.ts';
 import { answerReplacements } from './asked-replacements.ts';
 import { Board, type CurrentRequest } from './board.ts';
+import { Crowd } from './crowd.ts';
 import { cloneChannel, mountDevice } from './mount-device.ts';
 import { negotiate } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { outHeader } from './protocol.ts';
-import type { WorkerData } from './worker.ts';
+import type { WorkerData, WorkerMessage } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
 const otherDescriptors = 4096;
@@ -43,6 +44,8 @@ export interface KernelOptions {
   readonly replacements: Replacements;
   /** Of the log, which workers write to themselves. */
   readonly logFd: number;
+  /** Files that the kernel may remember at once. */
+  readonly maxNodes?: number;
   /** A mount whose workers keep dying serves nobody: after more deaths than this it ends. */
   readonly maxDeaths?: number;
   /** The module of a worker thread. */
@@ -64,6 +67,7 @@ export class KernelTransport implements ServingTransport {
   readonly #files: OpenTable;
   readonly #board: Board;
   readonly #blocks: SharedBlockCache;
+  readonly #crowd: Crowd;
   readonly #workers: Serving[] = [];
   #deaths = 0;
   #closed: Promise<void> | undefined;
@@ -77,11 +81,12 @@ export class KernelTransport implements ServingTransport {
     const limit = raiseFileLimit();
     this.#nodes = NodeTable.allocate(
       options.filter.folder,
-      Math.max(64, Math.min(maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
+      Math.max(64, Math.min(options.maxNodes ?? maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
     this.#blocks = new SharedBlockCache(SharedBlockCache.allocate(options.cacheBytes), 1);
     this.#board = Board.allocate(options.workers);
+    this.#crowd = new Crowd(this.#nodes, device, () => this.#board.clearCrowded());
   }
 
   /**
@@ -200,8 +205,10 @@ export class KernelTransport implements ServingTransport {
     });
     this.#workers[worker] = { thread, channel, ended };
     await new Promise<void>((resolve, reject) => {
-      // Its one message says that it serves.
-      thread.on('message', () => resolve());
+      thread.on('message', (message: WorkerMessage) => {
+        if (message === 'crowded') this.#crowd.thin();
+        else resolve();
+      });
       void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
     });
   }

@@ -14,6 +14,7 @@ import type { Log } from '../native-file-state.ts';
 import { Statistics } from '../statistics.ts';
 import { AskedReplacements } from './asked-replacements.ts';
 import { Board } from './board.ts';
+import { Crowd } from './crowd.ts';
 import { fileOperations, readHandler } from './file-operations.ts';
 import { folderOperations } from './folder-operations.ts';
 import { nameOperations } from './name-operations.ts';
@@ -23,6 +24,9 @@ import { OpenTable } from './open-table.ts';
 import { operation } from './protocol.ts';
 import { noReply, Reply, Request, type Handler } from './request.ts';
 import { Session } from './session.ts';
+
+/** What a worker tells the main thread: that it serves, that the table of nodes is crowded. */
+export type WorkerMessage = 'serving' | 'crowded';
 
 export interface WorkerData {
   /** From 0 on; the thread's lane of the statistics, and its number in locks, is one more. */
@@ -106,6 +110,10 @@ class ChannelWorker {
       board.begin(worker, request.uniqueLow, request.uniqueHigh);
       this.#answer();
       board.end(worker);
+      if (request.operation === operation.lookup && Crowd.isCrowded(this.#session.nodes)) {
+        if (board.claimCrowded()) parentPort?.postMessage('crowded' satisfies WorkerMessage);
+        Crowd.pauseWhereFull(this.#session.nodes);
+      }
       if (this.#lookDue || --this.#untilLook === 0 || request.operation === operation.notifyReply) this.#look();
       if (board.isStopping) break;
     }
@@ -189,6 +197,6 @@ export function serveAsWorker(): void {
   const data = workerData as WorkerData;
   const worker = new ChannelWorker(data, openLog(data.logFd, data.mountpoint));
   new Board(data.board).setAlive(data.worker);
-  port.postMessage('serving');
+  port.postMessage('serving' satisfies WorkerMessage);
   worker.run();
 }

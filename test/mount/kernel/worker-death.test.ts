@@ -1,10 +1,6 @@
 import fs from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
-import { KernelTransport } from '../../../src/mount/kernel/transport.ts';
-import { unmount } from '../../../src/mount/mountpoint.ts';
-import { OpenReplacements } from '../../../src/mount/replacements.ts';
-import { Statistics } from '../../../src/mount/statistics.ts';
-import { TempFolder } from '../../temp-folder.ts';
+import { InProcessMount } from './in-process.ts';
 
 /** As dying-worker.ts has it; importing that would start a worker here. */
 const poison = 'die here';
@@ -12,45 +8,22 @@ const workers = 3;
 const maxDeaths = 8;
 const patience = { timeout: 30_000 };
 
-let folder: TempFolder;
-let mountpoint: string;
-let transport: KernelTransport;
-let told: string[];
+let mount: InProcessMount;
 
 beforeEach(async () => {
-  folder = new TempFolder();
-  mountpoint = folder.file('mount');
-  for (const name of ['mount', 'folder']) fs.mkdirSync(folder.file(name));
-  told = [];
-  const logFd = fs.openSync(folder.file('log'), 'a');
-  const options = {
-    filter: { folder: folder.file('folder'), allowPaths: [], present: undefined, write: undefined },
-    mountpoint,
-    workers,
-    cacheBytes: 2 ** 20,
-    idleMs: 1000,
-    statistics: new Statistics(Statistics.allocate(workers + 1)),
-    replacements: new OpenReplacements(),
-    logFd,
-    maxDeaths,
-    workerModule: new URL('./dying-worker.ts', import.meta.url),
-  };
-  transport = await KernelTransport.start(options, (_level, message) => void told.push(message));
+  const workerModule = new URL('./dying-worker.ts', import.meta.url);
+  mount = await InProcessMount.start({ workers, maxDeaths, workerModule });
 });
-
-afterEach(async () => {
-  await unmount(mountpoint, true);
-  await transport.close();
-  folder.remove();
-});
+afterEach(async () => mount.end());
 
 it('the request of a worker that dies fails, it is reported and replaced, and the others serve on', async () => {
-  fs.writeFileSync(folder.file('folder/poison'), poison);
-  fs.writeFileSync(folder.file('folder/sound'), 'sound');
-  const open = await fs.promises.open(`${mountpoint}/sound`);
+  const { transport, told } = mount;
+  fs.writeFileSync(mount.behind('poison'), poison);
+  fs.writeFileSync(mount.behind('sound'), 'sound');
+  const open = await fs.promises.open(mount.under('sound'));
   for (let round = 0; round < 3; round++) {
-    await expect(fs.promises.readFile(`${mountpoint}/poison`)).rejects.toMatchObject({ code: 'EIO' });
-    expect(await fs.promises.readFile(`${mountpoint}/sound`, 'utf8')).toBe('sound');
+    await expect(fs.promises.readFile(mount.under('poison'))).rejects.toMatchObject({ code: 'EIO' });
+    expect(await fs.promises.readFile(mount.under('sound'), 'utf8')).toBe('sound');
     // What a worker had opened, the others still have.
     expect((await open.read(Buffer.alloc(5), 0, 5, 0)).buffer.toString()).toBe('sound');
     await expect.poll(() => transport.status().workers, patience).toBe(workers);
@@ -63,10 +36,11 @@ it('the request of a worker that dies fails, it is reported and replaced, and th
 }, 120_000);
 
 it('a mount whose workers die again and again says that it cannot serve any more', async () => {
-  fs.writeFileSync(folder.file('folder/poison'), poison);
-  while (transport.look()) await expect(fs.promises.readFile(`${mountpoint}/poison`)).rejects.toThrow();
+  const { transport, told } = mount;
+  fs.writeFileSync(mount.behind('poison'), poison);
+  while (transport.look()) await expect(fs.promises.readFile(mount.under('poison'))).rejects.toThrow();
   expect(transport.status().diedWorkers).toBeGreaterThan(maxDeaths);
   expect(told.some((line) => line.includes('given up'))).toBe(true);
   // Nobody waits for an answer that never comes.
-  await expect(fs.promises.readdir(mountpoint)).rejects.toThrow();
+  await expect(fs.promises.readdir(mount.mountpoint)).rejects.toThrow();
 }, 120_000);

@@ -1,0 +1,54 @@
+/** The kernel transport served by this very process, for what no option of the tool reaches. */
+import fs from 'node:fs';
+import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
+import { unmount } from '../../../src/mount/mountpoint.ts';
+import { OpenReplacements } from '../../../src/mount/replacements.ts';
+import { Statistics } from '../../../src/mount/statistics.ts';
+import { TempFolder } from '../../temp-folder.ts';
+
+export class InProcessMount {
+  readonly temporary: TempFolder;
+  readonly mountpoint: string;
+  readonly transport: KernelTransport;
+  /** Messages of the main thread's log. */
+  readonly told: string[];
+
+  private constructor(temporary: TempFolder, transport: KernelTransport, told: string[]) {
+    this.temporary = temporary;
+    this.mountpoint = temporary.file('mount');
+    this.transport = transport;
+    this.told = told;
+  }
+
+  static async start(options: Partial<KernelOptions> & { readonly workers: number }): Promise<InProcessMount> {
+    const temporary = new TempFolder();
+    for (const name of ['mount', 'folder']) fs.mkdirSync(temporary.file(name));
+    const told: string[] = [];
+    const all: KernelOptions = {
+      filter: { folder: temporary.file('folder'), allowPaths: [], present: undefined, write: undefined },
+      mountpoint: temporary.file('mount'),
+      cacheBytes: 2 ** 20,
+      idleMs: 1000,
+      statistics: new Statistics(Statistics.allocate(options.workers + 1)),
+      replacements: new OpenReplacements(),
+      logFd: fs.openSync(temporary.file('log'), 'a'),
+      ...options,
+    };
+    const transport = await KernelTransport.start(all, (_level, message) => void told.push(message));
+    return new InProcessMount(temporary, transport, told);
+  }
+
+  under(name: string): string {
+    return `${this.mountpoint}/${name}`;
+  }
+
+  behind(name: string): string {
+    return this.temporary.file(`folder/${name}`);
+  }
+
+  async end(): Promise<void> {
+    await unmount(this.mountpoint, true);
+    await this.transport.close();
+    this.temporary.remove();
+  }
+}
