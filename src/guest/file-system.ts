@@ -48,6 +48,8 @@ export interface GuestFileSystem {
    * @throws UnsupportedError as `locate` does
    */
   replace(edits: readonly FileEdit[]): Patch[];
+  /** Other roots on the same volume, where its kind has such. */
+  readonly subvolumes?: () => readonly { readonly name: string; readonly fileSystem: GuestFileSystem }[];
 }
 
 /** `replace` for a file system that keeps no checksums of data. */
