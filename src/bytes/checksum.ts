@@ -1,10 +1,15 @@
 /** Checksums that are stored inside the structures they cover. */
-import { crc32c as nativeCrc32c } from '@node-rs/crc32';
+import { crc32 as nativeCrc32, crc32c as nativeCrc32c } from '@node-rs/crc32';
 import { IntegrityError } from '../base/errors.ts';
 
 /** CRC-32C (Castagnoli) of the bytes; `initial` continues an earlier one. */
 export function crc32c(bytes: Uint8Array, initial = 0): number {
   return nativeCrc32c(bytes, initial);
+}
+
+/** CRC-32 as GPT and zip have it; `initial` continues an earlier one. */
+export function crc32(bytes: Uint8Array, initial = 0): number {
+  return nativeCrc32(bytes, initial);
 }
 
 /** CRC-32C of a structure with its own checksum field taken as zero. */
