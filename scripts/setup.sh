@@ -17,8 +17,8 @@ run_packages=(
 test_packages=(
   libvhdi-utils python3-libvhdi libvmdk-utils libqcow-utils 7zip  # independent readers of the native formats
   xmount ewf-tools libnbd-bin nbdkit                              # peers to compare with
-  gdisk dosfstools mtools                                         # partition tables and EFI system partitions
-  xfsprogs btrfs-progs lvm2                                       # makers and judges of guests' file systems
+  gdisk dosfstools mtools nasm                                    # partition tables, EFI system partitions, boot code
+  xfsprogs btrfs-progs ntfs-3g lvm2                               # makers and judges of guests' file systems
   samba smbclient strace fio stress-ng                                   # network sources, faults, benchmarks
 )
 # Where there is no Debian package manager, these commands stand for the packages.

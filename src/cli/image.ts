@@ -1,6 +1,7 @@
 /** `veneer image create|info|verify|extract` */
 import fs from 'node:fs';
 import { Command, Option } from 'commander';
+import { UsageError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { parseChangedRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import { createImage } from '../backup/create.ts';
@@ -152,7 +153,15 @@ function writtenSince(source: string, parent: string): { changed: ByteRange[]; s
   const written = writtenSource(source);
   if (written === undefined) return undefined;
   const { plugin, changed } = written;
-  if (!describeChain(parent).images.some((image) => image.imageId === plugin.image.imageId)) return undefined;
+  const isOf = (imageId: string): boolean => describeChain(parent).images.some((image) => image.imageId === imageId);
+  if (plugin.bootable?.furtherImages.some((image) => isOf(image.imageId)) !== true && !isOf(plugin.image.imageId)) {
+    return undefined;
+  }
+  if (plugin.bootable !== undefined) {
+    throw new UsageError(
+      `${source}: is a disk made around a volume, and ${parent} is of the volume alone; make a full image of it, without --parent`,
+    );
+  }
   const bytes = changed.reduce((sum, range) => sum + range.length, 0);
   process.stderr.write(
     `${source}: ${formatBytes(bytes)} may have been written since ${plugin.image.path}; the rest is not read\n`,

@@ -1,8 +1,11 @@
 /** `veneer plugin create|show` */
 import { Command, Option } from 'commander';
+import { UsageError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { formatNames, synthesizeFiles, type FormatName } from '../native/formats.ts';
+import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { createPluginFile } from '../plugin/create.ts';
+import type { BootOptions } from '../plugin/create-bootable.ts';
 import { readPluginFile, writeModes, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
 
 export function pluginCommand(): Command {
@@ -15,15 +18,21 @@ export function pluginCommand(): Command {
 interface CreateFlags {
   readonly format?: FormatName;
   readonly layout?: string;
+  readonly payloadBlockSize?: string;
   readonly write?: WriteMode;
+  readonly boot?: Firmware;
+  readonly partitionStyle?: PartitionStyle;
+  readonly volume: readonly string[];
+  readonly kernelArguments?: string;
   readonly force?: boolean;
 }
 
 function createCommand(): Command {
   return new Command('create')
     .description('make the small file that stands for a disk file')
+    .usage('[options] <image> <plugin>, or [options] --boot <firmware> --volume <image>... <plugin>')
     .argument('<image>', 'the restore point: an image, whose parents lie beside it')
-    .argument('<plugin>', 'the plugin file to make; its extension chooses the format')
+    .argument('[plugin]', 'the plugin file to make; its extension chooses the format')
     .addOption(new Option('--format <name>', 'when the extension does not say').choices(formatNames))
     .option('--layout <name>', 'fixed: every block at its place; dynamic: blocks without data are left out')
     .option('--payload-block-size <size>', 'payload block, grain or cluster of the format')
@@ -33,8 +42,25 @@ function createCommand(): Command {
         'writes are kept (intercept), dropped at unmount (discard) or refused (none)',
       ).choices(writeModes),
     )
+    .addOption(
+      new Option('--boot <firmware>', 'make a disk that boots around an image of a single volume').choices(firmwares),
+    )
+    .addOption(
+      new Option('--partition-style <style>', 'with --boot (default: mbr for bios, gpt for uefi)').choices(
+        partitionStyles,
+      ),
+    )
+    .option(
+      '--volume <image>',
+      "with --boot: a further volume of the disk (may be repeated); with no other image, the first is the system's",
+      collect,
+      [],
+    )
+    .option('--kernel-arguments <text>', 'with --boot, for a Linux that has no boot menu of its own')
     .option('--force', 'replace the plugin file if it exists')
-    .action((image: string, plugin: string, flags: CreateFlags & { payloadBlockSize?: string }) => {
+    .action((first: string, second: string | undefined, flags: CreateFlags) => {
+      const { image, plugin, furtherImages } = namesOf(first, second, flags.volume);
+      const boot = bootOf(flags, furtherImages);
       const made = createPluginFile(image, plugin, {
         ...(flags.format === undefined ? {} : { format: flags.format }),
         ...(flags.layout === undefined ? {} : { layout: flags.layout }),
@@ -42,15 +68,75 @@ function createCommand(): Command {
           ? {}
           : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
         ...(flags.write === undefined ? {} : { write: flags.write }),
+        ...(boot === undefined ? {} : { boot }),
         ...(flags.force === undefined ? {} : { force: flags.force }),
       });
       console.log(
-        `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${made.image.path}`,
+        `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
       );
-      if (made.image.path.startsWith('..')) {
+      if (made.bootable !== undefined) console.log(`${plugin}: ${bootText(made.bootable)}`);
+      if (pointersOf(made).some((pointer) => pointer.path.startsWith('..'))) {
         console.error(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
       }
     });
+}
+
+/** The images and the plugin file: where all images are named with --volume, the one argument is the plugin file. */
+function namesOf(
+  first: string,
+  second: string | undefined,
+  volumes: readonly string[],
+): { image: string; plugin: string; furtherImages: readonly string[] } {
+  if (second !== undefined) return { image: first, plugin: second, furtherImages: volumes };
+  const [system, ...further] = volumes;
+  if (system === undefined) throw new UsageError(`${first}: name the plugin file to make as well, e.g. vm.vhdx`);
+  return { image: system, plugin: first, furtherImages: further };
+}
+
+function bootOf(flags: CreateFlags, furtherImages: readonly string[]): BootOptions | undefined {
+  const { boot, partitionStyle, kernelArguments } = flags;
+  if (boot === undefined) {
+    if (flags.volume.length === 0 && partitionStyle === undefined && kernelArguments === undefined) return undefined;
+    throw new UsageError(
+      '--volume, --partition-style and --kernel-arguments are for a disk around volumes; add --boot bios or --boot uefi',
+    );
+  }
+  return {
+    firmware: boot,
+    furtherImages,
+    ...(partitionStyle === undefined ? {} : { style: partitionStyle }),
+    ...(kernelArguments === undefined ? {} : { kernelArguments }),
+  };
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
+function pointersOf(plugin: PluginFile): PluginFile['image'][] {
+  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+}
+
+function imageNames(plugin: PluginFile): string {
+  return pointersOf(plugin)
+    .map((pointer) => pointer.path)
+    .join(', ');
+}
+
+function bootText(bootable: NonNullable<PluginFile['bootable']>): string {
+  const { firmware, style, bootFile } = bootable;
+  const loader =
+    bootFile === undefined ? 'the volumes bring the boot loader' : `GRUB of this host, kept in ${bootFile.name}`;
+  return `boots with ${firmware.toUpperCase()} from a disk with ${style === 'mbr' ? 'an MBR' : 'a GPT'}; ${loader}`;
+}
+
+function partitionRows(bootable: NonNullable<PluginFile['bootable']>): string[][] {
+  return bootable.partitions.map((partition, index) => [
+    `  ${index + 1}`,
+    `${partition.type}${partition.active ? ', active' : ''}, ${formatBytes(partition.sizeBytes)} at ${formatBytes(partition.startBytes)}, ${
+      partition.volume === undefined ? 'made' : `volume ${partition.volume}`
+    }`,
+  ]);
 }
 
 function showCommand(): Command {
@@ -71,8 +157,11 @@ function pluginText(plugin: PluginFile, file: string): string {
     ['reads as', made.map((part) => `${part.name}, ${formatBytes(part.map.sizeBytes)}`).join('; ')],
     ['format', `${native.format}, ${native.layout}`],
     ['disk', `${formatBytes(plugin.disk.sizeBytes)} (${plugin.disk.sizeBytes} bytes), a ${plugin.disk.content}`],
-    ['image', `${plugin.image.path}, made ${plugin.image.createdAt}`],
-    ['image id', plugin.image.imageId],
+    ...(plugin.bootable === undefined ? [] : [['boot', bootText(plugin.bootable)], ...partitionRows(plugin.bootable)]),
+    ...pointersOf(plugin).flatMap((pointer) => [
+      ['image', `${pointer.path}, made ${pointer.createdAt}`],
+      ['image id', pointer.imageId],
+    ]),
     ['writes', plugin.write ?? 'intercept'],
   ];
   return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`).join('\n');

@@ -13,7 +13,7 @@ import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
-import { imagePathOf, type AllowedPaths } from '../plugin/resolve.ts';
+import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { isExpected } from './errno.ts';
 import { Classifier, type NativeSource } from './classify.ts';
@@ -362,8 +362,8 @@ export class Filter implements Closable {
   #openNative(place: Place, stat: fs.BigIntStats, forWriting: boolean): OpenFile {
     const { source, file } = this.#native(place, stat);
     if (forWriting && this.#replacementOf(place, source, file) === undefined) throw this.#readOnly(place);
-    // The pointer's text is judged now; where it leads, when it is followed.
-    this.#logged(place, () => imagePathOf(source.plugin, place.path, this.#allowed));
+    // The text of the pointers is judged now; where they lead, when they are followed.
+    this.#logged(place, () => judgePointers(source.plugin, place.path, this.#allowed));
     const state = this.#stateOf(place, source, file);
     return new SynthesizedFile(place.open(O_RDONLY), state);
   }

@@ -5,11 +5,10 @@
 import { describeError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
-import type { ChainDisk } from '../backup/chain.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { openPluginDisk, type AllowedPaths } from '../plugin/resolve.ts';
+import { openPluginDisk, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
 import { Replacement } from '../replacement/replacement.ts';
 import type { Replacements } from './replacements.ts';
@@ -51,10 +50,10 @@ export class NativeFileState implements Closable {
   readonly #identity: NativeFileIdentity;
   readonly #context: NativeFileContext;
   readonly #counters: Counters;
-  #disk: ChainDisk | undefined;
+  #disk: PluginDisk | undefined;
   #replacement: Replacement | undefined;
   #failure: { error: unknown; atMs: number } | undefined;
-  readonly #openDisk = (): ChainDisk => this.#disk ?? this.#open();
+  readonly #openDisk = (): PluginDisk => this.#disk ?? this.#open();
 
   constructor(identity: NativeFileIdentity, counters: Counters, context: NativeFileContext) {
     this.name = identity.name;
@@ -210,7 +209,7 @@ export class NativeFileState implements Closable {
     return this.#replacement;
   }
 
-  #open(): ChainDisk {
+  #open(): PluginDisk {
     const now = performance.now();
     if (this.#failure !== undefined && now - this.#failure.atMs < retryAfterMs) {
       throw new UnavailableError(`${this.name}: its image could not be opened a moment ago`, {
@@ -229,7 +228,7 @@ export class NativeFileState implements Closable {
     this.#counters.add('imageOpens', 1);
     this.#counters.add('imageOpenNow', 1);
     log('info', `${this.name}: opened its image`, {
-      images: this.#disk.images.length,
+      images: this.#disk.imageCount,
       ms: Math.round((performance.now() - now) * 10) / 10,
     });
     return this.#disk;

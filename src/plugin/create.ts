@@ -1,7 +1,7 @@
 /** Makes plugin files: looks at the image once, so that nobody needs to for metadata again. */
 import fs from 'node:fs';
 import path from 'node:path';
-import { assert, AssertionError, UsageError } from '../base/errors.ts';
+import { AssertionError, UsageError } from '../base/errors.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
@@ -17,6 +17,9 @@ import {
   type Geometry,
 } from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
+import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
+import type { Bootable } from './bootable-schema.ts';
+import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
 import { encodePluginFile, markerBytes, parsePluginFile, type PluginFile, type WriteMode } from './plugin-file.ts';
 
 export interface PluginOptions extends PlanOptions {
@@ -25,6 +28,8 @@ export interface PluginOptions extends PlanOptions {
   readonly force?: boolean;
   /** What becomes of writes to the native file. */
   readonly write?: WriteMode;
+  /** Makes a disk that boots around the volume of the image, and around further ones. */
+  readonly boot?: BootOptions;
 }
 
 /**
@@ -43,16 +48,27 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
       `${pluginPath}: its extension names no disk format; use ${formatNames.map((name) => `.${name}`).join(', ')} or --format`,
     );
   }
-  const relative = path.relative(path.dirname(path.resolve(pluginPath)), path.resolve(imagePath));
-  // The whole chain, so that a broken one is found now and not by the guest.
-  using disk = closing(openChainDisk(imagePath));
   const identity = randomGuid();
-  const plugin = describePlugin(newestOf(disk.value), {
-    relativePath: relative.split(path.sep).join('/'),
-    identity,
-    native: planForDisk(disk.value, format, identity, options),
-    write: options.write,
-  });
+  const relativePath = relativePathOf(imagePath, pluginPath);
+  // The whole chain, so that a broken one is found now and not by the guest.
+  using chain = closing(openChainDisk(imagePath));
+  const image = newestOf(chain.value);
+  if (options.boot === undefined) {
+    const native = planForDisk(chain.value, format, identity, options);
+    return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write: options.write }));
+  }
+  using around = closing(makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, options.boot));
+  const { bootable, bootFile, disk } = around.value;
+  if (bootFile.length > 0) assertMayWriteBootFile(pluginPath, bootFile, options.force === true);
+  const facts = factsOf(image, identity, (unitBytes) => allocatedRuns(disk, unitBytes));
+  const native = planGeometry(format, { ...facts, sizeBytes: disk.sizeBytes }, options);
+  const plugin = describePlugin(image, { relativePath, identity, native, write: options.write, bootable });
+  // Whoever sees the plugin file finds the boot file there.
+  if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
+  return writePlugin(pluginPath, plugin);
+}
+
+function writePlugin(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
   const bytes = encodePluginFile(plugin);
   writeFileDurably(pluginPath, bytes);
   return parsePluginFile(bytes, pluginPath);
@@ -92,12 +108,6 @@ export function planForDisk(disk: ChainDisk, format: FormatName, identity: Guid,
   return planGeometry(format, facts, options);
 }
 
-function newestOf(disk: ChainDisk): ImageDescription {
-  const newest = disk.images[0];
-  assert(newest !== undefined, 'a chain has no image');
-  return newest.description;
-}
-
 function factsOf(image: ImageDescription, identity: Guid, runs: DiskFacts['allocatedRuns']): DiskFacts {
   const { sourceSizeBytes, logicalSectorBytes, physicalSectorBytes } = image;
   return { sizeBytes: sourceSizeBytes, logicalSectorBytes, physicalSectorBytes, identity, allocatedRuns: runs };
@@ -110,17 +120,17 @@ function describePlugin(
     readonly identity: Guid;
     readonly native: Geometry;
     readonly write?: WriteMode | undefined;
+    readonly bootable?: Bootable;
   },
 ): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
   return {
     id: plugin.identity,
-    image: {
-      path: plugin.relativePath,
-      imageId: image.imageId,
-      chainId: image.chainId,
-      createdAt: image.createdAt.toISOString(),
+    image: pointerTo(image, plugin.relativePath),
+    disk: {
+      content: plugin.bootable === undefined ? image.content : 'disk',
+      sizeBytes: plugin.native.sizeBytes,
     },
-    disk: { content: image.content, sizeBytes: image.sourceSizeBytes },
+    ...(plugin.bootable === undefined ? {} : { bootable: plugin.bootable }),
     ...(plugin.write === undefined ? {} : { write: plugin.write }),
     native: plugin.native,
   };

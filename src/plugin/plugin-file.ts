@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
+import { bootableSchema, imagePointer } from './bootable-schema.ts';
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
@@ -27,26 +28,28 @@ const fields = z.strictObject({
   about: z.string(),
   /** Names this native disk file: its own GUIDs come from it, and what is written to it is bound to it. */
   id: guid,
-  image: z.strictObject({
-    /** Of the newest image of the chain, from the plugin file's folder; with forward slashes. */
-    path: z.string().min(1),
-    imageId: guid,
-    chainId: guid,
-    createdAt: z.iso.datetime(),
-  }),
+  image: imagePointer,
+  /** What a guest sees. */
   disk: z.strictObject({
     content: z.enum(['disk', 'volume']),
     sizeBytes: size,
   }),
   /** What becomes of writes; `intercept` when absent. A mount may decide otherwise. */
   write: z.enum(writeModes).exactOptional(),
+  /** Of a disk that is made around volumes, of which `image` has the first. */
+  bootable: bootableSchema.exactOptional(),
   native: geometrySchema,
 });
 
-const schema = fields.refine((plugin) => plugin.native.sizeBytes === plugin.disk.sizeBytes, {
-  path: ['native', 'sizeBytes'],
-  message: 'is not the size of the disk',
-});
+const schema = fields
+  .refine((plugin) => plugin.native.sizeBytes === plugin.disk.sizeBytes, {
+    path: ['native', 'sizeBytes'],
+    message: 'is not the size of the disk',
+  })
+  .refine((plugin) => plugin.bootable === undefined || plugin.bootable.sizeBytes === plugin.disk.sizeBytes, {
+    path: ['bootable', 'sizeBytes'],
+    message: 'is not the size of the disk',
+  });
 
 export type PluginFile = z.infer<typeof schema>;
 

@@ -1,12 +1,17 @@
 /**
- * From a plugin file to the disk it points to, and no further: a plugin file comes from whoever can write to the folder, so its pointer
- * is followed only inside the folder tree that is mounted, and into paths that the mount allows.
+ * From a plugin file to the disk it points to, and no further: a plugin file comes from whoever can write to the folder, so its pointers
+ * are followed only inside the folder tree that is mounted, and into paths that the mount allows.
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
+import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
+import { closeAll } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import { assembleBootable } from '../bootable/assemble.ts';
+import type { Disk } from '../disk/disk.ts';
+import { readBootFile } from './boot-file.ts';
+import type { ImagePointer } from './bootable-schema.ts';
 import type { PluginFile } from './plugin-file.ts';
 
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
@@ -14,34 +19,93 @@ export interface AllowedPaths {
   readonly folders: readonly string[];
 }
 
+/** The disk that a plugin file stands for, and what it knows of the images behind it. */
+export interface PluginDisk extends Disk {
+  readonly imageCount: number;
+  /** Of all images together. */
+  readonly cacheHits: number;
+  readonly cacheMisses: number;
+}
+
+/** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
+function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
+  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+}
+
 /**
- * The path that the pointer names, judged by its text alone: the image need not be there.
- * @throws ForbiddenError when it leads outside
+ * Judges all pointers by their text alone: the images need not be there.
+ * @throws ForbiddenError when one leads outside
  */
-export function imagePathOf(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths): string {
-  const target = path.resolve(path.dirname(pluginPath), plugin.image.path);
-  requireInside(target, [...allowed.folders, ...realFolders(allowed)], pluginPath, plugin.image.path);
+export function judgePointers(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths): void {
+  for (const pointer of imagesOf(plugin)) imagePathOf(pointer, pluginPath, allowed);
+}
+
+function imagePathOf(pointer: ImagePointer, pluginPath: string, allowed: AllowedPaths): string {
+  const target = path.resolve(path.dirname(pluginPath), pointer.path);
+  requireInside(target, [...allowed.folders, ...realFolders(allowed)], pluginPath, pointer.path);
   return target;
 }
 
 /**
- * Opens the disk. Every image of the chain is judged before anything of it is read, by where symbolic links lead.
- * @throws ForbiddenError, UnavailableError, FormatError when the image is another than the plugin file was made for
+ * Opens the disk. Every image of every chain is judged before anything of it is read, by where symbolic links lead.
+ * @throws ForbiddenError, UnavailableError, FormatError when an image is another than the plugin file was made for
  */
 export function openPluginDisk(
   plugin: PluginFile,
   pluginPath: string,
   allowed: AllowedPaths,
   cache: Blocks,
+): PluginDisk {
+  const { bootable } = plugin;
+  const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map((volume) => volume.sizeBytes);
+  const chains: ChainDisk[] = [];
+  let disk: Disk | undefined;
+  try {
+    for (const [index, pointer] of imagesOf(plugin).entries()) {
+      chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache));
+    }
+    if (bootable === undefined) disk = chains[0];
+    else disk = assembleBootable(bootable, chains, readBootFile(bootable, pluginPath));
+    assert(disk !== undefined, 'a plugin file points to no image');
+  } catch (error) {
+    closeAll(chains);
+    throw error;
+  }
+  return pluginDisk(disk, chains);
+}
+
+/** @param disk owns the chains */
+function pluginDisk(disk: Disk, chains: readonly ChainDisk[]): PluginDisk {
+  return {
+    sizeBytes: disk.sizeBytes,
+    read: (target, offset) => disk.read(target, offset),
+    extents: (offset, length) => disk.extents(offset, length),
+    close: () => disk.close(),
+    imageCount: chains.reduce((count, chain) => count + chain.images.length, 0),
+    get cacheHits() {
+      return chains.reduce((sum, chain) => sum + chain.cacheHits, 0);
+    },
+    get cacheMisses() {
+      return chains.reduce((sum, chain) => sum + chain.cacheMisses, 0);
+    },
+  };
+}
+
+function openPointer(
+  pointer: ImagePointer,
+  sizeBytes: number,
+  pluginPath: string,
+  allowed: AllowedPaths,
+  cache: Blocks,
 ): ChainDisk {
-  const imagePath = imagePathOf(plugin, pluginPath, allowed);
+  const imagePath = imagePathOf(pointer, pluginPath, allowed);
   const folders = realFolders(allowed);
   const judge = (image: string): void =>
     requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image));
   const disk = openChainDisk(imagePath, cache, judge);
   try {
     const found = disk.images[0]?.description;
-    if (found?.imageId !== plugin.image.imageId || disk.sizeBytes !== plugin.disk.sizeBytes) {
+    if (found?.imageId !== pointer.imageId || disk.sizeBytes !== sizeBytes) {
       throw new FormatError(
         pluginPath,
         'image',

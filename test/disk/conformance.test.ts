@@ -3,10 +3,12 @@ import { describe, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { mergeRanges, overlayRanges } from '../../src/backup/changed-ranges.ts';
 import { concatDisks } from '../../src/disk/concat.ts';
+import { denseDisk } from '../../src/disk/dense.ts';
 import { checkRange, type Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { memoryDisk } from '../../src/disk/memory.ts';
 import { patchedDisk } from '../../src/disk/patched.ts';
+import { placeDisks } from '../../src/disk/placed.ts';
 import { sliceDisk } from '../../src/disk/slice.ts';
 import { zeroDisk } from '../../src/disk/zero.ts';
 import { SegmentMap, type Segment } from '../../src/native/segment-map.ts';
@@ -124,6 +126,25 @@ conformsToDisk('disks one behind the other, some of them empty', () => {
   }
   const disk = concatDisks(parts.map((part) => part.disk));
   return { disk, model, boundaries, remove: () => folder.remove() };
+});
+
+conformsToDisk('disks placed with gaps before, between and behind them, one of them dense', () => {
+  const first = patchedSpecimen('placed first');
+  const second = memorySpecimen('placed second', 4097);
+  const sizeBytes = first.disk.sizeBytes + 300 * KiB;
+  const model = new ModelDisk(sizeBytes);
+  model.write(63 * 512, first.model.read(0, first.model.sizeBytes));
+  const behind = 63 * 512 + first.model.sizeBytes;
+  model.write(behind + 999, second.model.read(0, 4097));
+  return {
+    disk: placeDisks(sizeBytes, [
+      { offset: behind + 999, disk: second.disk },
+      { offset: 63 * 512, disk: denseDisk(first.disk) },
+      { offset: behind + 200_000, disk: denseDisk(zeroDisk(10_000)) },
+    ]),
+    model,
+    boundaries: [63 * 512, behind, behind + 999, behind + 999 + 4097, behind + 200_000, behind + 210_000],
+  };
 });
 
 conformsToDisk('a patched disk', () => patchedSpecimen('patched'));
