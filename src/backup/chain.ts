@@ -8,34 +8,49 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
-import { assert, FormatError, UnavailableError, UnsupportedError } from '../base/errors.ts';
+import { assert, FormatError, UnavailableError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { closeAll } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
 import { BlockCache, type Blocks, type ChainBlocks } from './block-cache.ts';
+import { RecordOpener, requirePlain } from './block-seal.ts';
+import { lockInUse } from './chain-lock.ts';
 import { inflateBlock } from './codec.ts';
 import { Image } from './image.ts';
+import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
+import { LeafMerger, type MergedLeaf } from './merge-leaf.ts';
 
 /** Memory for merged leaves of one chain (13 KiB for each 512 blocks). */
 const leafBudgetBytes = 24 * MiB;
-/** Memory for pages of one chain (4 KiB for each 8 GiB of disk and image). */
-const pageBudgetBytes = 8 * MiB;
 
 /** Called with the path of each image before anything of it is read; throws to refuse it. */
 export type JudgePath = (imagePath: string) => void;
 
 /**
- * Opens the image at `newest` and all its parents, newest first. The caller closes them.
+ * Opens the image at `newest` and all its parents, newest first. The caller closes them; until then nothing takes the chain away.
  * @throws UnavailableError when a parent is not in the image's folder
  * @throws FormatError when a parent is another than the one the image was made from, or the chain leads in a circle
  */
 export function openChain(newest: string, judge: JudgePath = () => undefined): Image[] {
+  judge(newest);
+  const lock = lockInUse(newest);
+  try {
+    const images = openImages(newest, judge);
+    images[0]?.own(lock);
+    return images;
+  } catch (error) {
+    lock.close();
+    throw error;
+  }
+}
+
+/** As `openChain`, without a lock. */
+export function openImages(newest: string, judge: JudgePath = () => undefined): Image[] {
   const images: Image[] = [];
   try {
-    judge(newest);
     images.push(Image.open(newest));
     const folder = new ImageFolder(path.dirname(newest), judge);
     for (let child = images[0]; child?.description.parent !== undefined; child = images.at(-1)) {
@@ -56,16 +71,24 @@ export function openChain(newest: string, judge: JudgePath = () => undefined): I
   }
 }
 
-/** Opens a chain for reading as one disk. */
-export function openChainDisk(newest: string, cache: Blocks = new BlockCache(16 * MiB), judge?: JudgePath): ChainDisk {
-  return new ChainDisk(openChain(newest, judge), cache);
-}
-
-interface MergedLeaf {
-  /** 512 entries, each of the newest image that has one. */
-  readonly entries: Uint8Array;
-  /** Index into the chain of the image of each entry. */
-  readonly images: Uint16Array;
+/**
+ * Opens a chain for reading as one disk. Without the key of an encrypted chain all but the data can be had: reads of data throw
+ * ForbiddenError.
+ * @throws as openChain; VeneerError (INTEGRITY) when an encrypted image was not made by a holder of the key
+ */
+export function openChainDisk(
+  newest: string,
+  cache: Blocks = new BlockCache(16 * MiB),
+  judge?: JudgePath,
+  keys: KeyRing = new KeyRing(),
+): ChainDisk {
+  const images = openChain(newest, judge);
+  try {
+    return new ChainDisk(images, cache, keys);
+  } catch (error) {
+    closeAll(images);
+    throw error;
+  }
 }
 
 /** Stands in the cache for a leaf that no image of the chain has. */
@@ -74,6 +97,8 @@ const emptyLeaf: MergedLeaf = { entries: new Uint8Array(0), images: new Uint16Ar
 /** The block as the chain has it: where its bytes are, or that it is zero. */
 interface Found {
   readonly image: Image;
+  /** What opens its record, where it is sealed and the key is there. */
+  readonly opener: RecordOpener | undefined;
   readonly entry: format.LeafEntry;
 }
 
@@ -86,21 +111,23 @@ export class ChainDisk implements Disk {
     maxSize: leafBudgetBytes,
     sizeCalculation: () => format.leafBytes + 2 * format.leafEntries,
   });
-  /** Pages by image index and page number. Where an image has no page, its root says so from memory. */
-  readonly #pages = new LRUCache<string, Uint8Array>({
-    maxSize: pageBudgetBytes,
-    sizeCalculation: (page) => page.length,
-  });
+  readonly #merger: LeafMerger;
+  /** Of an encrypted chain whose key is there: what opens the records of each image. */
+  readonly #openers: readonly RecordOpener[] | undefined;
+  readonly #noKeyGiven: boolean;
   readonly #scratch: Uint8Array;
   #closed = false;
 
   /** @param images newest first; owned by the disk from now on */
-  constructor(images: readonly Image[], cache: Blocks) {
+  constructor(images: readonly Image[], cache: Blocks, keys: KeyRing) {
     const newest = images[0]?.description;
     assert(newest !== undefined, 'a chain has no image');
     this.images = images;
     this.sizeBytes = newest.sourceSizeBytes;
     this.blockBytes = newest.blockBytes;
+    this.#merger = new LeafMerger(images);
+    this.#openers = openersOf(images, keys);
+    this.#noKeyGiven = keys.isEmpty;
     this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
     this.#scratch = new Uint8Array(format.recordHeaderBytes + newest.blockBytes + format.maxSealOverheadBytes);
   }
@@ -113,6 +140,13 @@ export class ChainDisk implements Disk {
   /** Blocks that were asked for and had to be read or were zero. */
   get cacheMisses(): number {
     return this.#cache.misses;
+  }
+
+  /** @throws ForbiddenError when the chain is encrypted and its key is not there */
+  requireKey(): void {
+    const [newest] = this.images;
+    if (newest?.description.sealed === true && this.#openers === undefined)
+      throw noKeyError(newest.path, this.#noKeyGiven);
   }
 
   read(target: Uint8Array, offset: number): void {
@@ -135,7 +169,7 @@ export class ChainDisk implements Disk {
     if (this.#closed) return;
     this.#closed = true;
     this.#leaves.clear();
-    this.#pages.clear();
+    this.#merger.clear();
     closeAll([...this.images, this.#cache]);
   }
 
@@ -159,80 +193,32 @@ export class ChainDisk implements Disk {
     if (leaf === undefined) return undefined;
     const state = leaf.entries[index * format.leafEntryBytes + stateOffset];
     if (format.readsAsZeros(state)) return undefined;
-    const image = this.images[leaf.images[index] ?? 0];
+    const imageIndex = leaf.images[index] ?? 0;
+    const image = this.images[imageIndex];
     assert(image !== undefined, 'a merged leaf names an image that is not in the chain');
     if (state !== format.blockState.data)
       throw new FormatError(image.blockName(position), 'state', stateOffset, `${state} is unknown`);
-    return { image, entry: format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes) };
+    const entry = format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes);
+    return { image, opener: this.#openers?.[imageIndex], entry };
   }
 
-  #inflate({ image, entry }: Found, position: number, target: Uint8Array): void {
-    if ((entry.flags & format.sealedFlag) !== 0) {
-      throw new UnsupportedError(`${image.path}: is encrypted; this version cannot read encrypted images`);
-    }
+  #inflate({ image, opener, entry }: Found, position: number, target: Uint8Array): void {
     const codec = format.codecs[entry.codec];
     if (codec === undefined) throw new FormatError(image.blockName(position), 'codec', 21, `${entry.codec} is unknown`);
+    if (!image.description.sealed) requirePlain(image, entry, position);
+    else if (opener === undefined) throw noKeyError(image.path, this.#noKeyGiven);
     const stored = image.readRecord(entry, position, this.#scratch);
-    inflateBlock(codec, stored, target, image.blockName(position));
+    inflateBlock(codec, opener?.open(entry, position, stored) ?? stored, target, image.blockName(position));
   }
 
   /** The merged leaf; undefined when no image has anything there. */
   #leaf(leafNumber: number): MergedLeaf | undefined {
     let leaf = this.#leaves.get(leafNumber);
     if (leaf === undefined) {
-      leaf = this.#mergeLeaf(leafNumber) ?? emptyLeaf;
+      leaf = this.#merger.merge(leafNumber) ?? emptyLeaf;
       this.#leaves.set(leafNumber, leaf);
     }
     return leaf === emptyLeaf ? undefined : leaf;
-  }
-
-  #mergeLeaf(leafNumber: number): MergedLeaf | undefined {
-    let merged: MergedLeaf | undefined;
-    let missing = format.leafEntries;
-    let visibleBytes = this.sizeBytes;
-    for (const [imageIndex, image] of this.images.entries()) {
-      visibleBytes = Math.min(visibleBytes, image.description.sourceSizeBytes);
-      const leaf = this.#readLeaf(image, imageIndex, leafNumber);
-      if (leaf === undefined) continue;
-      merged ??= { entries: new Uint8Array(format.leafBytes), images: new Uint16Array(format.leafEntries) };
-      missing -= this.#takeMissing(merged, leaf, imageIndex, leafNumber, visibleBytes);
-      if (missing === 0) break;
-    }
-    return merged;
-  }
-
-  /** Copies the entries that `merged` lacks and `leaf` has; returns how many. */
-  #takeMissing(
-    merged: MergedLeaf,
-    leaf: Uint8Array,
-    imageIndex: number,
-    leafNumber: number,
-    visibleBytes: number,
-  ): number {
-    const visibleEntries = Math.ceil(visibleBytes / this.blockBytes) - leafNumber * format.leafEntries;
-    let taken = 0;
-    for (let index = 0; index < format.leafEntries && index < visibleEntries; index++) {
-      const at = index * format.leafEntryBytes;
-      if (merged.entries[at + stateOffset] !== format.blockState.absent) continue;
-      if (leaf[at + stateOffset] === format.blockState.absent) continue;
-      merged.entries.set(leaf.subarray(at, at + format.leafEntryBytes), at);
-      merged.images[index] = imageIndex;
-      taken++;
-    }
-    return taken;
-  }
-
-  #readLeaf(image: Image, imageIndex: number, leafNumber: number): Uint8Array | undefined {
-    const pageNumber = Math.floor(leafNumber / format.pageReferences);
-    const key = `${imageIndex}:${pageNumber}`;
-    let page = this.#pages.get(key);
-    if (page === undefined) {
-      page = image.readPage(pageNumber);
-      if (page === undefined) return undefined;
-      this.#pages.set(key, page);
-    }
-    const reference = image.leafReference(page, leafNumber);
-    return reference === undefined ? undefined : image.readLeaf(leafNumber, reference);
   }
 
   *#extents(offset: number, end: number): Generator<Extent> {
@@ -240,7 +226,7 @@ export class ChainDisk implements Disk {
     const pageSpan = format.pageReferences * leafSpan;
     for (let at = offset; at < end;) {
       const pageNumber = Math.floor(at / pageSpan);
-      const nextPage = this.#nextPage(pageNumber);
+      const nextPage = this.#merger.nextPage(pageNumber);
       const leafNumber = Math.floor(at / leafSpan);
       const leaf = nextPage === pageNumber ? this.#leaf(leafNumber) : undefined;
       if (nextPage !== pageNumber) {
@@ -260,20 +246,20 @@ export class ChainDisk implements Disk {
       }
     }
   }
-
-  /** The first page at or after `from` in which any image of the chain holds something. */
-  #nextPage(from: number): number | undefined {
-    let next: number | undefined;
-    for (const image of this.images) {
-      const page = image.nextPage(from);
-      if (page === from) return from;
-      if (page !== undefined) next = Math.min(next ?? page, page);
-    }
-    return next;
-  }
 }
 
 const stateOffset = format.leafEntry.offsetOf('state');
+
+/** Undefined in a plain chain, and where there is no key. @throws VeneerError (INTEGRITY) */
+function openersOf(images: readonly Image[], keys: KeyRing): RecordOpener[] | undefined {
+  const [newest] = images;
+  const key = newest?.description.sealed === true ? keys.find(newest) : undefined;
+  if (key === undefined) return undefined;
+  return images.map((image) => {
+    image.checkSignature(key);
+    return new RecordOpener(image, key);
+  });
+}
 
 function openParent(child: Image, folder: ImageFolder): Image {
   const wanted = child.description.parent;
@@ -298,7 +284,9 @@ function whyNotParent({ description: child }: Image, { description: parent }: Im
   if (parent.sequence >= child.sequence)
     return `is not older than it (sequence ${parent.sequence} and ${child.sequence}): the chain leads in a circle`;
   if (parent.blockBytes !== child.blockBytes) return 'has another block size';
-  if (parent.commitHash !== child.parent.commitHash) return 'has other contents than when it was made from it';
+  if (parent.lineageHash !== child.parent.commitHash) return 'has other contents than when it was made from it';
+  if (parent.sealed !== child.sealed)
+    return parent.sealed ? 'is encrypted, and it is not' : 'is not encrypted, and it is';
   return undefined;
 }
 

@@ -3,10 +3,14 @@ import { UnavailableError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Disk } from '../disk/disk.ts';
 import { sliceDisk } from '../disk/slice.ts';
+import type { Guid } from '../bytes/guid.ts';
+import { BlockSealer } from './block-seal.ts';
 import { overlayRanges, type ByteRange } from './changed-ranges.ts';
 import { openChainDisk } from './chain.ts';
+import { KeyRing } from './key-ring.ts';
 import * as format from './layout.ts';
 import { LeafWriter, type WrittenLeaf } from './leaf-writer.ts';
+import { ChainKey, type ThreadKey } from './seal.ts';
 
 /** All that a thread needs: plain values and shared memory. */
 export interface CreateJob {
@@ -23,6 +27,8 @@ export interface CreateJob {
   readonly blockBytes: number;
   readonly codec: format.Codec;
   readonly sequence: number;
+  /** Of an encrypted image. */
+  readonly seal: { readonly key: ThreadKey; readonly imageId: Guid } | undefined;
   /** [0]: the first free byte of the file. Shared. */
   readonly nextFree: BigInt64Array;
   /** [0]: the next leaf that nobody has taken. Shared. */
@@ -40,11 +46,18 @@ export function writeLeaves(job: CreateJob, open: OpenSource, onLeaf: (leaf: Wri
     return item;
   };
   try {
-    const parent = job.parentPath === undefined ? undefined : own(openChainDisk(job.parentPath));
-    takeLeaves(job, new LeafWriter(job, { ...job, parent, disk: own(openPlanned(job, open)) }), onLeaf);
+    const parent = job.parentPath === undefined ? undefined : own(openParent(job.parentPath, job));
+    const sealer =
+      job.seal === undefined ? undefined : new BlockSealer(new ChainKey(job.seal.key), { ...job, ...job.seal });
+    takeLeaves(job, new LeafWriter(job, { ...job, parent, sealer, disk: own(openPlanned(job, open)) }), onLeaf);
   } finally {
     closeAll(owned);
   }
+}
+
+function openParent(parentPath: string, { seal }: CreateJob): Disk {
+  const keys = new KeyRing({ credentials: [], chains: seal === undefined ? [] : [seal.key] });
+  return openChainDisk(parentPath, undefined, undefined, keys);
 }
 
 /** The source as it was when the creation was planned: growth since then is left out, shrinkage is an error. */
@@ -58,7 +71,7 @@ function openPlanned(job: CreateJob, open: OpenSource): Disk {
   }
   const planned = sliceDisk(source, 0, job.sizeBytes);
   if (job.changed === undefined || job.parentPath === undefined) return planned;
-  return overlayRanges(openChainDisk(job.parentPath), planned, job.changed);
+  return overlayRanges(openParent(job.parentPath, job), planned, job.changed);
 }
 
 function takeLeaves(job: CreateJob, writer: LeafWriter, onLeaf: (leaf: WrittenLeaf) => void): void {

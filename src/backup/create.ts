@@ -2,33 +2,34 @@
  * Makes an image of a source disk, on all cores.
  *
  * Crash order: until step 4 the file is IMAGE.part, which is never opened as an image.
- * 1. superblock
- * 2. records and leaves, by all threads; then pages and the root
+ * 1. superblock; key blocks of an encrypted image
+ * 2. records and leaves, by all threads; then pages, the root, and the provenance of an encrypted image
  * 3. fdatasync; commit block; fdatasync
  * 4. rename to IMAGE; fsync of the folder
  */
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { commitFile, flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { commitFile, unfinishedSuffix } from '../base/durable.ts';
 import { CapacityError, UsageError } from '../base/errors.ts';
-import { lockExclusively } from '../base/file-lock.ts';
-import { writeFully } from '../base/full-io.ts';
-import { closing } from '../base/ownership.ts';
+import { closeAll, closing } from '../base/ownership.ts';
 import { isPowerOfTwo } from '../base/ranges.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import { runTeam } from '../base/worker-team.ts';
-import { crc32c, sealCrc32c } from '../bytes/checksum.ts';
-import { nilGuid, randomGuid } from '../bytes/guid.ts';
+import { nilGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openFileDisk } from '../disk/file.ts';
 import { mergeRanges, type ByteRange } from './changed-ranges.ts';
 import { openChain } from './chain.ts';
 import { writeLeaves, type CreateJob, type OpenSource } from './create-leaves.ts';
+import { finishImage, noHash, startImage, writeMap } from './finish-image.ts';
 import { Image, type ImageDescription } from './image.ts';
+import { KeyRing } from './key-ring.ts';
+import { KeySlots, type Credential } from './key-slots.ts';
 import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from './layout.ts';
+import { ChainKey } from './seal.ts';
+import { writeUnfinished } from './unfinished-image.ts';
 
 /** How a creation reads its source. */
 export interface SourceKind {
@@ -54,6 +55,10 @@ export interface CreateOptions {
   readonly parent?: string;
   /** Needs a parent: what may differ from it; nothing else of the source is read. */
   readonly changed?: readonly ByteRange[];
+  /** Begins an encrypted chain, which this opens. An incremental is encrypted as its parent is. */
+  readonly encrypt?: Credential;
+  /** For an incremental on an encrypted chain. */
+  readonly keys?: KeyRing;
   /** Replace an image that is already there. */
   readonly force?: boolean;
   /** Threads; default: one for each leaf, at most one for each core. */
@@ -84,22 +89,11 @@ export async function createImage(
 ): Promise<ImageDescription> {
   assertMayWrite(imagePath, options);
   const plan = planImage(sourcePath, imagePath, options);
-  const unfinished = imagePath + unfinishedSuffix;
-  const fd = openUnfinished(imagePath, 'as it is');
-  try {
-    lockExclusively(fd, unfinished);
-    assertStillUnfinished(fd, unfinished);
-    try {
-      assertMayWrite(imagePath, options);
-      resizeFile(fd, 0, unfinished);
-      await writeImage(fd, imagePath, plan, options);
-    } catch (error) {
-      fs.rmSync(unfinished, { force: true });
-      throw error;
-    }
-  } finally {
-    fs.closeSync(fd);
-  }
+  await writeUnfinished(
+    imagePath,
+    () => assertMayWrite(imagePath, options),
+    (fd) => writeImage(fd, imagePath, plan, options),
+  );
   using image = closing(Image.open(imagePath));
   return image.value.description;
 }
@@ -109,17 +103,11 @@ function assertMayWrite(imagePath: string, options: CreateOptions): void {
   throw new UsageError(`${imagePath}: exists already; choose another name, or replace it with --force`);
 }
 
-/** Whoever had the lock before us may have renamed the file, which is a finished image then, or removed it. */
-function assertStillUnfinished(fd: number, unfinished: string): void {
-  const ours = fs.fstatSync(fd, { bigint: true });
-  const named = fs.statSync(unfinished, { bigint: true, throwIfNoEntry: false });
-  if (named?.dev === ours.dev && named.ino === ours.ino) return;
-  throw new UsageError(`${unfinished}: another process has just finished it; look at what it made, or run it again`);
-}
-
 interface Plan {
   readonly superblock: format.Superblock;
   readonly parentCommitHash: Uint8Array;
+  /** Of an encrypted image. */
+  readonly seal: { readonly key: ChainKey; readonly slots: KeySlots } | undefined;
   readonly job: Omit<CreateJob, 'fd' | 'name'>;
   readonly leafCount: number;
 }
@@ -141,19 +129,27 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
   if (!isPowerOfTwo(blockBytes) || blockBytes < format.minBlockBytes || blockBytes > format.maxBlockBytes) {
     throw new UsageError(`block size ${blockBytes}: choose a power of two from 16 KiB to 1 MiB`);
   }
+  const leafSpan = format.leafEntries * blockBytes;
+  const chainId = parent?.chainId ?? randomGuid();
+  const seal = parent === undefined ? newSeal(chainId, options) : parent.seal;
+  if (seal !== undefined && sizeBytes > format.maxSealedLeaves * leafSpan) {
+    throw new CapacityError(
+      `${sourcePath}: one key seals at most 2^32 blocks of ${blockBytes} bytes, which is less than this disk; make a full image with larger blocks`,
+    );
+  }
   const codec = options.codec ?? parent?.codec ?? 'zstd';
   const sequence = parent === undefined ? 0 : parent.sequence + 1;
-  const leafSpan = format.leafEntries * blockBytes;
+  const imageId = randomGuid();
   return {
     superblock: {
-      versionMajor: format.formatVersion,
+      versionMajor: seal === undefined ? format.plainVersion : format.formatVersion,
       versionMinor: 0,
       kind: format.imageKinds.indexOf(parent === undefined ? 'full' : 'incremental'),
       content: format.imageContents.indexOf(parent?.content ?? options.content ?? 'disk'),
       codec: format.codecs.indexOf(codec),
-      sealSuite: 0,
-      chainId: parent?.chainId ?? randomGuid(),
-      imageId: randomGuid(),
+      sealSuite: seal === undefined ? 0 : 1,
+      chainId,
+      imageId,
       parentId: parent?.imageId ?? nilGuid,
       sequence,
       blockBytes,
@@ -162,10 +158,11 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
       sourceSizeBytes: BigInt(sizeBytes),
       createdAtMs: BigInt(Date.now()),
       parentName: options.parent === undefined ? '' : path.basename(options.parent),
-      keySlots: new Uint8Array(2032),
+      visibleBytes: seal === undefined ? 0n : BigInt(sizeBytes),
       crc32c: 0,
     },
-    parentCommitHash: parent === undefined ? new Uint8Array(32) : Buffer.from(parent.commitHash, 'hex'),
+    parentCommitHash: parent === undefined ? noHash : Buffer.from(parent.lineageHash, 'hex'),
+    seal,
     job: {
       sourcePath,
       sourceFormat: options.sourceFormat,
@@ -175,15 +172,26 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
       blockBytes,
       codec,
       sequence,
-      nextFree: new BigInt64Array(new SharedArrayBuffer(8)).fill(BigInt(format.superblockBytes)),
+      seal: seal === undefined ? undefined : { key: seal.key.toThread(), imageId },
+      nextFree: new BigInt64Array(new SharedArrayBuffer(8)).fill(BigInt(format.dataOffset(seal !== undefined))),
       nextLeaf: new Int32Array(new SharedArrayBuffer(4)),
     },
     leafCount: Math.ceil(sizeBytes / leafSpan),
   };
 }
 
+function newSeal(chainId: Guid, { encrypt }: CreateOptions): Plan['seal'] {
+  if (encrypt === undefined) return undefined;
+  const key = ChainKey.random(chainId);
+  return { key, slots: KeySlots.first(key, encrypt) };
+}
+
 /** Opens the whole parent chain once, so that a broken one is found before anything is written. */
-function describeParent(parentPath: string, imagePath: string, options: CreateOptions): ImageDescription {
+function describeParent(
+  parentPath: string,
+  imagePath: string,
+  options: CreateOptions,
+): ImageDescription & Pick<Plan, 'seal'> {
   if (path.resolve(path.dirname(parentPath)) !== path.resolve(path.dirname(imagePath))) {
     throw new UsageError(
       `${imagePath}: must lie in the folder of its parent ${parentPath}; a chain is kept in one folder`,
@@ -193,16 +201,33 @@ function describeParent(parentPath: string, imagePath: string, options: CreateOp
     throw new UsageError(`${parentPath}: the file name is too long for a parent`);
   }
   const images = openChain(parentPath);
-  for (const image of images) image.close();
-  const newest = images[0]?.description;
-  if (newest === undefined) throw new UsageError(`${parentPath}: is not an image`);
+  try {
+    const [newest] = images;
+    if (newest === undefined) throw new UsageError(`${parentPath}: is not an image`);
+    if (!newest.description.sealed && options.encrypt !== undefined)
+      throw new UsageError(`${parentPath}: its chain is not encrypted; make a full image to begin an encrypted one`);
+    assertMayExtend(images, newest.description, parentPath, imagePath, options);
+    const key = newest.description.sealed ? (options.keys ?? new KeyRing()).require(newest) : undefined;
+    if (key !== undefined) newest.checkSignature(key);
+    return { ...newest.description, seal: key === undefined ? undefined : { key, slots: newest.readKeySlots() } };
+  } finally {
+    closeAll(images);
+  }
+}
+
+function assertMayExtend(
+  images: readonly Image[],
+  newest: ImageDescription,
+  parentPath: string,
+  imagePath: string,
+  options: CreateOptions,
+): void {
   if (images.some((image) => isSameFile(image.path, imagePath))) {
     throw new UsageError(`${imagePath}: is itself in the chain of ${parentPath}; choose another name`);
   }
   if (images.length >= format.maxChainDepth || newest.sequence >= format.maxSequence) {
     throw new CapacityError(`${parentPath}: its chain of ${images.length} images takes no more; make a full image`);
   }
-  if (newest.sealed) throw new UsageError(`${parentPath}: is encrypted; this version cannot add to an encrypted chain`);
   if (options.blockBytes !== undefined && options.blockBytes !== newest.blockBytes) {
     throw new UsageError(
       `block size ${options.blockBytes}: the chain has blocks of ${newest.blockBytes} bytes; leave --block-size out`,
@@ -211,49 +236,25 @@ function describeParent(parentPath: string, imagePath: string, options: CreateOp
   if (options.content !== undefined && options.content !== newest.content) {
     throw new UsageError(`${parentPath}: is an image of a ${newest.content}; leave --volume out`);
   }
-  return newest;
 }
 
 async function writeImage(fd: number, imagePath: string, plan: Plan, options: CreateOptions): Promise<void> {
   const name = imagePath + unfinishedSuffix;
-  const superblock = sealCrc32c(format.superblock.encode(plan.superblock), format.superblock.offsetOf('crc32c'));
-  writeFully(fd, superblock, 0, name);
+  const { seal } = plan;
+  const superblock = startImage(fd, name, plan.superblock, seal?.slots.encodeBoth());
   const leaves = await writeAllLeaves({ ...plan.job, fd, name }, plan, options);
-  let end = Number(Atomics.load(plan.job.nextFree, 0));
-  const append = (bytes: Uint8Array): number => {
-    const offset = end;
-    writeFully(fd, bytes, offset, name);
-    end += bytes.length;
-    return offset;
-  };
-  const root = writePages(leaves, append);
-  const rootOffset = append(root);
-  flushFile(fd, name);
-  const sum = (count: (leaf: WrittenLeaf) => number): bigint =>
-    BigInt(leaves.reduce((total, leaf) => total + count(leaf), 0));
-  const commit = format.commit.encode({
-    versionMajor: format.formatVersion,
-    sequence: plan.superblock.sequence,
-    chainId: plan.superblock.chainId,
-    imageId: plan.superblock.imageId,
-    fileSizeBytes: BigInt(end + format.commitBytes),
-    rootOffset: BigInt(rootOffset),
-    rootBytes: BigInt(root.length),
-    provenanceOffset: 0n,
-    provenanceBytes: 0n,
-    dataBlocks: sum((leaf) => leaf.dataBlocks),
-    zeroBlocks: sum((leaf) => leaf.zeroBlocks),
-    discardedBlocks: 0n,
-    storedBytes: sum((leaf) => leaf.storedBytes),
-    rootHash: sha256(root),
-    provenanceHash: new Uint8Array(32),
-    superblockHash: sha256(superblock),
-    parentCommitHash: plan.parentCommitHash,
-    standsForHash: new Uint8Array(32),
-    hmac: new Uint8Array(32),
-    crc32c: 0,
-  });
-  append(sealCrc32c(commit, format.commit.offsetOf('crc32c')));
+  const endBytes = Number(Atomics.load(plan.job.nextFree, 0));
+  finishImage(
+    { fd, name, endBytes },
+    {
+      superblock,
+      leaves,
+      parentCommitHash: plan.parentCommitHash,
+      standsForHash: noHash,
+      writeProvenance: seal === undefined ? undefined : (append) => writeMap(leaves, append),
+      key: seal?.key,
+    },
+  );
   commitFile(fd, imagePath);
 }
 
@@ -281,29 +282,4 @@ async function writeAllLeaves(job: CreateJob, plan: Plan, options: CreateOptions
   }
   report();
   return leaves.sort((a, b) => a.leafNumber - b.leafNumber);
-}
-
-/** Writes the pages that hold something and returns the root over them. */
-function writePages(leaves: readonly WrittenLeaf[], append: (bytes: Uint8Array) => number): Uint8Array {
-  const pages = new Map<number, Uint8Array>();
-  for (const leaf of leaves) {
-    const pageNumber = Math.floor(leaf.leafNumber / format.pageReferences);
-    const page = pages.get(pageNumber) ?? new Uint8Array(format.pageBytes);
-    pages.set(pageNumber, page);
-    const at = (leaf.leafNumber % format.pageReferences) * format.pageReferenceBytes;
-    const { offset, crc32c: leafCrc32c, dataBlocks } = leaf;
-    format.pageReference.encode({ leafOffset: BigInt(offset), leafCrc32c, dataBlocks }, page, at);
-  }
-  const root = new Uint8Array(pages.size * format.rootEntryBytes);
-  let at = 0;
-  for (const [pageNumber, page] of pages) {
-    const entry = { pageNumber, pageCrc32c: crc32c(page), pageOffset: BigInt(append(page)) };
-    format.rootEntry.encode(entry, root, at);
-    at += format.rootEntryBytes;
-  }
-  return root;
-}
-
-function sha256(bytes: Uint8Array): Uint8Array {
-  return createHash('sha256').update(bytes).digest();
 }

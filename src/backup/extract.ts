@@ -5,9 +5,12 @@ import { closing } from '../base/ownership.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { writeDiskOut } from '../disk/write-out.ts';
 import { openChainDisk, type ChainDisk } from './chain.ts';
+import type { KeyRing } from './key-ring.ts';
 
 export interface ExtractOptions {
   readonly force?: boolean;
+  /** For an encrypted chain. */
+  readonly keys?: KeyRing;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
@@ -21,7 +24,8 @@ export function extractImage(
   outPath: string,
   options: ExtractOptions = {},
 ): { sizeBytes: number; writtenBytes: number } {
-  using disk = closing(openChainDisk(imagePath));
+  using disk = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
+  disk.value.requireKey();
   const { sizeBytes } = disk.value;
   assertMayExtract(disk.value, outPath, options);
   const writtenBytes = writeDiskOut(disk.value, outPath, (doneBytes) => options.onProgress?.(doneBytes, sizeBytes));

@@ -2,16 +2,19 @@
  * One image file: opened by its tail, its root and nothing else; pages and leaves are read when asked for, and every structure is
  * checked before it is believed (magic, checksum, version, bounds).
  */
-import { createHash } from 'node:crypto';
+import { createHash, timingSafeEqual } from 'node:crypto';
 import path from 'node:path';
-import { FormatError, IntegrityError, UnsupportedError, UsageError } from '../base/errors.ts';
+import { FormatError, IntegrityError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
-import type { Closable } from '../base/ownership.ts';
+import { closeAll, type Closable } from '../base/ownership.ts';
 import { isPowerOfTwo } from '../base/ranges.ts';
 import { checkCrc32c, crc32c } from '../bytes/checksum.ts';
-import type { Guid } from '../bytes/guid.ts';
+import { nilGuid, type Guid } from '../bytes/guid.ts';
 import { ImageFile } from './handle.ts';
+import { KeySlots } from './key-slots.ts';
 import * as format from './layout.ts';
+import { readSources, type Source } from './provenance.ts';
+import type { ChainKey } from './seal.ts';
 
 /** What an image says of itself, in narrow types. */
 export interface ImageDescription {
@@ -20,13 +23,15 @@ export interface ImageDescription {
   readonly codec: format.Codec;
   readonly chainId: Guid;
   readonly imageId: Guid;
-  /** Undefined in a full image. */
+  /** Undefined in a full image, and in a consolidated one of a whole chain. */
   readonly parent: { readonly imageId: Guid; readonly name: string; readonly commitHash: string } | undefined;
   readonly sequence: number;
   readonly blockBytes: number;
   readonly logicalSectorBytes: number;
   readonly physicalSectorBytes: number;
   readonly sourceSizeBytes: number;
+  /** What older images hold past this is gone. Smaller than the disk where it was smaller in an image that was consolidated. */
+  readonly visibleBytes: number;
   readonly createdAt: Date;
   readonly sealed: boolean;
   readonly fileSizeBytes: number;
@@ -36,6 +41,8 @@ export interface ImageDescription {
   readonly storedBytes: number;
   /** Hex SHA-256 of the commit block: names this very image, contents included. */
   readonly commitHash: string;
+  /** What images made on this one name it by: the commit that it takes the place of, or its own. Hex. */
+  readonly lineageHash: string;
 }
 
 export interface LeafReference {
@@ -49,12 +56,16 @@ export class Image implements Closable {
   readonly description: ImageDescription;
   readonly #file: ImageFile;
   readonly #root: Uint8Array;
+  readonly #provenance: { readonly offset: number; readonly lengthBytes: number; readonly hash: Uint8Array };
+  readonly #owned: Closable[] = [];
+  #sources: readonly Source[] | undefined;
 
-  private constructor(file: ImageFile, description: ImageDescription, root: Uint8Array) {
+  private constructor(file: ImageFile, { description, provenance }: Opened, root: Uint8Array) {
     this.path = file.path;
     this.description = description;
     this.#file = file;
     this.#root = root;
+    this.#provenance = provenance;
   }
 
   /**
@@ -65,14 +76,20 @@ export class Image implements Closable {
     if (imagePath.endsWith(unfinishedSuffix)) {
       throw new UsageError(`${imagePath}: is an unfinished image; its creation was interrupted, run it again`);
     }
+    return Image.openCommitted(imagePath);
+  }
+
+  /** Opens an image that is complete, though it may not have its name yet. @throws as `open` */
+  static openCommitted(imagePath: string): Image {
     const file = ImageFile.open(imagePath);
     try {
-      const { description, rootOffset, rootBytes, rootHash } = readDescription(file);
+      const opened = readDescription(file);
+      const { description, rootOffset, rootBytes, rootHash } = opened;
       const root = new Uint8Array(rootBytes);
       file.read(root, rootOffset);
       expectHash(`${imagePath}: root`, rootHash, root);
       checkRoot(imagePath, root, pagesOf(description));
-      return new Image(file, description, root);
+      return new Image(file, opened, root);
     } catch (error) {
       file.close();
       throw error;
@@ -88,7 +105,76 @@ export class Image implements Closable {
   }
 
   close(): void {
-    this.#file.close();
+    closeAll([...this.#owned.splice(0), this.#file]);
+  }
+
+  /** Closes `item` with the image. */
+  own(item: Closable): void {
+    this.#owned.push(item);
+  }
+
+  /** Any bytes of the file, as they are. @throws UnavailableError */
+  readRaw(target: Uint8Array, offset: number): void {
+    this.#file.read(target, offset);
+  }
+
+  /** @throws FormatError, UnavailableError */
+  readKeySlots(): KeySlots {
+    const { description } = this;
+    if (!description.sealed) throw new UsageError(`${this.path}: is not encrypted, and has no key slots`);
+    return KeySlots.read((target, offset) => this.#file.read(target, offset), description.chainId, this.path);
+  }
+
+  /** What is wrong with each of the key blocks: they can be read as long as one is sound. */
+  keySlotFaults(): string[] {
+    return KeySlots.faults((target, offset) => this.#file.read(target, offset), this.description.chainId, this.path);
+  }
+
+  /** The images that its blocks come from, newest first: itself, or those that it was made from. @throws FormatError, UnavailableError */
+  sources(): readonly Source[] {
+    if (this.#sources !== undefined) return this.#sources;
+    const { kind, imageId, sequence, fileSizeBytes } = this.description;
+    const { offset, lengthBytes } = this.#provenance;
+    this.#sources =
+      kind === 'consolidated'
+        ? readSources((target, at) => this.#file.read(target, at), this.#provenance, this.path)
+        : [
+            {
+              imageId,
+              sequence,
+              superblockOffset: 0,
+              commitOffset: fileSizeBytes - format.commitBytes,
+              mapOffset: offset,
+              mapBytes: lengthBytes,
+            },
+          ];
+    return this.#sources;
+  }
+
+  /** Reads all of the provenance, and checks it against the commit. @throws IntegrityError, UnavailableError */
+  checkProvenance(): void {
+    const { offset, lengthBytes, hash } = this.#provenance;
+    if (lengthBytes === 0) return;
+    const digest = createHash('sha256');
+    const buffer = new Uint8Array(Math.min(lengthBytes, format.writeBatchBytes));
+    for (let done = 0; done < lengthBytes; done += buffer.length) {
+      const part = buffer.subarray(0, Math.min(buffer.length, lengthBytes - done));
+      this.#file.read(part, offset + done);
+      digest.update(part);
+    }
+    const actual = digest.digest('hex');
+    if (actual !== hex(hash)) throw new IntegrityError(`${this.path}: provenance`, hex(hash), actual);
+  }
+
+  /**
+   * Checks that the image was committed by a holder of the key. A consolidated image was not: its provenance says what is to be known.
+   * @throws VeneerError (INTEGRITY)
+   */
+  checkSignature(key: ChainKey): void {
+    if (this.description.kind === 'consolidated') return;
+    const commit = new Uint8Array(format.commitBytes);
+    this.#file.read(commit, this.description.fileSizeBytes - format.commitBytes);
+    checkCommitSignature(commit, key, this.path);
   }
 
   /** The pages that hold something, in order. */
@@ -195,7 +281,10 @@ export class Image implements Closable {
   /** Narrows an offset and checks that `length` bytes from it lie between superblock and commit. */
   #inside(what: string, offset: bigint, length: number): number {
     const narrow = format.narrow(what, 'offset', 0, offset, this.description.fileSizeBytes);
-    if (narrow < format.superblockBytes || narrow + length > this.description.fileSizeBytes - format.commitBytes) {
+    if (
+      narrow < format.dataOffset(this.description.sealed) ||
+      narrow + length > this.description.fileSizeBytes - format.commitBytes
+    ) {
       throw new FormatError(what, 'offset', narrow, `${length} bytes there are not inside the image's data`);
     }
     return narrow;
@@ -213,6 +302,21 @@ export class Image implements Closable {
     }
     return low;
   }
+}
+
+/** @throws VeneerError (INTEGRITY) when nobody with the key made this commit block */
+export function checkCommitSignature(commit: Uint8Array, key: ChainKey, name: string): void {
+  const found = format.commit.parse(commit).hmac;
+  if (timingSafeEqual(found, commitSignature(commit, key))) return;
+  throw new VeneerError(
+    'INTEGRITY',
+    `${name}: the signature of its commit does not hold; it was made or changed by someone without the key`,
+  );
+}
+
+/** The signature that belongs into a commit block. */
+export function commitSignature(commit: Uint8Array, key: ChainKey): Uint8Array {
+  return key.hmac('veneer commit', commit.subarray(0, format.commit.offsetOf('hmac')));
 }
 
 function expectChecksum(what: string, expected: number, bytes: Uint8Array): void {
@@ -247,6 +351,7 @@ interface Opened {
   readonly rootOffset: number;
   readonly rootBytes: number;
   readonly rootHash: Uint8Array;
+  readonly provenance: { readonly offset: number; readonly lengthBytes: number; readonly hash: Uint8Array };
 }
 
 function readDescription(file: ImageFile): Opened {
@@ -274,6 +379,10 @@ function readDescription(file: ImageFile): Opened {
   ) {
     throw new FormatError(`${name}: commit`, 'identity', 12, 'belongs to another image than the superblock');
   }
+  if (commit.versionMajor !== superblock.versionMajor)
+    throw new UnsupportedError(
+      `${name}: its commit is of format version ${commit.versionMajor}; the superblock's is ${superblock.versionMajor}`,
+    );
   const description = describe(name, superblock, commit, last);
   const dataEnd = file.sizeBytes - format.commitBytes;
   const narrow = (field: string, value: bigint, limit: number): number =>
@@ -281,15 +390,13 @@ function readDescription(file: ImageFile): Opened {
   const rootOffset = narrow('rootOffset', commit.rootOffset, dataEnd);
   const rootLimit = Math.min(dataEnd - rootOffset, pagesOf(description) * format.rootEntryBytes);
   const rootBytes = narrow('rootBytes', commit.rootBytes, rootLimit);
-  narrow(
-    'provenanceBytes',
-    commit.provenanceBytes,
-    dataEnd - narrow('provenanceOffset', commit.provenanceOffset, dataEnd),
-  );
-  if (rootBytes % format.rootEntryBytes !== 0 || rootOffset < format.superblockBytes) {
+  const provenanceOffset = narrow('provenanceOffset', commit.provenanceOffset, dataEnd);
+  const provenanceBytes = narrow('provenanceBytes', commit.provenanceBytes, dataEnd - provenanceOffset);
+  if (rootBytes % format.rootEntryBytes !== 0 || rootOffset < format.dataOffset(description.sealed)) {
     throw new FormatError(`${name}: commit`, 'root', 56, `${rootBytes} bytes at ${rootOffset} cannot be a root`);
   }
-  return { description, rootOffset, rootBytes, rootHash: commit.rootHash };
+  const provenance = { offset: provenanceOffset, lengthBytes: provenanceBytes, hash: commit.provenanceHash };
+  return { description, rootOffset, rootBytes, rootHash: commit.rootHash, provenance };
 }
 
 function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
@@ -318,6 +425,8 @@ function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
   }
   if (found.sealSuite > 1)
     throw new UnsupportedError(`${name}: is sealed in a way (${found.sealSuite}) that this Veneer does not know`);
+  if (found.sealSuite !== 0 && found.versionMajor === format.plainVersion)
+    throw new UnsupportedError(`${name}: is sealed in the way of a version that never was; it is damaged or forged`);
   if (found.parentName !== path.basename(found.parentName)) {
     throw new FormatError(what, 'parent name', 96, `${JSON.stringify(found.parentName)} is not a plain file name`);
   }
@@ -325,9 +434,9 @@ function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
 }
 
 function checkVersion(name: string, versionMajor: number): void {
-  if (versionMajor === format.formatVersion) return;
+  if (versionMajor >= format.plainVersion && versionMajor <= format.formatVersion) return;
   throw new UnsupportedError(
-    `${name}: is an image of format version ${versionMajor}; this Veneer reads version ${format.formatVersion}`,
+    `${name}: is an image of format version ${versionMajor}; this Veneer reads versions up to ${format.formatVersion}`,
   );
 }
 
@@ -368,6 +477,16 @@ function describe(
     first.sourceSizeBytes,
     format.maxSourceBytes,
   );
+  const isConsolidated = kind === 'consolidated';
+  if (isConsolidated && first.versionMajor === format.plainVersion)
+    throw new UnsupportedError(
+      `${name}: is consolidated in the way of a version that never was; it is damaged or forged`,
+    );
+  const visibleBytes =
+    first.versionMajor === format.plainVersion
+      ? sourceSizeBytes
+      : format.narrow(`${name}: superblock`, 'visible size', 352, first.visibleBytes, sourceSizeBytes);
+  const commitHash = createHash('sha256').update(lastBlock).digest('hex');
   const count = (field: string, offset: number, value: bigint): number =>
     format.narrow(`${name}: commit`, field, offset, value, Math.ceil(sourceSizeBytes / first.blockBytes));
   return {
@@ -377,7 +496,7 @@ function describe(
     chainId: first.chainId,
     imageId: first.imageId,
     parent:
-      kind === 'full'
+      kind === 'full' || (isConsolidated && first.parentId === nilGuid)
         ? undefined
         : { imageId: first.parentId, name: first.parentName, commitHash: hex(last.parentCommitHash) },
     sequence: first.sequence,
@@ -385,6 +504,7 @@ function describe(
     logicalSectorBytes: first.logicalSectorBytes,
     physicalSectorBytes: first.physicalSectorBytes,
     sourceSizeBytes,
+    visibleBytes,
     createdAt: new Date(format.narrow(`${name}: superblock`, 'time', 88, first.createdAtMs, 8.64e15)),
     sealed: first.sealSuite !== 0,
     fileSizeBytes: Number(last.fileSizeBytes),
@@ -392,7 +512,8 @@ function describe(
     zeroBlocks: count('zero blocks', 96, last.zeroBlocks),
     discardedBlocks: count('discarded blocks', 104, last.discardedBlocks),
     storedBytes: format.narrow(`${name}: commit`, 'stored bytes', 112, last.storedBytes, Number(last.fileSizeBytes)),
-    commitHash: createHash('sha256').update(lastBlock).digest('hex'),
+    commitHash,
+    lineageHash: isConsolidated ? hex(last.standsForHash) : commitHash,
   };
 }
 

@@ -1,11 +1,13 @@
 /**
- * The image format on disk (`.spf` full, `.spi` incremental), version 1. native-notes/image-format.md explains it in prose.
+ * The image format on disk (`.spf` full, `.spi` incremental), versions 1 and 2. native-notes/image-format.md explains it in prose.
  *
  *   0      superblock   4 KiB, written first
- *   4 KiB  records      header (32 B) + stored bytes, in the order in which workers finished them
+ *   4 KiB  key blocks   2 of 4 KiB, only in an encrypted image: key-slots.ts
+ *   then   records      header (32 B) + stored bytes, in the order in which workers finished them
  *          leaves       512 entries of 24 B: one for each block of a run of 512; only those that hold something
  *          pages        256 references of 16 B to leaves; only those that hold something
  *          root         16 B for each page, by page number
+ *          provenance   in an encrypted image and in a consolidated one: provenance.ts
  *   last   commit       4 KiB: without it the file is not an image
  *
  * Everything is little-endian. A leaf may stand between records: it is written as soon as its blocks are.
@@ -14,7 +16,10 @@ import { toOffset } from '../base/ranges.ts';
 import { KiB, MiB, TiB } from '../base/units.ts';
 import { ascii, bytes, guid, layout, reserved, text, u16le, u32le, u64le, u8, type Decoded } from '../bytes/layout.ts';
 
-export const formatVersion = 1;
+/** Of plain images that were not consolidated: as every reader knows them. */
+export const plainVersion = 1;
+/** Of images that are encrypted or consolidated: a reader of version 1 alone would read wrong bytes, and refuses them. */
+export const formatVersion = 2;
 export const superblockBytes = 4 * KiB;
 export const commitBytes = 4 * KiB;
 export const recordHeaderBytes = 32;
@@ -25,6 +30,9 @@ export const pageReferences = 256;
 export const pageReferenceBytes = 16;
 export const pageBytes = pageReferences * pageReferenceBytes;
 export const rootEntryBytes = 16;
+export const keyBlockBytes = 4 * KiB;
+/** Two copies: one is sound while the other is written. */
+export const keyBlockCopies = 2;
 
 export const minBlockBytes = 16 * KiB;
 export const maxBlockBytes = MiB;
@@ -39,6 +47,8 @@ export const maxChainDepth = 10_000;
 export const maxSequence = 2 ** 32 - 1;
 /** A record is never longer than its block plus nonce and tag: what compression does not shorten is stored raw. */
 export const maxSealOverheadBytes = 28;
+/** Leaves of an encrypted image: of its 512 blocks each, at most 2^32 are sealed under the image's key with random nonces. */
+export const maxSealedLeaves = 2 ** 32 / leafEntries;
 /** An image is smaller than its superblock and commit: nothing else fits. */
 export const minFileBytes = superblockBytes + commitBytes;
 /** Records are gathered to about this much before one write. */
@@ -59,6 +69,11 @@ export const blockState = { absent: 0, data: 1, zero: 2, discarded: 3 } as const
 /** Whether a block of that state reads as zeros, once no newer image has it. An unknown state does not: it is refused. */
 export function readsAsZeros(state: number | undefined): boolean {
   return state === blockState.absent || state === blockState.zero || state === blockState.discarded;
+}
+
+/** Where records and indexes begin. */
+export function dataOffset(sealed: boolean): number {
+  return superblockBytes + (sealed ? keyBlockCopies * keyBlockBytes : 0);
 }
 
 /** Set in a record's flags, and its entry's, when its bytes are nonce, tag, ciphertext. */
@@ -82,9 +97,8 @@ export const superblock = layout('superblock', superblockBytes, {
   sourceSizeBytes: u64le(80),
   createdAtMs: u64le(88), //         Unix time
   parentName: text(96, maxParentNameBytes + 1, 'utf8'), // where the parent was; its identity is parentId
-  reserved1: reserved(352, 1696),
-  keySlots: bytes(2048, 2032), //    wrapped chain keys; zero in a plain image
-  reserved2: reserved(4080, 12),
+  visibleBytes: u64le(352), //       version 2: what older images hold past it is gone, though this disk be larger; version 1: zero
+  reserved1: reserved(360, 3732),
   crc32c: u32le(4092), //            of the 4 KiB, this field as zero
 });
 export type Superblock = Decoded<typeof superblock>;
@@ -134,7 +148,7 @@ export const commit = layout('commit', commitBytes, {
   fileSizeBytes: u64le(48), //       of the whole file, this block included
   rootOffset: u64le(56),
   rootBytes: u64le(64),
-  provenanceOffset: u64le(72), //    0 in an image that was not consolidated
+  provenanceOffset: u64le(72), //    0 in a plain image that was not consolidated
   provenanceBytes: u64le(80),
   dataBlocks: u64le(88),
   zeroBlocks: u64le(96),
@@ -144,9 +158,9 @@ export const commit = layout('commit', commitBytes, {
   reserved2: reserved(120, 8),
   provenanceHash: bytes(160, 32),
   superblockHash: bytes(192, 32),
-  parentCommitHash: bytes(224, 32), // SHA-256 of the parent's commit block; zero in a full image
+  parentCommitHash: bytes(224, 32), // SHA-256 of the commit block of the parent, or of what it stands for; zero without a parent
   standsForHash: bytes(256, 32), //  in a consolidated image: the commit it takes the place of
-  hmac: bytes(288, 32), //           keyed images: HMAC-SHA-256 of bytes 0..288
+  hmac: bytes(288, 32), //           encrypted, not consolidated: HMAC-SHA-256 of bytes 0..288
   reserved3: reserved(320, 3772),
   crc32c: u32le(4092),
 });

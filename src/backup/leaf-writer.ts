@@ -1,5 +1,5 @@
 /**
- * Writes the blocks of one leaf after another into an image that is being made: read, compare, compress, store, index.
+ * Writes the blocks of one leaf after another into an image that is being made: read, compare, compress, seal, store, index.
  *
  * Several threads do this on one file at once: each reserves room for what it is about to write by one atomic addition, so that no two
  * write to the same place and nobody waits. Nothing here makes the file an image: that is the commit's doing.
@@ -8,9 +8,12 @@ import { AssertionError } from '../base/errors.ts';
 import { writeFully } from '../base/full-io.ts';
 import { crc32c } from '../bytes/checksum.ts';
 import { nextDataOffset, type Disk } from '../disk/disk.ts';
+import type { BlockSealer } from './block-seal.ts';
 import { compressBlock } from './codec.ts';
 import * as format from './layout.ts';
 import { nextChange, type ByteRange } from './changed-ranges.ts';
+import { statesOf, type LeafStates } from './provenance.ts';
+import { sealOverheadBytes } from './seal.ts';
 
 /** What the threads of one creation share. */
 export interface WriteTarget {
@@ -31,6 +34,8 @@ export interface LeafSource {
   readonly blockBytes: number;
   readonly codec: format.Codec;
   readonly sequence: number;
+  /** Of an encrypted image. */
+  readonly sealer: BlockSealer | undefined;
 }
 
 export interface WrittenLeaf {
@@ -40,6 +45,8 @@ export interface WrittenLeaf {
   readonly dataBlocks: number;
   readonly zeroBlocks: number;
   readonly storedBytes: number;
+  /** Which of its entries hold what: for the provenance of an encrypted image. */
+  readonly states: LeafStates;
 }
 
 /** Compression that saves less than this share is not worth inflating later. */
@@ -63,7 +70,9 @@ export class LeafWriter {
     this.#block = Buffer.alloc(source.blockBytes);
     this.#parentBlock = Buffer.alloc(source.blockBytes);
     this.#zeros = Buffer.alloc(source.blockBytes);
-    this.#batch = Buffer.alloc(format.writeBatchBytes + source.blockBytes + format.recordHeaderBytes);
+    this.#batch = Buffer.alloc(
+      format.writeBatchBytes + source.blockBytes + format.recordHeaderBytes + format.maxSealOverheadBytes,
+    );
   }
 
   /** The first byte at or after `from` where the image may need a block; the disk's size when there is none. */
@@ -95,9 +104,10 @@ export class LeafWriter {
     }
     this.#flush();
     if (counts.dataBlocks + counts.zeroBlocks === 0) return undefined;
+    const states = this.#source.sealer === undefined ? 0 : statesOf(this.#leaf);
     const offset = this.#reserve(this.#leaf.length);
     writeFully(this.#target.fd, this.#leaf, offset, this.#target.name);
-    return { leafNumber, offset, crc32c: crc32c(this.#leaf), ...counts };
+    return { leafNumber, offset, crc32c: crc32c(this.#leaf), ...counts, states };
   }
 
   #writeBlock(position: number, counts: { dataBlocks: number; zeroBlocks: number; storedBytes: number }): void {
@@ -112,7 +122,14 @@ export class LeafWriter {
     }
     const index = position % format.leafEntries;
     if (isZero) {
-      this.#setEntry(index, { state: format.blockState.zero, offset: 0n, storedBytes: 0, crc32c: 0, codec: 0 });
+      this.#setEntry(index, {
+        state: format.blockState.zero,
+        offset: 0n,
+        storedBytes: 0,
+        crc32c: 0,
+        codec: 0,
+        flags: 0,
+      });
       counts.zeroBlocks++;
       return;
     }
@@ -121,23 +138,26 @@ export class LeafWriter {
   }
 
   #appendRecord(position: number): number {
-    const { codec: wanted, blockBytes, sequence } = this.#source;
+    const { codec: wanted, blockBytes, sequence, sealer } = this.#source;
     const compressed = compressBlock(wanted, this.#block);
     const codec = wanted !== 'none' && compressed.length <= blockBytes * worthwhileShare ? wanted : 'none';
-    const stored = codec === 'none' ? this.#block : compressed;
+    const plain = codec === 'none' ? this.#block : compressed;
+    const storedBytes = plain.length + (sealer === undefined ? 0 : sealOverheadBytes);
     const at = this.#batchBytes;
-    const record = this.#batch.subarray(at, at + format.recordHeaderBytes + stored.length);
+    const record = this.#batch.subarray(at, at + format.recordHeaderBytes + storedBytes);
     const codecNumber = format.codecs.indexOf(codec);
     const header = {
       crc32c: 0,
       position: BigInt(position),
-      storedBytes: stored.length,
+      storedBytes,
       originSequence: sequence,
       codec: codecNumber,
-      flags: 0,
+      flags: sealer === undefined ? 0 : format.sealedFlag,
     };
     format.recordHeader.encode(header, record);
-    record.set(stored, format.recordHeaderBytes);
+    const stored = record.subarray(format.recordHeaderBytes);
+    if (sealer === undefined) stored.set(plain);
+    else sealer.seal(plain, position, codecNumber, stored);
     const checksum = crc32c(record.subarray(4));
     record.writeUInt32LE(checksum, format.recordHeader.offsetOf('crc32c'));
 
@@ -146,18 +166,19 @@ export class LeafWriter {
     this.#setEntry(index, {
       state: format.blockState.data,
       offset: BigInt(at),
-      storedBytes: stored.length,
+      storedBytes,
       crc32c: checksum,
       codec: codecNumber,
+      flags: header.flags,
     });
     this.#batchEntries.push(index);
     this.#batchBytes += record.length;
     if (this.#batchBytes >= format.writeBatchBytes) this.#flush();
-    return stored.length;
+    return storedBytes;
   }
 
-  #setEntry(index: number, entry: Omit<format.LeafEntry, 'originSequence' | 'flags'>): void {
-    const full = { ...entry, originSequence: this.#source.sequence, flags: 0 };
+  #setEntry(index: number, entry: Omit<format.LeafEntry, 'originSequence'>): void {
+    const full = { ...entry, originSequence: this.#source.sequence };
     format.leafEntry.encode(full, this.#leaf, index * format.leafEntryBytes);
   }
 

@@ -2,17 +2,21 @@
 import fs from 'node:fs';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
+import { closing } from '../base/ownership.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { parseChangedRanges, type ByteRange } from '../backup/changed-ranges.ts';
-import { createImage } from '../backup/create.ts';
+import { openChainDisk } from '../backup/chain.ts';
+import { createImage, type CreateOptions } from '../backup/create.ts';
 import { extractImage } from '../backup/extract.ts';
 import { describeChain, type ChainDescription } from '../backup/info.ts';
+import { KeyRing } from '../backup/key-ring.ts';
 import { codecs, type Codec } from '../backup/layout.ts';
 import { verifyChain } from '../backup/verify.ts';
 import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
 import { nativeSource } from '../source/open-source.ts';
+import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress } from './progress.ts';
 
 export function imageCommand(): Command {
@@ -21,10 +25,12 @@ export function imageCommand(): Command {
     .addCommand(createCommand())
     .addCommand(infoCommand())
     .addCommand(verifyCommand())
+    .addCommand(scrubCommand())
     .addCommand(extractCommand());
 }
 
-interface CreateFlags {
+interface CreateFlags extends KeyFlags {
+  readonly encrypt?: boolean;
   readonly codec?: Codec;
   readonly blockSize?: string;
   readonly volume?: boolean;
@@ -36,7 +42,7 @@ interface CreateFlags {
 }
 
 function createCommand(): Command {
-  return new Command('create')
+  return withKeyOptions(new Command('create'))
     .description('make an image of a disk')
     .argument('<source>', 'raw file, block device, or VHDX, VHD, VMDK, VDI or qcow2 file')
     .argument('<image>', 'the image to make: .spf for a full one, .spi for an incremental')
@@ -49,8 +55,10 @@ function createCommand(): Command {
     .option('--changed <file>', 'JSON array of {offset, length}: read only these ranges of the source')
     .option('--threads <count>', 'threads that compress (default: one for each core)')
     .addOption(new Option('--source-format <name>', "when the source's extension does not say").choices(formatNames))
+    .option('--encrypt', 'seal every block; the key or passphrase given here opens the chain from now on')
     .option('--force', 'replace the image if it exists')
     .action(async (source: string, image: string, flags: CreateFlags) => {
+      const keys = await keysForCreation(flags);
       const progress = reportProgress('creating');
       const startMs = performance.now();
       try {
@@ -65,6 +73,7 @@ function createCommand(): Command {
           ...(flags.threads === undefined ? {} : { threads: parseSize(flags.threads, '--threads') }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
           ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
+          ...keys,
           ...written,
           source: nativeSource,
           onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
@@ -80,56 +89,91 @@ function createCommand(): Command {
     });
 }
 
+/** Of a full image the key that is to open it, of an incremental the one that opens its parent. */
+async function keysForCreation(flags: CreateFlags): Promise<Pick<CreateOptions, 'encrypt' | 'keys'>> {
+  if (flags.parent !== undefined) {
+    if (flags.encrypt === true)
+      throw new UsageError('--encrypt: an incremental is encrypted as its parent is; leave it out');
+    return { keys: await keysFor(flags.parent, flags) };
+  }
+  if (flags.encrypt === true) return { encrypt: await newCredential(flags) };
+  if ((await credentialsOf(flags)).length > 0)
+    throw new UsageError('a key was given, and nothing is to be encrypted; add --encrypt, or leave the key out');
+  return {};
+}
+
 function infoCommand(): Command {
-  return new Command('info')
+  return withKeyOptions(new Command('info'))
     .description('describe an image and its chain')
     .argument('<image>')
     .option('--json', 'for programs')
-    .action((image: string, flags: { json?: boolean }) => {
+    .action(async (image: string, flags: KeyFlags & { json?: boolean }) => {
+      const credentials = await credentialsOf(flags);
+      if (credentials.length > 0) assertOpens(image, new KeyRing({ credentials, chains: [] }));
       const chain = describeChain(image);
       console.log(flags.json === true ? JSON.stringify(chain, null, 2) : chainText(chain));
     });
 }
 
+/** Whether the key is the right one is all that it adds: what is told of an image is not sealed. */
+function assertOpens(image: string, keys: KeyRing): void {
+  using disk = closing(openChainDisk(image, undefined, undefined, keys));
+  disk.value.requireKey();
+}
+
 function verifyCommand(): Command {
-  return new Command('verify')
-    .description('check every stored checksum of an image and its parents')
+  return withKeyOptions(new Command('verify'))
+    .description('check all that is stored in an image and its parents, with the key also that nothing was exchanged')
     .argument('<image>')
-    .action((image: string) => {
-      const progress = reportProgress('verifying');
-      const result = verifyChain(image, {
-        onFault: (fault) => console.log(`${fault.structure}: ${fault.message}`),
-        onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
-      });
-      progress.stop();
-      const what = `${result.images} image${result.images === 1 ? '' : 's'}, ${result.blocks} blocks, ${formatBytes(result.storedBytes)}`;
-      if (result.faults === 0) {
-        console.log(`${image}: sound (${what})`);
-      } else {
-        console.error(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
-        process.exitCode = 1;
-      }
+    .action(async (image: string, flags: KeyFlags) => {
+      report(image, 'verifying', await keysFor(image, flags));
     });
 }
 
-interface ExtractFlags {
+function scrubCommand(): Command {
+  return new Command('scrub')
+    .description('check every stored checksum of an image and its parents; needs no key')
+    .argument('<image>')
+    .action((image: string) => report(image, 'scrubbing', undefined));
+}
+
+function report(image: string, action: string, keys: KeyRing | undefined): void {
+  const progress = reportProgress(action);
+  const result = verifyChain(image, {
+    ...(keys === undefined ? {} : { keys }),
+    onFault: (fault) => console.log(`${fault.structure}: ${fault.message}`),
+    onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
+  });
+  progress.stop();
+  const what = `${result.images} image${result.images === 1 ? '' : 's'}, ${result.blocks} blocks, ${formatBytes(result.storedBytes)}`;
+  if (result.faults === 0) {
+    console.log(`${image}: sound${result.proved ? ', all of it sealed and in place' : ''} (${what})`);
+  } else {
+    console.error(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
+    process.exitCode = 1;
+  }
+}
+
+interface ExtractFlags extends KeyFlags {
   readonly format?: FormatName;
   readonly layout?: string;
   readonly force?: boolean;
 }
 
 function extractCommand(): Command {
-  return new Command('extract')
+  return withKeyOptions(new Command('extract'))
     .description('write the disk as of an image to a file: raw, or any other disk format')
     .argument('<image>')
     .argument('<out>', 'sparse raw file to make, or a disk file of --format')
     .addOption(new Option('--format <name>', 'default: by the extension of OUT, else raw').choices(formatNames))
     .option('--layout <name>', 'of the format, as for plugin create')
     .option('--force', 'replace the file if it exists')
-    .action((image: string, out: string, flags: ExtractFlags) => {
+    .action(async (image: string, out: string, flags: ExtractFlags) => {
+      const keys = await keysFor(image, flags);
       const progress = reportProgress('extracting');
       const format = flags.format ?? formatOfName(out) ?? 'raw';
       const options = {
+        keys,
         ...(flags.force === undefined ? {} : { force: flags.force }),
         ...(flags.layout === undefined ? {} : { layout: flags.layout }),
         onProgress: (doneBytes: number, totalBytes: number) => progress.update(doneBytes, totalBytes),
@@ -181,7 +225,7 @@ function chainText(chain: ChainDescription): string {
       'disk',
       `${formatBytes(chain.diskBytes)} (${chain.diskBytes} bytes), a ${newest.content}, sectors of ${newest.logicalSectorBytes} bytes`,
     ],
-    ['blocks', `${formatBytes(newest.blockBytes)} each, ${newest.codec}`],
+    ['blocks', `${formatBytes(newest.blockBytes)} each, ${newest.codec}${newest.sealed ? ', encrypted' : ''}`],
     ['image', newest.imageId],
     [
       'chain',

@@ -2,9 +2,11 @@
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import type { Writable } from 'node:stream';
 import { Command, Option } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
+import type { Credential } from '../backup/key-slots.ts';
 import { singleFileFormats, type FormatName } from '../native/formats.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
 import {
@@ -17,8 +19,9 @@ import {
   type MountOptions,
   type TransportChoice,
 } from '../mount/serve.ts';
+import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 
-interface MountFlags {
+interface MountFlags extends KeyFlags {
   readonly foreground?: boolean;
   readonly allowPath: readonly string[];
   readonly present?: FormatName;
@@ -28,10 +31,11 @@ interface MountFlags {
   readonly transport: TransportChoice;
   readonly workers?: string;
   readonly readyFd?: string;
+  readonly keysFd?: string;
 }
 
 export function mountCommand(): Command {
-  return new Command('mount')
+  return withKeyOptions(new Command('mount'))
     .description('mount a folder: its plugin files read as disk files')
     .argument('<folder>', 'images and plugin files')
     .argument('<mountpoint>', 'an empty folder elsewhere')
@@ -60,9 +64,10 @@ export function mountCommand(): Command {
     )
     .option('--workers <count>', `threads that answer (default: one for each core, ${defaultWorkers} here)`)
     .addOption(new Option('--ready-fd <fd>').hideHelp())
+    .addOption(new Option('--keys-fd <fd>').hideHelp())
     .action(async (folder: string, mountpoint: string, flags: MountFlags) => {
       if (flags.foreground === true) await serve(folder, mountpoint, flags);
-      else await startInBackground(folder, mountpoint);
+      else await startInBackground(folder, mountpoint, await credentialsOf(flags));
     });
 }
 
@@ -74,7 +79,7 @@ async function serve(folder: string, mountpoint: string, flags: MountFlags): Pro
   };
   let served;
   try {
-    served = await serveMount(folder, mountpoint, optionsOf(flags));
+    served = await serveMount(folder, mountpoint, await optionsOf(flags));
   } catch (error) {
     tell({ error: describeError(error) });
     throw error;
@@ -91,11 +96,17 @@ async function serve(folder: string, mountpoint: string, flags: MountFlags): Pro
 }
 
 /** Starts a process of its own that serves, and waits for its word. */
-async function startInBackground(folder: string, mountpoint: string): Promise<void> {
-  const child = spawn(process.execPath, [...process.argv.slice(1), '--foreground', '--ready-fd', '3'], {
+async function startInBackground(
+  folder: string,
+  mountpoint: string,
+  credentials: readonly Credential[],
+): Promise<void> {
+  const args = [...process.argv.slice(1), '--foreground', '--ready-fd', '3', '--keys-fd', '4'];
+  const child = spawn(process.execPath, args, {
     detached: true,
-    stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
+    stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
   });
+  sendCredentials(child.stdio[4] as Writable, credentials);
   const answer = await new Promise<string>((resolve, reject) => {
     let text = '';
     child.on('error', reject);
@@ -115,8 +126,25 @@ async function startInBackground(folder: string, mountpoint: string): Promise<vo
   if (said.hint !== undefined) console.log(said.hint);
 }
 
-function optionsOf(flags: MountFlags): MountOptions {
+/** Through a pipe: what is in arguments or the environment others can see. */
+function sendCredentials(pipe: Writable, credentials: readonly Credential[]): void {
+  // A process that ends at once has said why on the other pipe.
+  pipe.on('error', () => undefined);
+  const encoded = credentials.map(({ kind, secret }) => ({ kind, secret: Buffer.from(secret).toString('base64') }));
+  pipe.end(JSON.stringify(encoded));
+}
+
+function receiveCredentials(fd: number): Credential[] {
+  const sent = JSON.parse(fs.readFileSync(fd, 'utf8')) as { kind: Credential['kind']; secret: string }[];
+  fs.closeSync(fd);
+  return sent.map(({ kind, secret }) => ({ kind, secret: Buffer.from(secret, 'base64') }));
+}
+
+async function optionsOf(flags: MountFlags): Promise<MountOptions> {
+  const credentials =
+    flags.keysFd === undefined ? await credentialsOf(flags) : receiveCredentials(Number(flags.keysFd));
   return {
+    keys: { credentials, chains: [] },
     allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
     present: flags.present,
     write: flags.write,

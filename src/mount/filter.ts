@@ -11,6 +11,7 @@ import { LRUCache } from 'lru-cache';
 import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
+import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
@@ -36,6 +37,8 @@ export interface FilterOptions {
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
+  /** For encrypted images. Without theirs, only their data cannot be read. */
+  readonly keys: ThreadKeys;
 }
 
 /** Who makes a file, where the transport knows it: it is theirs then, and not of whoever runs the mount. */
@@ -63,6 +66,7 @@ export class Filter implements Closable {
   readonly #allowed: AllowedPaths;
   readonly #statistics: Statistics;
   readonly #cache: Blocks;
+  readonly #keys: KeyRing;
   readonly #log: Log;
   readonly #replacements: Replacements;
   readonly #onImageOpened: () => void;
@@ -84,6 +88,7 @@ export class Filter implements Closable {
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#cache = cache;
+    this.#keys = new KeyRing(options.keys);
     this.#log = log;
     this.#replacements = replacements;
     this.#onImageOpened = onImageOpened;
@@ -376,6 +381,7 @@ export class Filter implements Closable {
       const context = {
         allowed: this.#allowed,
         cache: this.#cache,
+        keys: this.#keys,
         log: this.#log,
         replacements: this.#replacements,
         onImageOpened: this.#onImageOpened,

@@ -5,6 +5,7 @@
 import { describeError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
+import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
@@ -20,6 +21,7 @@ export type Log = (level: 'info' | 'warn' | 'error', message: string, data: Read
 export interface NativeFileContext {
   readonly allowed: AllowedPaths;
   readonly cache: Blocks;
+  readonly keys: KeyRing;
   readonly log: Log;
   readonly replacements: Replacements;
   /** Called when an image was opened, which `closeIdle` is to close again. */
@@ -216,9 +218,9 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { allowed, cache, log, onImageOpened } = this.#context;
+    const { allowed, cache, keys, log, onImageOpened } = this.#context;
     try {
-      this.#disk = openPluginDisk(this.#identity.plugin, this.#identity.pluginPath, allowed, cache);
+      this.#disk = openPluginDisk(this.#identity.plugin, this.#identity.pluginPath, allowed, cache, keys);
     } catch (error) {
       this.#failure = { error, atMs: now };
       throw error;

@@ -7,6 +7,8 @@ import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
+import type { ThreadKeys } from '../backup/key-ring.ts';
+import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { serveControl, type MountStatus } from './control.ts';
@@ -26,6 +28,8 @@ export interface MountOptions {
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
+  /** For encrypted images. They go to this process's threads, and nowhere else. */
+  readonly keys: ThreadKeys;
   /** Memory for what is kept of images: inflated blocks, and the indexes that lead to them. */
   readonly cacheBytes: number;
   /** An image that nobody read for this long is closed. */
@@ -70,8 +74,9 @@ export interface ServedMount {
  * Mounts `folder` at `mountpoint` and serves it. Resolves when it serves.
  * @throws UsageError, UnavailableError: nothing is mounted then
  */
-export async function serveMount(folder: string, mountpoint: string, options: MountOptions): Promise<ServedMount> {
+export async function serveMount(folder: string, mountpoint: string, asked: MountOptions): Promise<ServedMount> {
   const real = await prepareMount(folder, mountpoint);
+  const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
   const logFd = fs.openSync(files.log, 'a', 0o600);
   if (fs.fstatSync(logFd).size > maxOldLogBytes) fs.ftruncateSync(logFd, 0);
@@ -125,8 +130,8 @@ async function startTransport(
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
-      const { allowPaths, present, write } = options;
-      const filterOptions = { folder: real.folder, allowPaths, present, write };
+      const { allowPaths, present, write, keys } = options;
+      const filterOptions = { folder: real.folder, allowPaths, present, write, keys };
       return await KernelTransport.start(
         {
           ...options,

@@ -22,7 +22,8 @@ export function extractNative(
   format: FormatName,
   options: ExtractOptions & PlanOptions = {},
 ): { sizeBytes: number; writtenBytes: number } {
-  using disk = closing(openChainDisk(imagePath));
+  using disk = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
+  disk.value.requireKey();
   const geometry = planForDisk(disk.value, format, randomGuid(), options);
   const files = synthesizeFiles(geometry, path.basename(outPath)).map(({ name, map }) => ({
     path: path.join(path.dirname(outPath), name),

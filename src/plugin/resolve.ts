@@ -8,6 +8,7 @@ import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/e
 import { closeAll } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import type { KeyRing } from '../backup/key-ring.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
 import { readBootFile } from './boot-file.ts';
@@ -55,6 +56,7 @@ export function openPluginDisk(
   pluginPath: string,
   allowed: AllowedPaths,
   cache: Blocks,
+  keys: KeyRing,
 ): PluginDisk {
   const { bootable } = plugin;
   const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map((volume) => volume.sizeBytes);
@@ -62,7 +64,7 @@ export function openPluginDisk(
   let disk: Disk | undefined;
   try {
     for (const [index, pointer] of imagesOf(plugin).entries()) {
-      chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache));
+      chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache, keys));
     }
     if (bootable === undefined) disk = chains[0];
     else disk = assembleBootable(bootable, chains, readBootFile(bootable, pluginPath));
@@ -97,12 +99,13 @@ function openPointer(
   pluginPath: string,
   allowed: AllowedPaths,
   cache: Blocks,
+  keys: KeyRing,
 ): ChainDisk {
   const imagePath = imagePathOf(pointer, pluginPath, allowed);
   const folders = realFolders(allowed);
   const judge = (image: string): void =>
     requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image));
-  const disk = openChainDisk(imagePath, cache, judge);
+  const disk = openChainDisk(imagePath, cache, judge, keys);
   try {
     const found = disk.images[0]?.description;
     if (found?.imageId !== pointer.imageId || disk.sizeBytes !== sizeBytes) {

@@ -61,7 +61,7 @@ export function craftImage(options: CraftOptions): Crafted {
   const sequence = options.sequence ?? (parent === undefined ? 0 : 1);
   const imageId = options.imageId ?? numberedGuid(sequence + 1);
   const honestSuperblock: format.Superblock = {
-    versionMajor: format.formatVersion,
+    versionMajor: format.plainVersion,
     versionMinor: 0,
     kind: format.imageKinds.indexOf(parent === undefined ? 'full' : 'incremental'),
     content: 0,
@@ -77,7 +77,7 @@ export function craftImage(options: CraftOptions): Crafted {
     sourceSizeBytes: BigInt(options.sizeBytes),
     createdAtMs: 1_700_000_000_000n,
     parentName: parent?.name ?? '',
-    keySlots: new Uint8Array(2032),
+    visibleBytes: 0n,
     crc32c: 0,
   };
   const superblock = sealCrc32c(
@@ -136,7 +136,7 @@ export function craftImage(options: CraftOptions): Crafted {
   const rootOffset = append(root);
   const states = [...options.blocks.values()];
   const honestCommit: format.Commit = {
-    versionMajor: format.formatVersion,
+    versionMajor: format.plainVersion,
     sequence,
     chainId,
     imageId,

@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
 import { openChainDisk } from '../../src/backup/chain.ts';
+import type { KeyRing } from '../../src/backup/key-ring.ts';
 import { verifyChain, type Fault, type VerifyResult } from '../../src/backup/verify.ts';
 import { expectReadsAs, type ModelDisk } from '../disk/model-disk.ts';
 
@@ -13,9 +14,13 @@ export function expectImageHolds(imagePath: string, model: ModelDisk): void {
   expect(faultsOf(imagePath)).toEqual([]);
 }
 
-export function faultsOf(imagePath: string): Fault[] {
+/** @param keys checks seals and provenance too */
+export function faultsOf(imagePath: string, keys?: KeyRing): Fault[] {
   const faults: Fault[] = [];
-  const result: VerifyResult = verifyChain(imagePath, { onFault: (fault) => faults.push(fault) });
+  const result: VerifyResult = verifyChain(imagePath, {
+    ...(keys === undefined ? {} : { keys }),
+    onFault: (fault) => faults.push(fault),
+  });
   expect(result.faults).toBe(faults.length);
   return faults;
 }

@@ -105,7 +105,7 @@ describe('an entry that this version does not know is refused', () => {
   });
 
   it('an encrypted block', () => {
-    expectUnreadable({ entry: (honest) => ({ ...honest, flags: 1 }) }, 'UNSUPPORTED', /encrypted/);
+    expectUnreadable({ entry: (honest) => ({ ...honest, flags: 1 }) }, 'FORMAT', /not encrypted/);
   });
 });
 

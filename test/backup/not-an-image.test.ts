@@ -63,7 +63,7 @@ describe('what is not an image is refused', () => {
 });
 
 describe('an image of another format version is refused, and says which', () => {
-  it.each([0, 2, 0x100, 0xffff])('version %i in the superblock', (versionMajor) => {
+  it.each([0, 3, 0x100, 0xffff])('version %i in the superblock', (versionMajor) => {
     using folder = new TempFolder();
     const lies = { superblock: (honest: Superblock) => ({ ...honest, versionMajor }) };
     const { bytes } = craftImage({ blocks: new Map(), sizeBytes: 512, lies });
@@ -72,7 +72,7 @@ describe('an image of another format version is refused, and says which', () => 
     expect(error).toHaveProperty('message', expect.stringContaining(`version ${versionMajor};`));
   });
 
-  it.each([0, 2, 0xffff])('version %i in the commit', (versionMajor) => {
+  it.each([0, 2, 3, 0xffff])('version %i in the commit', (versionMajor) => {
     using folder = new TempFolder();
     const lies = { commit: (honest: Commit) => ({ ...honest, versionMajor }) };
     const { bytes } = craftImage({ blocks: new Map(), sizeBytes: 512, lies });

@@ -50,6 +50,7 @@ describe('a source that shrinks while it is read is an error, and leaves nothing
       blockBytes,
       codec: 'zstd',
       sequence: 0,
+      seal: undefined,
       nextFree: new BigInt64Array(1),
       nextLeaf: new Int32Array(1),
     };

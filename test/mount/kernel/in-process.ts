@@ -1,5 +1,6 @@
 /** The kernel transport served by this very process, for what no option of the tool reaches. */
 import fs from 'node:fs';
+import { noKeys } from '../../../src/backup/key-ring.ts';
 import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
 import { unmount } from '../../../src/mount/mountpoint.ts';
 import { OpenReplacements } from '../../../src/mount/replacements.ts';
@@ -25,7 +26,7 @@ export class InProcessMount {
     for (const name of ['mount', 'folder']) fs.mkdirSync(temporary.file(name));
     const told: string[] = [];
     const all: KernelOptions = {
-      filter: { folder: temporary.file('folder'), allowPaths: [], present: undefined, write: undefined },
+      filter: { folder: temporary.file('folder'), allowPaths: [], present: undefined, write: undefined, keys: noKeys },
       mountpoint: temporary.file('mount'),
       cacheBytes: 2 ** 20,
       idleMs: 1000,

@@ -1,0 +1,48 @@
+/**
+ * Whether a chain is in use. Whoever reads a chain holds a shared lock (flock) on its newest image for as long; whoever takes images of a
+ * chain away holds the images whose readers may need them exclusively. The kernel releases both when a process ends, however it ends.
+ */
+import fs from 'node:fs';
+import { UnavailableError } from '../base/errors.ts';
+import { tryLock } from '../base/file-lock.ts';
+import { isSameFile } from '../base/same-file.ts';
+import type { Closable } from '../base/ownership.ts';
+
+const attempts = 10;
+
+/**
+ * Keeps an image and its parents in their place until it is closed. Where the file system has no such locks, nothing is kept.
+ * @throws UnavailableError when the image is not there, or is just being replaced
+ */
+export function lockInUse(imagePath: string): Closable {
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    const lock = openForLock(imagePath);
+    if (tryLock(lock.fd, 'shared') === 'taken') {
+      lock.close();
+      throw new UnavailableError(`${imagePath}: is just being consolidated; try again in a moment`, {
+        retryable: true,
+      });
+    }
+    // While we waited for nobody, another file may have got the name.
+    if (isSameFile(imagePath, `/proc/self/fd/${lock.fd}`)) return lock;
+    lock.close();
+  }
+  throw new UnavailableError(`${imagePath}: is replaced again and again; try again in a moment`, { retryable: true });
+}
+
+function openForLock(imagePath: string): Closable & { readonly fd: number } {
+  let fd: number;
+  try {
+    fd = fs.openSync(imagePath, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+  } catch (error) {
+    throw new UnavailableError(`${imagePath}: the image cannot be opened`, { cause: error, retryable: true });
+  }
+  let closed = false;
+  return {
+    fd,
+    close() {
+      if (!closed) fs.closeSync(fd);
+      closed = true;
+    },
+  };
+}

@@ -1,0 +1,134 @@
+/**
+ * Sealing under the key of a chain: AES-256-GCM, a random 96-bit nonce for each unit, the tag in front of the ciphertext.
+ *
+ * A chain has one random key. It seals nothing itself: for each use a key is derived from it with HKDF-SHA-256 (salt: the chain's GUID), so
+ * that no nonce of one use can meet one of another. The chain key stands in no file but wrapped (key-slots.ts), and in no message ever: its
+ * bytes leave this module only for the threads of this process.
+ */
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+  randomBytes,
+  randomFillSync,
+  type KeyObject,
+} from 'node:crypto';
+import { assert } from '../base/errors.ts';
+import { guidToBytes, type Guid } from '../bytes/guid.ts';
+
+export const chainKeyBytes = 32;
+const nonceBytes = 12;
+const tagBytes = 16;
+/** By how much a sealed unit is longer than its plain bytes: nonce, then tag, in front of the ciphertext. */
+export const sealOverheadBytes = nonceBytes + tagBytes;
+/** Nonces that are drawn at once. */
+const noncesAtOnce = 64;
+
+/** What a key is derived for. Whoever adds a use adds a name, and seals at most 2^32 units under each key derived for it. */
+export type KeyUse =
+  | 'veneer block' //        context: GUID of the image that stores the block first
+  | 'veneer commit' //       no context
+  | 'veneer replacement'; // context: what names the replacement disk file, and this very copy of it
+
+/** A chain key on its way to another thread of this process. Never to a file, an argument, a log or a message. */
+export interface ThreadKey {
+  readonly chainId: Guid;
+  readonly bytes: Uint8Array;
+}
+
+export class ChainKey {
+  readonly chainId: Guid;
+  readonly #bytes: Uint8Array;
+
+  constructor({ chainId, bytes }: ThreadKey) {
+    assert(bytes.length === chainKeyBytes, 'a chain key of another length');
+    this.chainId = chainId;
+    this.#bytes = bytes;
+  }
+
+  static random(chainId: Guid): ChainKey {
+    return new ChainKey({ chainId, bytes: randomBytes(chainKeyBytes) });
+  }
+
+  toThread(): ThreadKey {
+    return { chainId: this.chainId, bytes: this.#bytes };
+  }
+
+  /**
+   * The sealer of one use.
+   * @param context tells keys of the same use apart: whatever is sealed under one key shares its limit of 2^32 units
+   */
+  sealer(use: KeyUse, context: Uint8Array = new Uint8Array(0)): Sealer {
+    return new Sealer(this.#derive(use, context));
+  }
+
+  /** HMAC-SHA-256 of what the holder of the key vouches for. */
+  hmac(use: KeyUse, bytes: Uint8Array): Uint8Array {
+    return createHmac('sha256', this.#derive(use, new Uint8Array(0)))
+      .update(bytes)
+      .digest();
+  }
+
+  #derive(use: KeyUse, context: Uint8Array): Uint8Array {
+    const info = Buffer.concat([Buffer.from(`${use}\0`), context]);
+    return new Uint8Array(hkdfSync('sha256', this.#bytes, guidToBytes(this.chainId), info, chainKeyBytes));
+  }
+}
+
+/** Seals units under one key. A unit is opened whole, or not at all. */
+export class Sealer {
+  readonly #key: KeyObject;
+  #nonces = new Uint8Array(0);
+  #nextNonce = 0;
+
+  /** @param key 32 bytes */
+  constructor(key: Uint8Array) {
+    this.#key = createSecretKey(key);
+  }
+
+  /**
+   * Seals `plain` into `target`, which is longer by `sealOverheadBytes`. The two may not overlap.
+   * @param bound additional data (AAD): what a sealed unit is bound to, given again to open it
+   */
+  seal(plain: Uint8Array, bound: Uint8Array, target: Uint8Array): void {
+    assert(target.length === plain.length + sealOverheadBytes, 'no room for a sealed unit');
+    const nonce = this.#nonce();
+    const cipher = createCipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: tagBytes });
+    cipher.setAAD(bound);
+    target.set(nonce);
+    target.set(cipher.update(plain), sealOverheadBytes);
+    cipher.final();
+    target.set(cipher.getAuthTag(), nonceBytes);
+  }
+
+  /**
+   * The plain bytes of a sealed unit, in memory of their own.
+   * @returns undefined when it was not sealed under this key with this `bound`, or has been changed since
+   */
+  open(sealed: Uint8Array, bound: Uint8Array): Uint8Array | undefined {
+    if (sealed.length < sealOverheadBytes) return undefined;
+    const decipher = createDecipheriv('aes-256-gcm', this.#key, sealed.subarray(0, nonceBytes), {
+      authTagLength: tagBytes,
+    });
+    decipher.setAAD(bound);
+    decipher.setAuthTag(sealed.subarray(nonceBytes, sealOverheadBytes));
+    const plain = decipher.update(sealed.subarray(sealOverheadBytes));
+    try {
+      decipher.final();
+    } catch {
+      return undefined;
+    }
+    return plain;
+  }
+
+  #nonce(): Uint8Array {
+    if (this.#nextNonce === this.#nonces.length) {
+      this.#nonces = randomFillSync(new Uint8Array(noncesAtOnce * nonceBytes));
+      this.#nextNonce = 0;
+    }
+    this.#nextNonce += nonceBytes;
+    return this.#nonces.subarray(this.#nextNonce - nonceBytes, this.#nextNonce);
+  }
+}

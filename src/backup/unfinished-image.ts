@@ -1,0 +1,41 @@
+/** The file that becomes an image: IMAGE.part, written by one process at a time, and removed when that fails. */
+import fs from 'node:fs';
+import { openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { UsageError } from '../base/errors.ts';
+import { lockExclusively } from '../base/file-lock.ts';
+
+/**
+ * Has `write` fill IMAGE.part, which it gives its name itself. What an interrupted job left in the file is gone before.
+ * @param check called before anything is written, once the file is ours
+ * @throws UsageError when another process writes it; whatever `write` throws: the file is removed then
+ */
+export async function writeUnfinished(
+  imagePath: string,
+  check: () => void,
+  write: (fd: number, name: string) => Promise<void> | void,
+): Promise<void> {
+  const unfinished = imagePath + unfinishedSuffix;
+  const fd = openUnfinished(imagePath, 'as it is');
+  try {
+    lockExclusively(fd, unfinished);
+    assertStillUnfinished(fd, unfinished);
+    try {
+      check();
+      resizeFile(fd, 0, unfinished);
+      await write(fd, unfinished);
+    } catch (error) {
+      fs.rmSync(unfinished, { force: true });
+      throw error;
+    }
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Whoever had the lock before us may have renamed the file, which is a finished image then, or removed it. */
+function assertStillUnfinished(fd: number, unfinished: string): void {
+  const ours = fs.fstatSync(fd, { bigint: true });
+  const named = fs.statSync(unfinished, { bigint: true, throwIfNoEntry: false });
+  if (named?.dev === ours.dev && named.ino === ours.ino) return;
+  throw new UsageError(`${unfinished}: another process has just finished it; look at what it made, or run it again`);
+}

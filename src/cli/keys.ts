@@ -1,0 +1,82 @@
+/** The options that give a command its keys: the same for all of them. A key is never an argument itself. */
+import type { Command } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { closing } from '../base/ownership.ts';
+import { credentialFromBytes, credentialFromFd, credentialFromFile } from '../backup/credential.ts';
+import { Image } from '../backup/image.ts';
+import { KeyRing } from '../backup/key-ring.ts';
+import type { Credential } from '../backup/key-slots.ts';
+import { askHidden, canAsk } from './prompt.ts';
+
+export interface KeyFlags {
+  readonly keyFile?: readonly string[];
+  readonly keyFd?: readonly string[];
+  readonly passphraseFile?: readonly string[];
+  readonly passphraseFd?: readonly string[];
+  readonly askPassphrase?: boolean;
+}
+
+export function withKeyOptions(command: Command): Command {
+  return command
+    .option('--key-file <file>', 'the key of an encrypted chain; only its owner may read it', collect)
+    .option('--key-fd <fd>', 'the same from an open file descriptor', collect)
+    .option('--passphrase-file <file>', 'a passphrase of an encrypted chain; only its owner may read it', collect)
+    .option('--passphrase-fd <fd>', 'the same from an open file descriptor', collect)
+    .option('--ask-passphrase', 'ask for the passphrase at the terminal');
+}
+
+/** What the options give. @throws UsageError, UnavailableError */
+export async function credentialsOf(flags: KeyFlags): Promise<Credential[]> {
+  const credentials = [
+    ...(flags.keyFile ?? []).map((file) => credentialFromFile('key file', file)),
+    ...(flags.keyFd ?? []).map((fd) => credentialFromFd('key file', descriptor(fd, '--key-fd'), `descriptor ${fd}`)),
+    ...(flags.passphraseFile ?? []).map((file) => credentialFromFile('passphrase', file)),
+    ...(flags.passphraseFd ?? []).map((fd) =>
+      credentialFromFd('passphrase', descriptor(fd, '--passphrase-fd'), `descriptor ${fd}`),
+    ),
+  ];
+  if (flags.askPassphrase === true) credentials.push(await askPassphrase('passphrase: '));
+  return credentials;
+}
+
+/** The keys for an image: of the options; where there are none and the image is encrypted, a person at a terminal is asked. */
+export async function keysFor(imagePath: string, flags: KeyFlags): Promise<KeyRing> {
+  const credentials = await credentialsOf(flags);
+  if (credentials.length === 0 && canAsk() && isSealed(imagePath))
+    credentials.push(await askPassphrase(`passphrase of ${imagePath}: `));
+  return new KeyRing({ credentials, chains: [] });
+}
+
+/** The one key that a new slot is made for; asked for twice where no option gives it. */
+export async function newCredential(flags: KeyFlags): Promise<Credential> {
+  const given = await credentialsOf({ ...flags, askPassphrase: false });
+  if (given.length > 1) throw new UsageError('give one key or passphrase; veneer key add adds others');
+  const [only] = given;
+  if (only !== undefined) return only;
+  if (flags.askPassphrase !== true && !canAsk())
+    throw new UsageError('a key is needed: --key-file, --key-fd, --passphrase-file, --passphrase-fd or a terminal');
+  const first = await askPassphrase('new passphrase: ');
+  const second = await askPassphrase('the same again: ');
+  if (!Buffer.from(first.secret).equals(second.secret))
+    throw new UsageError('the two passphrases differ; nothing was done');
+  return first;
+}
+
+async function askPassphrase(question: string): Promise<Credential> {
+  return credentialFromBytes('passphrase', Buffer.from(await askHidden(question)), 'terminal');
+}
+
+function isSealed(imagePath: string): boolean {
+  using image = closing(Image.open(imagePath));
+  return image.value.description.sealed;
+}
+
+function descriptor(text: string, option: string): number {
+  const fd = Number(text);
+  if (!Number.isInteger(fd) || fd < 0) throw new UsageError(`${option}: "${text}" is not a file descriptor`);
+  return fd;
+}
+
+function collect(value: string, before: readonly string[] = []): readonly string[] {
+  return [...before, value];
+}
