@@ -2,6 +2,8 @@
 import { Command, CommanderError } from 'commander';
 import { describeError, VeneerError } from '../base/errors.ts';
 import { differencingCommand } from './differencing.ts';
+import { fillCommand } from './fill.ts';
+import { finalizeCommand } from './finalize.ts';
 import { imageCommand } from './image.ts';
 import { mountCommand } from './mount.ts';
 import { pluginCommand } from './plugin.ts';
@@ -16,6 +18,8 @@ const program = new Command('veneer')
   .addCommand(pluginCommand())
   .addCommand(differencingCommand())
   .addCommand(mountCommand())
+  .addCommand(fillCommand())
+  .addCommand(finalizeCommand())
   .addCommand(unmountCommand())
   .addCommand(statusCommand());
 

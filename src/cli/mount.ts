@@ -30,6 +30,8 @@ interface MountFlags extends KeyFlags {
   readonly idle: string;
   readonly transport: TransportChoice;
   readonly workers?: string;
+  readonly fill?: boolean;
+  readonly fillRate?: string;
   readonly readyFd?: string;
   readonly keysFd?: string;
 }
@@ -62,6 +64,8 @@ export function mountCommand(): Command {
     .addOption(
       new Option('--transport <name>', 'how to speak with the kernel').choices(transportChoices).default('auto'),
     )
+    .option('--fill', 'copy every disk of the folder into a real disk file meanwhile (see: veneer fill)')
+    .option('--fill-rate <size>', 'what all fills together copy in a second (default: no limit)')
     .option('--workers <count>', `threads that answer (default: one for each core, ${defaultWorkers} here)`)
     .addOption(new Option('--ready-fd <fd>').hideHelp())
     .addOption(new Option('--keys-fd <fd>').hideHelp())
@@ -152,6 +156,8 @@ async function optionsOf(flags: MountFlags): Promise<MountOptions> {
     idleMs: parseSize(flags.idle, '--idle') * 1000,
     transport: flags.transport,
     workers: workersOf(flags.workers),
+    fill: flags.fill === true,
+    fillBytesPerSecond: flags.fillRate === undefined ? 0 : parseSize(flags.fillRate, '--fill-rate'),
   };
 }
 

@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
+import { statusText as fillText } from './fill.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
 
 export function statusCommand(): Command {
@@ -46,7 +47,8 @@ function mountText(mount: MountStatus): string {
     ...servingText(mount.serving),
     `  log ${mount.log}`,
   ];
-  return [...head, ...mount.files.flatMap(fileText)].join('\n');
+  const fills = mount.fills.map((fill) => `  fill of ${fillText(fill)}`.replaceAll('\n', '\n  '));
+  return [...head, ...mount.files.flatMap(fileText), ...fills].join('\n');
 }
 
 function servingText(serving: MountStatus['serving']): string[] {

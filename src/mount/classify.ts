@@ -15,6 +15,7 @@ import {
   parsePluginFile,
   type PluginFile,
 } from '../plugin/plugin-file.ts';
+import { isRecordName } from '../replacement/finalize.ts';
 import type { Place } from './place.ts';
 
 /** A plugin file, or an image that is shown as if it had one. */
@@ -55,7 +56,8 @@ export class Classifier {
     if (nameless !== undefined) return nameless;
     const name = path.basename(place.path);
     // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
-    if (name.endsWith(unfinishedSuffix)) return plain;
+    // The record of a plugin file whose disk file is in place stands for no disk any more.
+    if (name.endsWith(unfinishedSuffix) || isRecordName(name)) return plain;
     const named = `${key}:${name}`;
     const known = this.#known.get(named);
     if (known !== undefined) return known;

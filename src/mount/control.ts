@@ -3,6 +3,8 @@ import fs from 'node:fs';
 import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
+import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
+import type { FillStatus } from './fill-job.ts';
 import type { FileStatistics } from './statistics.ts';
 import type { TransportStatus } from './transport.ts';
 
@@ -18,15 +20,32 @@ export interface MountStatus {
   readonly residentBytes: number;
   readonly log: string;
   readonly files: readonly FileStatistics[];
+  readonly fills: readonly FillStatus[];
 }
 
-const requestSchema = z.object({ command: z.enum(['status', 'stop']) });
+const fillActions = ['start', 'pause', 'resume', 'cancel', 'status', 'verify', 'finalize'] as const;
+export type FillAction = (typeof fillActions)[number];
+
+const requestSchema = z.union([
+  z.object({ command: z.enum(['status', 'stop']) }),
+  z.object({
+    command: z.literal('fill'),
+    action: z.enum(fillActions),
+    /** Path of the plugin file under the mount. */
+    file: z.string(),
+    isPolite: z.boolean().exactOptional(),
+    isVerified: z.boolean().exactOptional(),
+    /** What all fills of the mount share; 0: no limit; as it is, when absent. */
+    bytesPerSecond: z.number().nonnegative().exactOptional(),
+  }),
+]);
 export type ControlRequest = z.infer<typeof requestSchema>;
+export type FillRequest = Extract<ControlRequest, { command: 'fill' }>;
 
 const answerWithinMs = 5000;
-const maxRequestBytes = 4096;
+const maxRequestBytes = 16 * 1024;
 
-/** Serves requests until it is closed. */
+/** Serves requests until it is closed. What `answer` throws reaches who asked. */
 export function serveControl(socketPath: string, answer: (request: ControlRequest) => unknown): net.Server {
   fs.rmSync(socketPath, { force: true });
   const server = net.createServer((connection) => {
@@ -38,11 +57,21 @@ export function serveControl(socketPath: string, answer: (request: ControlReques
       connection.removeAllListeners('data');
       const request = parseRequest(text);
       if (request === undefined) connection.destroy();
-      else connection.end(`${JSON.stringify(answer(request))}\n`);
+      else void reply(connection, () => answer(request));
     });
   });
   server.listen(socketPath, () => fs.chmodSync(socketPath, 0o600));
   return server;
+}
+
+async function reply(connection: net.Socket, answer: () => unknown): Promise<void> {
+  let said: unknown;
+  try {
+    said = await answer();
+  } catch (error) {
+    said = { failure: toFailure(error) } satisfies Failure;
+  }
+  connection.end(`${JSON.stringify(said ?? {})}\n`);
 }
 
 /** Undefined for anything but a request: nonsense must not end the mount. */
@@ -54,8 +83,21 @@ function parseRequest(text: string): ControlRequest | undefined {
   }
 }
 
-/** @throws UnavailableError when the mount's process does not answer */
-export async function askMount(socketPath: string, request: ControlRequest): Promise<unknown> {
+/**
+ * @param withinMs how long the answer may take; 0: as long as the mount's process lives
+ * @throws UnavailableError when the mount's process does not answer; what it answers with, where that is an error
+ */
+export async function askMount(
+  socketPath: string,
+  request: ControlRequest,
+  withinMs: number = answerWithinMs,
+): Promise<unknown> {
+  const answer = await ask(socketPath, request, withinMs);
+  if (typeof answer === 'object' && answer !== null && 'failure' in answer) throw fromFailure(answer as Failure);
+  return answer;
+}
+
+async function ask(socketPath: string, request: ControlRequest, withinMs: number): Promise<unknown> {
   return await new Promise((resolve, reject) => {
     const connection = net.connect(socketPath);
     let text = '';
@@ -63,7 +105,7 @@ export async function askMount(socketPath: string, request: ControlRequest): Pro
       connection.destroy();
       reject(new UnavailableError(`the mount's process does not answer on ${socketPath}: ${reason}`));
     };
-    connection.setTimeout(answerWithinMs, () => fail(`no answer within ${answerWithinMs} ms`));
+    connection.setTimeout(withinMs, () => fail(`no answer within ${withinMs} ms`));
     connection.on('error', (error) => fail(error.message));
     connection.on('data', (data) => (text += data.toString()));
     connection.on('end', () => {

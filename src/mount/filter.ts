@@ -7,23 +7,22 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
-import { closeAll, type Closable } from '../base/ownership.ts';
+import type { Closable } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
-import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { isExpected } from './errno.ts';
-import { Classifier, type NativeSource } from './classify.ts';
-import { NativeFileState, type Log, type NativeFileIdentity } from './native-file-state.ts';
+import { Classifier } from './classify.ts';
+import type { Log } from './native-file-state.ts';
+import { Natives, type NativeDisk } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
 import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
-import type { Counters, Statistics } from './statistics.ts';
+import type { Statistics } from './statistics.ts';
 import { makeNode, renameWith, type TimeChange } from './system-calls.ts';
 import { systemError } from './system-error.ts';
 import { MadeNames, type MadeName } from './made-names.ts';
@@ -56,8 +55,6 @@ const passedFlags = O_ACCMODE;
 const writeBits = 0o222;
 const setIdBits = 0o6000;
 const setGroupBit = 0o2000;
-/** What is thrown away at unmount is kept apart from what an earlier mount kept. */
-const discardSuffix = '.discard';
 /** A rename that changes both names' files for each other. */
 const renameExchange = 2;
 
@@ -65,15 +62,10 @@ export class Filter implements Closable {
   readonly #options: FilterOptions;
   readonly #allowed: AllowedPaths;
   readonly #statistics: Statistics;
-  readonly #cache: Blocks;
-  readonly #keys: KeyRing;
   readonly #log: Log;
-  readonly #replacements: Replacements;
-  readonly #onImageOpened: () => void;
   readonly #classifier = new Classifier();
   readonly #madeNames: MadeNames;
-  readonly #counters = new LRUCache<string, Counters>({ max: 4096 });
-  readonly #states = new Map<string, NativeFileState>();
+  readonly #natives: Natives;
 
   /** @param onImageOpened see NativeFileContext */
   constructor(
@@ -87,12 +79,24 @@ export class Filter implements Closable {
     this.#options = options;
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
-    this.#cache = cache;
-    this.#keys = new KeyRing(options.keys);
     this.#log = log;
-    this.#replacements = replacements;
-    this.#onImageOpened = onImageOpened;
     this.#madeNames = new MadeNames(this.#classifier, options.present);
+    this.#natives = new Natives(
+      {
+        allowed: this.#allowed,
+        present: options.present,
+        write: options.write,
+        statistics,
+        cache,
+        keys: new KeyRing(options.keys),
+        threadKeys: options.keys,
+        log,
+        replacements,
+        onImageOpened,
+        nameOf: (place) => this.nameOf(place),
+      },
+      this.#classifier,
+    );
   }
 
   /** The mounted folder itself. */
@@ -206,8 +210,8 @@ export class Filter implements Closable {
    */
   adopt(fd: number, openedAs: string, part: string): SynthesizedFile {
     const place = new HeldPlace(fd, part, openedAs);
-    const { source, file } = this.#native(place, place.stat());
-    return new SynthesizedFile(fd, this.#stateOf(place, source, file), true);
+    const native = this.#natives.find(place, place.stat());
+    return new SynthesizedFile(fd, this.#natives.stateOf(place, native), true);
   }
 
   /** Another thread has opened a native file, and this one closes it. @param place with the path that it was opened as */
@@ -276,8 +280,7 @@ export class Filter implements Closable {
   truncate(place: Place, sizeBytes: number): void {
     const stat = place.stat();
     if (place.part !== '' || this.#classifier.classify(place, stat).kind === 'plugin') {
-      const { source, file } = this.#native(place, stat);
-      this.#stateOf(place, source, file).truncate(sizeBytes);
+      this.#natives.stateOf(place, this.#natives.find(place, stat)).truncate(sizeBytes);
       return;
     }
     this.#requirePlain(place);
@@ -313,34 +316,46 @@ export class Filter implements Closable {
    * @returns after how long another image may be idle; undefined when none is open
    */
   closeIdle(idleMs: number): number | undefined {
-    const now = performance.now();
-    let next: number | undefined;
-    for (const [key, state] of this.#states) {
-      const leftMs = idleMs - (now - state.lastUsedMs);
-      if (leftMs > 0) {
-        if (state.isImageOpen) next = Math.min(next ?? leftMs, leftMs);
-        continue;
-      }
-      state.close();
-      if (state.handles === 0) this.#states.delete(key);
-    }
-    return next;
+    return this.#natives.closeIdle(idleMs);
   }
 
   close(): void {
-    closeAll(this.#states.values());
-    this.#states.clear();
+    this.#natives.close();
+  }
+
+  /**
+   * A plugin file, for jobs that fill it.
+   * @param name its path under the mount
+   * @throws ENOENT; UsageError unless it is a plugin file whose writes are kept
+   */
+  disk(name: string): NativeDisk {
+    const place = this.newChild(this.root, name);
+    return this.#natives.disk(place, place.stat());
+  }
+
+  /** The plugin files of the mounted folder itself that may be filled. */
+  disks(): NativeDisk[] {
+    return fs.readdirSync(this.#options.folder).flatMap((name) => {
+      try {
+        return [this.disk(name)];
+      } catch (error) {
+        // No plugin file, or gone since.
+        if (error instanceof VeneerError || isExpected(error)) return [];
+        throw error;
+      }
+    });
   }
 
   #attributes(place: Place, stat: fs.BigIntStats): Attributes {
     const found = this.#classifier.classify(place, stat);
     const own = attributesOf(stat);
     if (place.part !== '' || found.kind === 'plugin') {
-      const { source, file } = this.#native(place, stat);
-      const writable = this.#replacementOf(place, source, file);
+      const native = this.#natives.find(place, stat);
+      const { file } = native;
+      const writable = this.#natives.replacementOf(place, native);
       const written = writable === undefined ? undefined : replacementStat(writable.place.path);
       const sizeBytes = written === undefined ? file.map.sizeBytes : Number(written.size);
-      this.#countersOf(place, sizeBytes);
+      this.#natives.countersOf(place, sizeBytes);
       return {
         ...own,
         inode: place.part === '' ? own.inode : madeInode(own.inode, place.part),
@@ -365,76 +380,12 @@ export class Filter implements Closable {
   }
 
   #openNative(place: Place, stat: fs.BigIntStats, forWriting: boolean): OpenFile {
-    const { source, file } = this.#native(place, stat);
-    if (forWriting && this.#replacementOf(place, source, file) === undefined) throw this.#readOnly(place);
+    const native = this.#natives.find(place, stat);
+    if (forWriting && this.#natives.replacementOf(place, native) === undefined) throw this.#readOnly(place);
     // The text of the pointers is judged now; where they lead, when they are followed.
-    this.#logged(place, () => judgePointers(source.plugin, place.path, this.#allowed));
-    const state = this.#stateOf(place, source, file);
+    this.#logged(place, () => judgePointers(native.source.plugin, place.path, this.#allowed));
+    const state = this.#natives.stateOf(place, native);
     return new SynthesizedFile(place.open(O_RDONLY), state);
-  }
-
-  #stateOf(place: Place, source: NativeSource, file: NativeFile): NativeFileState {
-    const key = `${source.key}:${file.name}`;
-    let state = this.#states.get(key);
-    if (state === undefined) {
-      const name = this.nameOf(place);
-      const context = {
-        allowed: this.#allowed,
-        cache: this.#cache,
-        keys: this.#keys,
-        log: this.#log,
-        replacements: this.#replacements,
-        onImageOpened: this.#onImageOpened,
-      };
-      const replacement = this.#replacementOf(place, source, file);
-      const counters = this.#countersOf(place, file.map.sizeBytes);
-      // Writes of an earlier mount.
-      if (replacement !== undefined && hasReplacement(replacement.place.path)) counters.set('replaced', 1);
-      const identity = { file, plugin: source.plugin, pluginPath: place.path, name, replacement };
-      state = new NativeFileState(identity, counters, context);
-      this.#states.set(key, state);
-    }
-    state.lastUsedMs = performance.now();
-    return state;
-  }
-
-  /** The native file that a place stands for. @throws ENOENT when its file no longer makes a file of that name */
-  #native(place: Place, stat: fs.BigIntStats): { source: NativeSource; file: NativeFile } {
-    const name = place.part === '' ? path.basename(place.path) : place.part;
-    const found = this.#classifier.classify(place, stat);
-    const { present } = this.#options;
-    let source: NativeSource | undefined;
-    if (found.kind === 'plugin') source = found.source;
-    else if (found.kind === 'image' && present !== undefined)
-      source = this.#classifier.presented(place, stat, present, name);
-    const file = source?.files.find((candidate) => candidate.name === name);
-    if (source === undefined || file === undefined) throw systemError('ENOENT', 'open', this.nameOf(place));
-    return { source, file };
-  }
-
-  /** Where writes to a native file go; undefined where it is read-only: shown with no plugin file, or by the mode of writing. */
-  #replacementOf(place: Place, source: NativeSource, file: NativeFile): NativeFileIdentity['replacement'] {
-    const mode = this.#options.write ?? source.plugin.write ?? 'intercept';
-    if (source.isPresented || mode === 'none') return undefined;
-    const discard = mode === 'discard';
-    const filePath = path.join(path.dirname(place.path), file.name) + (discard ? discardSuffix : '');
-    const { id } = source.plugin;
-    return {
-      key: `${id}:${source.files.indexOf(file)}:${mode}`,
-      place: { path: filePath, pluginId: id, baseBytes: file.map.sizeBytes },
-      discard,
-    };
-  }
-
-  #countersOf(place: Place, sizeBytes: number): Counters {
-    const name = this.nameOf(place);
-    let counters = this.#counters.get(name);
-    if (counters === undefined) {
-      counters = this.#statistics.counters(name);
-      this.#counters.set(name, counters);
-    }
-    counters.set('sizeBytes', sizeBytes);
-    return counters;
   }
 
   #logged<T>(place: Place, action: () => T): T {

@@ -95,6 +95,7 @@ export class NativeFileState implements Closable {
     const hitsBefore = this.#disk?.cacheHits ?? 0;
     const missesBefore = this.#disk?.cacheMisses ?? 0;
     try {
+      if (this.#disk !== undefined && this.servesAlone) this.close();
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
@@ -153,10 +154,19 @@ export class NativeFileState implements Closable {
       yield* this.#file.map.extents(offset, length, this.#openDisk);
       return;
     }
+    if (replacement.servesAlone) {
+      yield* replacement.dataExtents(offset, length);
+      return;
+    }
     for (const run of replacement.runs(offset, length)) {
-      if (run.present) yield { offset: run.offset, length: run.length, kind: 'data' };
+      if (run.written) yield { offset: run.offset, length: run.length, kind: 'data' };
       else yield* this.#baseExtents(run.offset, run.length);
     }
+  }
+
+  /** Whether the image is not needed any more. */
+  get servesAlone(): boolean {
+    return this.#replacement?.servesAlone === true;
   }
 
   get isImageOpen(): boolean {

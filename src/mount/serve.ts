@@ -11,7 +11,10 @@ import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
+import { SharedRate } from '../replacement/pace.ts';
 import { serveControl, type MountStatus } from './control.ts';
+import { answerFill } from './fill-requests.ts';
+import { defaultFillOptions, Fills } from './fills.ts';
 import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
 import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
@@ -19,6 +22,7 @@ import { openLog } from './log.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
+import type { NativeDisk } from './natives.ts';
 import { OpenReplacements } from './replacements.ts';
 import { Statistics } from './statistics.ts';
 import type { ServingTransport } from './transport.ts';
@@ -38,6 +42,10 @@ export interface MountOptions {
   readonly transport: TransportChoice;
   /** Threads that answer, of the kernel transport. */
   readonly workers: number;
+  /** Whether every disk of the mounted folder is filled. */
+  readonly fill: boolean;
+  /** What all fills share; 0: as fast as it goes. */
+  readonly fillBytesPerSecond: number;
 }
 
 export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
@@ -100,23 +108,44 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
     end?.();
   };
+  const fills = new Fills(replacements, { rate: fillRate(options), statistics, log });
+  for (const disk of filter.disks()) startFill(fills, disk, options, log);
   const control = serveControl(files.socket, (request) => {
+    if (request.command === 'fill') return answerFill(fills, filter, request);
     if (request.command === 'stop') setImmediate(() => end?.());
-    return statusOf(record, options, statistics, transport);
+    return statusOf(record, options, statistics, transport, fills);
   });
   const look = setInterval(() => {
+    fills.look();
     if (!transport.look()) void stop();
     if (!isMountpoint(real.mountpoint)) end?.();
   }, lookEveryMs);
   const ended = gone.then(async () => {
     clearInterval(look);
     control.close();
+    await fills.stop();
     await transport.close();
     closeReplacements(replacements, log);
     removeRecord(real.mountpoint);
     log('info', 'unmounted', {});
   });
   return { record, hint: hintOf(filter, options), ended, stop };
+}
+
+function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {
+  const rate = new SharedRate();
+  rate.bytesPerSecond = fillBytesPerSecond;
+  return rate;
+}
+
+/** Goes on with what an earlier mount has begun, or begins. One disk that cannot be filled keeps nobody from the others. */
+function startFill(fills: Fills, disk: NativeDisk, { fill }: MountOptions, log: Log): void {
+  try {
+    if (fill) fills.start(disk, defaultFillOptions);
+    else fills.takeUp(disk);
+  } catch (error) {
+    log('warn', `${disk.name}: is not filled: ${describeError(error)}`, { file: disk.name });
+  }
 }
 
 /** @throws UnavailableError: nothing is mounted then */
@@ -172,6 +201,7 @@ function statusOf(
   options: MountOptions,
   statistics: Statistics,
   transport: ServingTransport,
+  fills: Fills,
 ): MountStatus {
   return {
     ...record,
@@ -180,6 +210,7 @@ function statusOf(
     residentBytes: process.memoryUsage.rss(),
     log: mountFiles(record.mountpoint).log,
     files: statistics.snapshot(),
+    fills: fills.statusOfAll(),
   };
 }
 

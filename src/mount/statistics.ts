@@ -23,6 +23,7 @@ const counterNames = [
   'imageOpenNow',
   'reads',
   'readBytes',
+  'readMicroseconds',
   'cacheHits',
   'cacheMisses',
   'writes',
@@ -100,6 +101,19 @@ export class Statistics {
     return Array.from({ length: used }, (_, slot) => this.#slot(slot).snapshot(this.#slotName(slot).toString()));
   }
 
+  /** How many reads there were of all files, and how long they took together. */
+  load(): { reads: number; microseconds: number } {
+    const used = Atomics.load(this.#words, 1);
+    let [reads, microseconds] = [0, 0];
+    for (const lane of this.#lanes) {
+      for (let slot = 0; slot < used; slot++) {
+        reads += lane[slot * slotCounters + counterIndex.reads] ?? 0;
+        microseconds += lane[slot * slotCounters + counterIndex.readMicroseconds] ?? 0;
+      }
+    }
+    return { reads, microseconds };
+  }
+
   #slot(slot: number): Counters {
     const lanes = this.#lanes.map((lane) => lane.subarray(slot * slotCounters, (slot + 1) * slotCounters));
     return new Counters(lanes, this.#lane);
@@ -150,6 +164,7 @@ export class Counters {
       Math.max(0, Math.ceil(Math.log2(Math.max(1, microseconds)) * bucketsPerOctave)),
       bucketCount - 1,
     );
+    this.add('readMicroseconds', microseconds);
     const index = counterNames.length + bucket;
     this.#own[index] = (this.#own[index] ?? 0) + 1;
   }

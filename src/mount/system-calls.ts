@@ -11,6 +11,9 @@ const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;
 const MFD_CLOEXEC = 1;
 const RLIMIT_NOFILE = 7;
+const PRIO_PROCESS = 0;
+/** Low, but not so low that a thread which holds a lock is never let on. */
+const lowPriority = 10;
 const maxLinkBytes = 4096;
 const nsPerSecond = 1_000_000_000n;
 
@@ -69,6 +72,11 @@ const getrlimit = libc.func('int getrlimit(int resource, _Out_ uint64_t *limits)
 const setrlimit = libc.func('int setrlimit(int resource, const uint64_t *limits)') as (
   resource: number,
   limits: BigUint64Array,
+) => number;
+const setpriority = libc.func('int setpriority(int which, uint who, int priority)') as (
+  which: number,
+  who: number,
+  priority: number,
 ) => number;
 const exit = libc.func('void _exit(int code)') as (code: number) => void;
 
@@ -157,6 +165,11 @@ function kernelFileLimit(): number {
   } catch {
     return 0;
   }
+}
+
+/** From now on this thread runs when no other wants to: Linux keeps a priority for each thread. Where it cannot, it runs as before. */
+export function yieldToOthers(): void {
+  setpriority(PRIO_PROCESS, 0, lowPriority);
 }
 
 /** Ends the process at once, with threads that wait for the kernel and would never end. */

@@ -29,14 +29,10 @@ export const maxFileBytes = 128 * TiB;
 export const presentBit = 1;
 export const writtenBit = 2;
 
-/** What the fill does with the file; the same numbers on disk. */
-export const replacementStates = ['intercepting', 'filling', 'paused', 'complete', 'final', 'failed'] as const;
-export type ReplacementState = (typeof replacementStates)[number];
-
 export const mapHeader = layout('replacement map header', mapHeaderBytes, {
   magic: ascii(0, 'VENEERMP'),
   version: u16le(8),
-  state: u8(10), //            index into replacementStates
+  state: u8(10), //            index into replacementStates, in states.ts
   cutting: u8(11), //          1 while the data file may still be longer than visibleBytes, to which it is being cut
   unitBytes: u32le(12),
   pluginId: guid(16), //       the plugin file that it belongs to
@@ -45,7 +41,9 @@ export const mapHeader = layout('replacement map header', mapHeaderBytes, {
   baseBytes: u64le(56), //     size of the synthesized file
   visibleBytes: u64le(64), //  below this, units that are not present read as synthesized; above, as zeros: a shrunk file stays shrunk
   fileName: text(72, 256, 'utf8'), // of the native file
-  reserved2: reserved(328, 3764),
+  direct: u8(328), //          1 once a guest may have written past the map: every unit counts as written then
+  suspect: u8(329), //         1 after a power loss: unwritten units may hold writes that no flush had covered
+  reserved2: reserved(330, 3762),
   crc32c: u32le(4092),
 });
 export type MapHeader = Decoded<typeof mapHeader>;

@@ -125,6 +125,62 @@ export function recordBits(fd: number, map: PresenceMap, unit: number, bits: num
   });
 }
 
+/** Bits for some units of a range that lies within one page and starts and ends at whole bytes of it, or at the end of the map. */
+export interface RangeOfBits {
+  readonly first: number;
+  readonly end: number;
+  readonly bits: number;
+  readonly which: (unit: number) => boolean;
+}
+
+/** As recordBits, for many units in one write. The caller holds the locks of all units. */
+export function recordRange(fd: number, map: PresenceMap, range: RangeOfBits, name: string): void {
+  const { first, end, bits, which } = range;
+  const page = pageOf(first);
+  map.locked('page', page, () => {
+    const from = (first % format.unitsPerPage) / unitsPerByte;
+    const bytes = map.page(page).slice(from, from + Math.ceil((end - first) / unitsPerByte));
+    const units: number[] = [];
+    for (let unit = first; unit < end; unit++) {
+      if (!which(unit)) continue;
+      units.push(unit);
+      const at = Math.floor((unit - first) / unitsPerByte);
+      bytes[at] = (bytes[at] ?? 0) | (bits * 4 ** (unit % unitsPerByte));
+    }
+    writeFully(fd, bytes, format.livePageOffset(page) + from, name);
+    for (const unit of units) map.set(unit, bits);
+  });
+}
+
+/**
+ * Clears all bits of some units of one page: in both copies of it, then, when `flush` has made that durable, in memory. The caller keeps
+ * everybody else away.
+ */
+export function clearPage(
+  fd: number,
+  map: PresenceMap,
+  page: number,
+  units: readonly number[],
+  name: string,
+  flush: () => void,
+): void {
+  const clear = (bytes: Uint8Array): Uint8Array => {
+    for (const unit of units) {
+      const at = Math.floor((unit % format.unitsPerPage) / unitsPerByte);
+      bytes[at] = (bytes[at] ?? 0) & ~(3 * 4 ** (unit % unitsPerByte));
+    }
+    return bytes;
+  };
+  const durable = new Uint8Array(format.mapPageBytes);
+  const durableAt = format.livePageOffset(page) + format.mapPageBytes;
+  const there = Math.max(0, Math.min(durable.length, fs.fstatSync(fd).size - durableAt));
+  readFully(fd, durable.subarray(0, there), durableAt, name);
+  writeFully(fd, clear(map.page(page).slice()), format.livePageOffset(page), name);
+  writeFully(fd, clear(durable), durableAt, name);
+  flush();
+  for (const unit of units) map.clear(unit);
+}
+
 /** Writes all live pages that the file has as they are in memory: after a load from durable bits, the live ones may be wrong. */
 export function writeLivePages(fd: number, map: PresenceMap, name: string): void {
   const { size } = fs.fstatSync(fd);

@@ -24,7 +24,10 @@ import type { Guid } from '../bytes/guid.ts';
 import * as format from './layout.ts';
 import { currentBootId, loadPages, readHeader, repairHeader, writeHeader, writeLivePages } from './map-file.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
+import { Balance } from './balance.ts';
+import { HotUnits } from './hot-units.ts';
 import { shared, type SharedReplacement } from './shared.ts';
+import { replacementStates } from './states.ts';
 
 export interface ReplacementPlace {
   /** The native file's path behind the mount: its name, with a suffix, names data and map. */
@@ -40,6 +43,10 @@ const mapSuffix = '.replacement-map';
 /** Whether a name in the folder is a part of some replacement: such files are not shown under the mount. */
 export function isReplacementName(name: string): boolean {
   return [dataSuffix, mapSuffix, mapSuffix + unfinishedSuffix].some((suffix) => name.endsWith(suffix));
+}
+
+export function dataPathOf(filePath: string): string {
+  return filePath + dataSuffix;
 }
 
 export function mapPathOf(filePath: string): string {
@@ -110,6 +117,7 @@ export interface OpenReplacement extends Closable {
 export function openReplacement(place: ReplacementPlace, bootId: Guid = currentBootId()): OpenReplacement {
   const mapPath = place.path + mapSuffix;
   const closers: Closable[] = [];
+  removeLeftover(place);
   try {
     const dataFd = openData(place);
     closers.push({ close: () => fs.closeSync(dataFd) });
@@ -129,6 +137,31 @@ export function openReplacement(place: ReplacementPlace, bootId: Guid = currentB
   } catch (error) {
     closeAll(closers);
     throw error;
+  }
+}
+
+/**
+ * The map that another plugin file of this name has left, when its disk file took its place and a crash came before the map was removed:
+ * then the data file has gone to be the disk file.
+ */
+function removeLeftover({ path: filePath, pluginId }: ReplacementPlace): void {
+  const found = peekHeader(filePath);
+  if (found === undefined || found.pluginId === pluginId || fs.existsSync(filePath + dataSuffix)) return;
+  if (replacementStates[found.state] === 'final') unlinkReplacement(filePath);
+}
+
+/** The header of a native file's map, without opening it; undefined where there is none, or it is damaged. */
+export function peekHeader(filePath: string): format.MapHeader | undefined {
+  if (!hasReplacement(filePath)) return undefined;
+  try {
+    const fd = fs.openSync(filePath + mapSuffix, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+    try {
+      return readHeader(fd, filePath + mapSuffix).header;
+    } finally {
+      fs.closeSync(fd);
+    }
+  } catch {
+    return undefined;
   }
 }
 
@@ -184,7 +217,7 @@ function makeFiles(place: ReplacementPlace, dataFd: number, bootId: Guid): void 
 function firstHeader(place: ReplacementPlace, bootId: Guid): format.MapHeader {
   return {
     version: format.mapVersion,
-    state: format.replacementStates.indexOf('intercepting'),
+    state: replacementStates.indexOf('intercepting'),
     cutting: 0,
     unitBytes: format.unitBytes,
     pluginId: place.pluginId,
@@ -193,6 +226,8 @@ function firstHeader(place: ReplacementPlace, bootId: Guid): format.MapHeader {
     baseBytes: BigInt(place.baseBytes),
     visibleBytes: BigInt(place.baseBytes),
     fileName: path.basename(place.path),
+    direct: 0,
+    suspect: 0,
     crc32c: 0,
   };
 }
@@ -233,6 +268,8 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
   numbers[shared.visibleBytes] = header.visibleBytes;
   numbers[shared.sequence] = header.sequence;
   numbers[shared.state] = BigInt(header.state);
+  numbers[shared.direct] = BigInt(header.direct);
+  numbers[shared.suspect] = BigInt(header.suspect);
   return {
     name: path.basename(place.path),
     pluginId: place.pluginId,
@@ -242,6 +279,8 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
     mapFd,
     presence,
     numbers: numbers.buffer,
+    hot: HotUnits.allocate(),
+    speeds: Balance.allocate(),
   };
 }
 
@@ -269,7 +308,9 @@ function settle(
     writeLivePages(mapFd, map, mapPath);
     flushFile(mapFd, mapPath);
   }
-  const header = { ...found, cutting: 0, bootId, sequence: found.sequence + 1n };
+  // Of units that were copied but not written, the bits may be older than the data now.
+  const suspect = sameBoot ? found.suspect : 1;
+  const header = { ...found, cutting: 0, bootId, suspect, sequence: found.sequence + 1n };
   writeHeader(mapFd, header, mapPath);
   return header;
 }

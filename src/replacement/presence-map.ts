@@ -64,6 +64,11 @@ export class PresenceMap {
     return true;
   }
 
+  /** Takes both bits of a unit away. The caller keeps everybody else away from it. */
+  clear(unit: number): void {
+    Atomics.and(this.#words, Math.floor(unit / unitsPerWord), ~(bothBits * 4 ** (unit % unitsPerWord)));
+  }
+
   /**
    * First unit after `from`, before `end`, whose presence is not `present`: what the caller has found that of `from` to be. (Asked again
    * here, it may have changed, and units that are not present would be taken for present ones.)

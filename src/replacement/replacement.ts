@@ -10,6 +10,7 @@
  * 2. the whole unit is written to the data file, in one write
  * 3. the bits are set in the live map, then in memory
  * 4. the file is as long as that; only then is the write acknowledged
+ * Of one that is present because the fill copied it, the written bit is set before its data changes.
  *
  * Who excludes whom: writers of one unit each other; a change of size all writers. Reads at first nobody: they notice that somebody wrote, or
  * changed the size, under them, and read again while he is kept out. The system copies bytes one after the other, and a guest may expect of
@@ -17,26 +18,35 @@
  */
 import { flushFile, resizeFile } from '../base/durable.ts';
 import { CapacityError, UnavailableError, VeneerError } from '../base/errors.ts';
-import { readFully, writeFully } from '../base/full-io.ts';
-import { replacementStates, unitBytes, type ReplacementState } from './layout.ts';
+import { writeFully } from '../base/full-io.ts';
+import type { Extent } from '../disk/disk.ts';
+import { seekData, seekHole } from '../disk/lseek.ts';
+import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
 import { bothBits, PresenceMap } from './presence-map.ts';
 import { punchHole } from './punch-hole.ts';
-import { commitHeader, flushAll, orPoison, requireSound, shared, type SharedReplacement } from './shared.ts';
+import {
+  commitHeader,
+  flushAll,
+  orPoison,
+  readVisible,
+  requireSound,
+  shared,
+  sizeOf,
+  type BaseFile,
+  type SharedReplacement,
+} from './shared.ts';
+import { ReplacementReader } from './reader.ts';
+import { servesAlone, stateOf, type ReplacementState } from './states.ts';
 
-export type { SharedReplacement } from './shared.ts';
-
-/** The synthesized file below. `read` fills all of target or throws. */
-export interface BaseFile {
-  readonly sizeBytes: number;
-  read(target: Uint8Array, offset: number): void;
-}
+export type { BaseFile, SharedReplacement } from './shared.ts';
 
 export class Replacement {
   readonly map: PresenceMap;
   readonly #shared: SharedReplacement;
   readonly #numbers: BigInt64Array;
   readonly #base: BaseFile;
+  readonly #reader: ReplacementReader;
   readonly #unit = new Uint8Array(unitBytes);
 
   constructor(sharedParts: SharedReplacement, base: BaseFile) {
@@ -44,27 +54,54 @@ export class Replacement {
     this.#numbers = new BigInt64Array(sharedParts.numbers);
     this.#base = base;
     this.map = new PresenceMap(sharedParts.presence);
+    this.#reader = new ReplacementReader(sharedParts, this.map, base);
   }
 
   /** The file as the guest sees it: it may have grown or shrunk. */
   get sizeBytes(): number {
-    return this.#number(shared.sizeBytes);
+    return sizeOf(this.#shared);
   }
 
   get state(): ReplacementState {
-    return replacementStates[this.#number(shared.state)] ?? 'failed';
+    return stateOf(this.#shared);
   }
 
-  /** The runs of [offset, offset+length) that the replacement has, and those that it has not. */
-  *runs(offset: number, length: number): Generator<{ offset: number; length: number; present: boolean }> {
+  /** Whether nothing of the synthesized file is read any more. */
+  get servesAlone(): boolean {
+    return servesAlone(this.#shared);
+  }
+
+  /** The runs of [offset, offset+length) that the guest has written, and those that are as synthesized. */
+  *runs(offset: number, length: number): Generator<{ offset: number; length: number; written: boolean }> {
     const end = offset + length;
     for (let at = offset; at < end;) {
-      const unit = Math.floor(at / unitBytes);
-      const present = this.map.isPresent(unit);
-      const runEnd = Math.min(this.map.runEnd(unit, present, Math.ceil(end / unitBytes)) * unitBytes, end);
-      yield { offset: at, length: runEnd - at, present };
-      at = runEnd;
+      let unit = Math.floor(at / unitBytes);
+      const written = this.#mayBeWritten(unit);
+      do unit++;
+      while (unit * unitBytes < end && this.#mayBeWritten(unit) === written);
+      const to = Math.min(unit * unitBytes, end);
+      yield { offset: at, length: to - at, written };
+      at = to;
     }
+  }
+
+  /** The runs of the data file itself, for a replacement that serves alone. */
+  *dataExtents(offset: number, length: number): Generator<Extent> {
+    const { dataFd, name } = this.#shared;
+    const end = offset + length;
+    for (let at = offset; at < end;) {
+      const data = Math.min(seekData(dataFd, at, name) ?? end, end);
+      if (data > at) yield { offset: at, length: data - at, kind: 'zero' };
+      if (data >= end) return;
+      at = Math.min(seekHole(dataFd, data, name) ?? end, end);
+      yield { offset: data, length: at - data, kind: 'data' };
+    }
+  }
+
+  #mayBeWritten(unit: number): boolean {
+    const bits = this.map.get(unit);
+    const isSuspect = this.#number(shared.suspect) !== 0;
+    return (bits & writtenBit) !== 0 || (isSuspect && (bits & presentBit) !== 0);
   }
 
   /** Fills the front of target with what lies before the end of the file; returns how much. Each unit is as before or after any one write. */
@@ -73,7 +110,7 @@ export class Replacement {
       const resizes = Atomics.load(this.#numbers, shared.resizes);
       const undisturbed = (): boolean => resizes % 2n === 0n && Atomics.load(this.#numbers, shared.resizes) === resizes;
       try {
-        const lengthBytes = this.#readOnce(target, offset);
+        const lengthBytes = this.#reader.read(target, offset, this.sizeBytes);
         if (undisturbed()) return lengthBytes;
       } catch (error) {
         if (undisturbed()) throw error;
@@ -148,20 +185,6 @@ export class Replacement {
     throw new CapacityError(`${this.#shared.name}: may not grow to ${endBytes} bytes`);
   }
 
-  #readOnce(target: Uint8Array, offset: number): number {
-    const end = Math.min(offset + target.length, this.sizeBytes);
-    for (let at = offset; at < end;) {
-      const unit = Math.floor(at / unitBytes);
-      const present = this.map.isPresent(unit);
-      const runEnd = Math.min(this.map.runEnd(unit, present, Math.ceil(end / unitBytes)) * unitBytes, end);
-      const part = target.subarray(at - offset, runEnd - offset);
-      if (present) this.#readData(part, at);
-      else this.#readBase(part, at);
-      at = runEnd;
-    }
-    return Math.max(0, end - offset);
-  }
-
   /** Runs `action` while nobody writes, flushes or changes the size. */
   #resizing(action: () => void): void {
     this.map.locked('flush', 0, () =>
@@ -214,9 +237,14 @@ export class Replacement {
   }
 
   #writeLocked(unit: number, source: Uint8Array, at: number): void {
-    if (this.map.isPresent(unit)) writeFully(this.#shared.dataFd, source, at, this.#shared.name);
-    else this.#writeNewUnit(unit, source, at);
-    this.#setBits(unit);
+    if (this.map.isPresent(unit)) {
+      // Before the data: a unit that does not count as written is taken from whichever source is faster.
+      this.#setBits(unit);
+      writeFully(this.#shared.dataFd, source, at, this.#shared.name);
+    } else {
+      this.#writeNewUnit(unit, source, at);
+      this.#setBits(unit);
+    }
     this.#grow(at + source.length);
   }
 
@@ -228,7 +256,7 @@ export class Replacement {
       return;
     }
     const whole = this.#unit.subarray(0, lengthBytes);
-    this.#readBase(whole, start);
+    readVisible(this.#numbers, this.#base, whole, start);
     whole.set(source, at - start);
     writeFully(this.#shared.dataFd, whole, start, this.#shared.name);
   }
@@ -240,6 +268,7 @@ export class Replacement {
       const end = Math.min(to, inside);
       if (end <= from) return;
       const whole = from === unit * unitBytes && end === inside;
+      if (whole && this.map.isPresent(unit)) this.#setBits(unit);
       if (whole && this.#punch(unit)) this.#setBits(unit);
       else this.#writeLocked(unit, new Uint8Array(end - from), from);
     });
@@ -266,29 +295,6 @@ export class Replacement {
       const found = Atomics.compareExchange(this.#numbers, shared.sizeBytes, size, BigInt(endBytes));
       if (found === size) return;
       size = found;
-    }
-  }
-
-  /** What the synthesized file has below the visible size, and zeros above it. */
-  #readBase(target: Uint8Array, at: number): void {
-    const visible = Math.min(this.#number(shared.visibleBytes), this.#base.sizeBytes);
-    const fromBase = Math.max(0, Math.min(target.length, visible - at));
-    if (fromBase > 0) this.#base.read(target.subarray(0, fromBase), at);
-    target.fill(0, fromBase);
-  }
-
-  #readData(target: Uint8Array, at: number): void {
-    const { dataFd, name } = this.#shared;
-    const [first, end] = [Math.floor(at / unitBytes), Math.ceil((at + target.length) / unitBytes)];
-    const turn = this.map.turnOf(first, end);
-    if (turn !== undefined) {
-      readFully(dataFd, target, at, name);
-      if (this.map.turnOf(first, end) === turn) return;
-    }
-    for (let unit = first; unit < end; unit++) {
-      const from = Math.max(0, unit * unitBytes - at);
-      const part = target.subarray(from, (unit + 1) * unitBytes - at);
-      this.map.locked('unit', unit, () => readFully(dataFd, part, at + from, name));
     }
   }
 

@@ -2,6 +2,7 @@
  * What the threads of one mount share of a replacement, and what must be done by one of them at a time: its header, its flushes, and the end
  * of all writing when one of these fails.
  */
+import fs from 'node:fs';
 import { flushFile } from '../base/durable.ts';
 import { UnavailableError, VeneerError } from '../base/errors.ts';
 import { nilGuid, type Guid } from '../bytes/guid.ts';
@@ -21,11 +22,23 @@ export interface SharedReplacement {
   readonly presence: SharedPresence;
   /** Indexes below. */
   readonly numbers: SharedArrayBuffer;
+  /** Units that the guest reads before the fill has them; see hot-units.ts. */
+  readonly hot: SharedArrayBuffer;
+  /** How fast both sources are; see balance.ts. */
+  readonly speeds: SharedArrayBuffer;
+}
+
+/** The synthesized file below. `read` fills all of target or throws. */
+export interface BaseFile {
+  readonly sizeBytes: number;
+  read(target: Uint8Array, offset: number): void;
 }
 
 /**
  * Indexes into `numbers`: signed 64-bit. `poisoned` is 1 after a failed flush; `resizes` counts the starts and the ends of changes of size,
- * and so is odd during one.
+ * and so is odd during one, and during what else takes units away from readers; `direct` is 1 once a guest may write past the map, straight
+ * to the data file; `suspect` is 1 after a power loss, until the file was verified: a unit that counts as unwritten may then hold a write
+ * that no flush had covered, and so only the data file says what it holds.
  */
 export const shared = {
   sizeBytes: 0,
@@ -34,13 +47,19 @@ export const shared = {
   state: 3,
   poisoned: 4,
   resizes: 5,
-  count: 6,
+  direct: 6,
+  suspect: 7,
+  count: 8,
 } as const;
 
 /** What changes in the header while a replacement is open. */
 export interface HeaderChange {
   readonly visibleBytes: number;
   readonly cutting: 0 | 1;
+  /** As they are, when absent. */
+  readonly state?: number;
+  readonly direct?: 0 | 1;
+  readonly suspect?: 0 | 1;
 }
 
 /** Writes the next header, durably. The caller holds the flush lock. */
@@ -50,7 +69,7 @@ export function commitHeader(parts: SharedReplacement, change: HeaderChange, boo
   const sequence = Atomics.add(numbers, shared.sequence, 1n) + 1n;
   const header = {
     version: mapVersion,
-    state: Number(Atomics.load(numbers, shared.state)),
+    state: change.state ?? Number(Atomics.load(numbers, shared.state)),
     cutting: change.cutting,
     unitBytes,
     pluginId: parts.pluginId,
@@ -59,9 +78,26 @@ export function commitHeader(parts: SharedReplacement, change: HeaderChange, boo
     baseBytes: BigInt(parts.baseBytes),
     visibleBytes: BigInt(change.visibleBytes),
     fileName: parts.name,
+    direct: change.direct ?? Number(Atomics.load(numbers, shared.direct)),
+    suspect: change.suspect ?? Number(Atomics.load(numbers, shared.suspect)),
     crc32c: 0,
   };
   writeHeader(parts.mapFd, header, parts.name);
+}
+
+/** Length of the file as a guest sees it. Who writes straight to it tells nobody: the system is asked then. */
+export function sizeOf(parts: SharedReplacement): number {
+  const numbers = new BigInt64Array(parts.numbers);
+  if (Atomics.load(numbers, shared.direct) !== 0n) return fs.fstatSync(parts.dataFd).size;
+  return Number(Atomics.load(numbers, shared.sizeBytes));
+}
+
+/** What a range of the synthesized file shows: its own bytes below the visible size, zeros above it. */
+export function readVisible(numbers: BigInt64Array, base: BaseFile, target: Uint8Array, at: number): void {
+  const visible = Math.min(Number(Atomics.load(numbers, shared.visibleBytes)), base.sizeBytes);
+  const fromBase = Math.max(0, Math.min(target.length, visible - at));
+  if (fromBase > 0) base.read(target.subarray(0, fromBase), at);
+  target.fill(0, fromBase);
 }
 
 /** Makes everything that was acknowledged durable. The caller holds the flush lock. @throws CapacityError, UnavailableError */

@@ -1,7 +1,7 @@
 /** Which units of a native file have been written, read from its map without disturbing a mount that has it open. */
 import fs from 'node:fs';
 import { currentBootId, loadPages, readHeader } from './map-file.ts';
-import { unitBytes, writtenBit } from './layout.ts';
+import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { hasReplacement, mapPathOf, unitCountOf, type ReplacementPlace } from './open.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
 import { FormatError } from '../base/errors.ts';
@@ -24,11 +24,15 @@ export function readWrittenUnits(place: ReplacementPlace): IsWritten | undefined
       throw new FormatError(mapPath, 'plugin file', 16, 'holds writes of another plugin file');
     }
     const map = new PresenceMap(newPresence(unitCountOf(place.baseBytes)));
-    loadPages(fd, map, header.bootId === currentBootId(), mapPath);
+    const sameBoot = header.bootId === currentBootId();
+    loadPages(fd, map, sameBoot, mapPath);
+    if (header.direct !== 0) return () => true;
+    // After a power loss a unit may hold writes that its bits do not tell of.
+    const counts = sameBoot && header.suspect === 0 ? writtenBit : presentBit | writtenBit;
     return (offset, lengthBytes) => {
       const end = Math.min(Math.ceil((offset + lengthBytes) / unitBytes), map.unitCount);
       for (let unit = Math.floor(offset / unitBytes); unit < end; unit++) {
-        if ((map.get(unit) & writtenBit) !== 0) return true;
+        if ((map.get(unit) & counts) !== 0) return true;
       }
       return false;
     };

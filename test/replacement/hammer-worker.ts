@@ -1,7 +1,9 @@
-/** One of the threads that use a replacement at once: a writer, a reader, or the one that changes the size. */
+/** One of the threads that use a replacement at once: a writer, a reader, the one that fills it, or the one that changes the size. */
 import { alignUp } from '../../src/base/ranges.ts';
 import { teamMember } from '../../src/base/worker-team.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
+import { Filler } from '../../src/replacement/fill.ts';
+import { releaseCopies } from '../../src/replacement/release.ts';
 import { Replacement, type SharedReplacement } from '../../src/replacement/replacement.ts';
 import { Seeded } from '../seeded.ts';
 import { allUnits, baseBytes, bytesOf, SectorJudge, stableUnits, stepsOf, writers } from './hammer.ts';
@@ -21,7 +23,7 @@ export interface HammerJob {
 
 /** What a thread reports when it has done its part. */
 export interface HammerReport {
-  readonly role: 'writer' | 'reader' | 'resizer';
+  readonly role: 'writer' | 'reader' | 'filler' | 'resizer';
   readonly done: number;
 }
 
@@ -33,21 +35,34 @@ teamMember<HammerJob, HammerReport>((job, post) => {
   const replacement = new Replacement(job.parts, patternBase(baseBytes));
   const judge = new SectorJudge(job.seed, job.steps, job.resizes);
   const random = new Seeded(`${job.seed} thread ${thread}`);
-  startTogether(counters, writers + job.readers + (job.resizes ? 1 : 0));
+  startTogether(counters, threadsOf(job));
   if (thread < writers) {
     post({ role: 'writer', done: write(job, thread, replacement, judge, random) });
     Atomics.add(counters, 2, 1);
     return;
   }
-  const isReader = thread < writers + job.readers;
+  const role = thread < writers + job.readers ? 'reader' : thread === writers + job.readers ? 'filler' : 'resizer';
+  const filler = new Filler(job.parts, patternBase(baseBytes));
   let done = 0;
   while (Atomics.load(counters, 2) < writers) {
-    if (isReader) readSome(replacement, judge, random);
+    if (role === 'reader') readSome(replacement, judge, random);
+    else if (role === 'filler') fillSome(job, filler, random);
     else changeSize(replacement, random);
     done++;
   }
-  post({ role: isReader ? 'reader' : 'resizer', done });
+  post({ role, done });
 });
+
+/** One fills. */
+function threadsOf(job: HammerJob): number {
+  return writers + job.readers + 1 + (job.resizes ? 1 : 0);
+}
+
+/** Copies what is missing, and gives it back again. */
+function fillSome(job: HammerJob, filler: Filler, random: Seeded): void {
+  for (const bytes of filler.fill(0, () => random.between(1, 16))) if (bytes < 0) return;
+  if (random.oneIn(2)) releaseCopies(job.parts);
+}
 
 function startTogether(counters: Int32Array, threads: number): void {
   Atomics.add(counters, 1, 1);

@@ -1,6 +1,7 @@
 /** A native file whose writes are kept, as tests open it: over a pattern for a base, in a folder. */
 import { closeAll, type Closable } from '../../src/base/ownership.ts';
 import { openReplacement, type OpenReplacement, type ReplacementPlace } from '../../src/replacement/open.ts';
+import { Filler } from '../../src/replacement/fill.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
 import { patternBase } from './pattern-base.ts';
 
@@ -20,10 +21,13 @@ export function filesOf(place: ReplacementPlace): { data: string; map: string } 
 export class KeptFile implements Disposable, Closable {
   readonly replacement: Replacement;
   readonly open: OpenReplacement;
+  readonly filler: Filler;
 
   constructor(place: ReplacementPlace, bootId?: string) {
     this.open = bootId === undefined ? openReplacement(place) : openReplacement(place, bootId);
-    this.replacement = new Replacement(this.open.parts, patternBase(place.baseBytes));
+    const base = patternBase(place.baseBytes, true);
+    this.replacement = new Replacement(this.open.parts, base);
+    this.filler = new Filler(this.open.parts, base);
   }
 
   get sizeBytes(): number {

@@ -73,7 +73,7 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
         } else {
           const step = nextStep(random, model.sizeBytes, arena);
           trace.push(describeStep(step));
-          applyTo(file.replacement, step);
+          applyTo(file, step);
           applyToModel(model, step);
           expect(file.sizeBytes).toBe(model.sizeBytes);
         }

@@ -22,7 +22,7 @@ const arena: Arena = { from: 0, to: 16 * unitBytes };
 /** Does the step, or finds it refused for want of room, done in part at most. Returns what the file holds then, and whether it was refused. */
 function attempt(file: KeptFile, model: ModelDisk, step: Step): { model: ModelDisk; refused: boolean } {
   try {
-    applyTo(file.replacement, step);
+    applyTo(file, step);
   } catch (error) {
     expect(error).toBeInstanceOf(CapacityError);
     expectStepDoneOrNot(file, model, step);

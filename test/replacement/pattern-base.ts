@@ -1,8 +1,13 @@
 /** A synthesized file for tests: every 512 bytes of it differ, any thread or process makes the same, and it cannot be written. */
 import { KiB } from '../../src/base/units.ts';
-import type { BaseFile } from '../../src/replacement/replacement.ts';
+import type { FillBase } from '../../src/replacement/fill.ts';
 
 export const sectorBytes = 512;
+const pieceBytes = 64 * KiB;
+
+function isZeroPiece(piece: number): boolean {
+  return piece % 4 === 2;
+}
 
 /** What the base has in a sector: its number and a mark of the base, over and over. */
 export function baseSector(sector: number): Buffer {
@@ -19,8 +24,8 @@ export function sectorOf(sector: number, writer: number, write: number): Buffer 
   return Buffer.alloc(sectorBytes, piece);
 }
 
-const pieceBytes = 64 * KiB;
 const pieces = new Map<number, Buffer>();
+const zeroPiece = Buffer.alloc(pieceBytes);
 
 /** Kept: there are few, and making them takes long. */
 function basePiece(piece: number): Buffer {
@@ -32,7 +37,8 @@ function basePiece(piece: number): Buffer {
   return made;
 }
 
-export function patternBase(sizeBytes: number): BaseFile {
+/** @param hasZeros whether every fourth piece of 64 KiB is zero instead, and known to be */
+export function patternBase(sizeBytes: number, hasZeros = false): FillBase {
   return {
     sizeBytes,
     read(target, offset) {
@@ -40,7 +46,16 @@ export function patternBase(sizeBytes: number): BaseFile {
       for (let at = offset; at < offset + target.length;) {
         const piece = Math.floor(at / pieceBytes);
         const to = Math.min((piece + 1) * pieceBytes, offset + target.length);
-        target.set(basePiece(piece).subarray(at % pieceBytes, (at % pieceBytes) + to - at), at - offset);
+        const bytes = hasZeros && isZeroPiece(piece) ? zeroPiece : basePiece(piece);
+        target.set(bytes.subarray(at % pieceBytes, (at % pieceBytes) + to - at), at - offset);
+        at = to;
+      }
+    },
+    *extents(offset, length) {
+      for (let at = offset; at < offset + length;) {
+        const piece = Math.floor(at / pieceBytes);
+        const to = Math.min((piece + 1) * pieceBytes, offset + length);
+        yield { offset: at, length: to - at, kind: hasZeros && isZeroPiece(piece) ? 'zero' : 'data' };
         at = to;
       }
     },

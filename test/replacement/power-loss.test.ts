@@ -75,7 +75,7 @@ function expectGoesOn(file: KeptFile, place: ReplacementPlace, random: Seeded): 
   const model = ModelDisk.of(contentsOf(file));
   for (let number = 0; number < 5; number++) {
     const step = nextStep(random, model.sizeBytes, arena);
-    applyTo(file.replacement, step);
+    applyTo(file, step);
     applyToModel(model, step);
   }
   file.replacement.sync();
@@ -116,12 +116,12 @@ describe('a power loss', () => {
         });
         using file = new KeptFile(place);
         const write: Step = { kind: 'write', offset: random.below(baseBytes), bytes: random.bytes(unitBytes) };
-        applyTo(file.replacement, write);
+        applyTo(file, write);
         applyToModel(model, write);
         file.replacement.sync();
         const step: Step = { kind: 'truncate', sizeBytes: random.below(Math.min(baseBytes, model.sizeBytes)) };
         under.step = step;
-        applyTo(file.replacement, step);
+        applyTo(file, step);
       }
       expect(moments).toBeGreaterThan(100 * (soak ? 10 : 1));
     },
@@ -156,7 +156,7 @@ function runScenario(random: Seeded): number {
     const step = nextStep(random, history.now.sizeBytes, arena);
     trace.push(describeStep(step));
     history.begin(step);
-    applyTo(file.replacement, step);
+    applyTo(file, step);
     if (step.kind === 'sync') history.flushed();
   }
   for (const name of Object.values(filesOf(place))) {

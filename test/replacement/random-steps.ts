@@ -1,16 +1,21 @@
-/** What a hypervisor may do to a file, at random, done to a replacement and to a model of it alike. */
+/** What a hypervisor and a fill may do to a file, at random, done to a replacement and to a model of it alike. */
 import { KiB } from '../../src/base/units.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
-import type { Replacement } from '../../src/replacement/replacement.ts';
+import { releaseCopies } from '../../src/replacement/release.ts';
 import { ModelDisk } from '../disk/model-disk.ts';
 import type { Seeded } from '../seeded.ts';
+import type { KeptFile } from './kept-file.ts';
 import { patternBase } from './pattern-base.ts';
 
 export type Step =
   | { readonly kind: 'write'; readonly offset: number; readonly bytes: Buffer }
   | { readonly kind: 'discard'; readonly offset: number; readonly length: number }
   | { readonly kind: 'truncate'; readonly sizeBytes: number }
-  | { readonly kind: 'sync' };
+  | { readonly kind: 'sync' }
+  /** The fill copies units, or a whole region with its zeros, or gives back what it copied: the contents stay. */
+  | { readonly kind: 'fill'; readonly offset: number; readonly length: number }
+  | { readonly kind: 'fill region' }
+  | { readonly kind: 'release' };
 
 /** The part of the file in which steps are made. */
 export interface Arena {
@@ -21,10 +26,13 @@ export interface Arena {
 
 export function nextStep(random: Seeded, sizeBytes: number, arena: Arena): Step {
   const kind = random.below(100);
-  if (kind < 70) {
+  if (kind < 58) {
     const { offset, length } = nextRange(random, Math.min(sizeBytes + 2 * unitBytes, arena.to), arena);
     return { kind: 'write', offset, bytes: random.bytes(length) };
   }
+  if (kind < 68) return { kind: 'fill', ...nextRange(random, arena.to, arena) };
+  if (kind < 69) return { kind: 'fill region' };
+  if (kind < 71) return { kind: 'release' };
   if (kind < 84) return { kind: 'discard', ...nextRange(random, arena.to, arena) };
   if (kind < 91) return { kind: 'truncate', sizeBytes: nextSize(random, sizeBytes, arena) };
   return { kind: 'sync' };
@@ -46,7 +54,8 @@ function nextSize(random: Seeded, sizeBytes: number, arena: Arena): number {
   return Math.max(arena.from, Math.min(size, arena.to));
 }
 
-export function applyTo(replacement: Replacement, step: Step): void {
+export function applyTo(file: KeptFile, step: Step): void {
+  const { replacement, filler } = file;
   switch (step.kind) {
     case 'write':
       replacement.write(step.bytes, step.offset);
@@ -59,6 +68,15 @@ export function applyTo(replacement: Replacement, step: Step): void {
       return;
     case 'sync':
       replacement.sync();
+      return;
+    case 'fill':
+      filler.copy(Math.floor(step.offset / unitBytes), Math.ceil((step.offset + step.length) / unitBytes));
+      return;
+    case 'fill region':
+      for (const bytes of filler.fill(0, () => 16)) if (bytes < 0) return;
+      return;
+    case 'release':
+      releaseCopies(file.open.parts);
   }
 }
 
@@ -79,6 +97,9 @@ export function applyToModel(model: ModelDisk, step: Step): void {
       model.resize(step.sizeBytes);
       return;
     case 'sync':
+    case 'fill':
+    case 'fill region':
+    case 'release':
   }
 }
 
@@ -91,7 +112,7 @@ export function describeStep(step: Step): string {
 export function modelOfBase(baseBytes: number, from = 0): ModelDisk {
   const model = new ModelDisk(baseBytes);
   const bytes = Buffer.alloc(baseBytes - from);
-  patternBase(baseBytes).read(bytes, from);
+  patternBase(baseBytes, true).read(bytes, from);
   model.write(from, bytes);
   return model;
 }

@@ -43,7 +43,8 @@ async function hammer(file: KeptFile, seed: string, readers: number, resizes: bo
   const reports: HammerReport[] = [];
   const { parts } = file.open;
   const job: HammerJob = { parts, seed, steps, readers, resizes, counters: new SharedArrayBuffer(12) };
-  const threads = writers + readers + (resizes ? 1 : 0);
+  // One more fills.
+  const threads = writers + readers + 1 + (resizes ? 1 : 0);
   await runTeam<HammerReport>(workerUrl(import.meta.url, './hammer-worker'), threads, job, (report) =>
     reports.push(report),
   );

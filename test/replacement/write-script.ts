@@ -22,7 +22,7 @@ const file = openOrSay();
 for (let number = 0; number < job.steps; number++) {
   const step = nextStep(random, file.sizeBytes, job.arena);
   try {
-    applyTo(file.replacement, step);
+    applyTo(file, step);
     report('done');
   } catch (error) {
     if (!(error instanceof VeneerError)) throw error;

@@ -1,0 +1,196 @@
+/** `veneer fill start|pause|resume|cancel|status|verify` */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import { IntegrityError, UnavailableError } from '../base/errors.ts';
+import { formatBytes, formatSeconds, parseSize } from '../base/units.ts';
+import type { FillAction } from '../mount/control.ts';
+import { complain, openFillClient, type FillClient } from '../mount/fill-client.ts';
+import type { FillStatus } from '../mount/fill-job.ts';
+import type { Proof } from '../replacement/verify.ts';
+import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
+import { reportProgress } from './progress.ts';
+
+interface StartFlags extends KeyFlags {
+  readonly polite: boolean;
+  readonly verify: boolean;
+  readonly rate?: string;
+}
+
+const watchEveryMs = 500;
+const pluginArgument = 'the plugin file, under the mount or in the folder behind it';
+
+export function fillCommand(): Command {
+  return new Command('fill')
+    .description('copy a disk from its image into a real disk file while it is used')
+    .addCommand(starting('start', 'begin to copy, or begin again after a failure; not mounted: copies here and now'))
+    .addCommand(starting('resume', 'go on with a paused copy'))
+    .addCommand(simple('pause', 'stop copying, and keep what was copied'))
+    .addCommand(simple('cancel', 'stop copying, and give back the room of what was copied; what the guest wrote stays'))
+    .addCommand(statusCommand())
+    .addCommand(verifyCommand());
+}
+
+function starting(action: 'start' | 'resume', description: string): Command {
+  return withKeyOptions(new Command(action))
+    .description(description)
+    .argument('<plugin>', pluginArgument)
+    .option('--rate <size>', 'what all fills of the mount together copy in a second; 0: no limit')
+    .option('--no-polite', 'do not yield to guests')
+    .option('--no-verify', 'do not read all back and compare it before the image is let go')
+    .action(async (plugin: string, flags: StartFlags) => {
+      await withClient(plugin, flags, async (client) => {
+        const statuses = (await client.ask(action, {
+          isPolite: flags.polite,
+          isVerified: flags.verify,
+          ...(flags.rate === undefined ? {} : { bytesPerSecond: parseSize(flags.rate, '--rate') }),
+        })) as FillStatus[];
+        if (client.isMounted) print(statuses);
+        else await watch(client, plugin);
+      });
+    });
+}
+
+function simple(action: FillAction, description: string): Command {
+  return new Command(action)
+    .description(description)
+    .argument('<plugin>', pluginArgument)
+    .action(async (plugin: string) => {
+      await withClient(plugin, {}, async (client) => print((await client.ask(action)) as FillStatus[]));
+    });
+}
+
+function statusCommand(): Command {
+  return new Command('status')
+    .description('how far the copy is')
+    .argument('<plugin>', pluginArgument)
+    .option('--watch', 'show progress until it ends')
+    .option('--json', 'for programs')
+    .action(async (plugin: string, flags: { watch?: boolean; json?: boolean }) => {
+      await withClient(plugin, {}, async (client) => {
+        if (flags.watch === true) {
+          await watch(client, plugin);
+          return;
+        }
+        const statuses = (await client.ask('status')) as FillStatus[];
+        if (flags.json === true) console.log(JSON.stringify(statuses, null, 2));
+        else if (statuses.length === 0) console.log(`${plugin}: nothing was written to it or copied yet`);
+        else print(statuses);
+      });
+    });
+}
+
+function verifyCommand(): Command {
+  return withKeyOptions(new Command('verify'))
+    .description('prove that the real disk file holds the image and what the guest wrote, and nothing else')
+    .argument('<plugin>', pluginArgument)
+    .option('--json', 'for programs')
+    .action(async (plugin: string, flags: KeyFlags & { json?: boolean }) => {
+      await withClient(plugin, flags, async (client) => {
+        const proofs = (await client.ask('verify')) as { name: string; proof: Proof }[];
+        if (flags.json === true) console.log(JSON.stringify(proofs, null, 2));
+        else for (const { name, proof } of proofs) console.log(proofText(name, proof));
+        for (const { name, proof } of proofs) requireProven(name, proof);
+      });
+    });
+}
+
+function proofText(name: string, proof: Proof): string {
+  const written = formatBytes(proof.writtenUnits * 65536);
+  const missing = formatBytes(proof.missingUnits * 65536);
+  return [
+    `${name}: ${formatBytes(proof.sizeBytes)}, ${written} written by the guest, ${missing} only in the image`,
+    `  replacement               ${proof.replacementSha256}`,
+    `  image + the guest's writes ${proof.expectedSha256}`,
+  ].join('\n');
+}
+
+function requireProven(name: string, { replacementSha256, expectedSha256, differences }: Proof): void {
+  if (replacementSha256 === expectedSha256) return;
+  throw new IntegrityError(
+    `${name}: differs from the image at bytes ${differences.join(', ')}, where the guest wrote nothing; copy it again with veneer fill cancel and veneer fill start`,
+    expectedSha256,
+    replacementSha256,
+  );
+}
+
+async function withClient(
+  plugin: string,
+  flags: KeyFlags,
+  action: (client: FillClient) => Promise<void>,
+): Promise<void> {
+  const keys = async () => ({ credentials: await credentialsOf(flags), chains: [] });
+  const client = await openFillClient(plugin, keys, complain);
+  try {
+    await action(client);
+  } finally {
+    await client.close();
+  }
+}
+
+function print(statuses: readonly FillStatus[]): void {
+  console.log(statuses.map(statusText).join('\n'));
+}
+
+/** One native file, in two lines. */
+export function statusText(status: FillStatus): string {
+  const { name, state, activity, note } = status;
+  const doing = activity === 'idle' || state !== 'filling' ? '' : ` (${activityText(status)})`;
+  const left = status.secondsLeft === undefined ? '' : `, ${formatSeconds(status.secondsLeft)} left`;
+  const rate = status.bytesPerSecond === 0 ? '' : `, ${formatBytes(status.bytesPerSecond)}/s${left}`;
+  const copied = status.hotBytes + status.coldBytes;
+  return [
+    `${name}: ${state}${doing}, ${formatBytes(status.presentBytes)} of ${formatBytes(status.sizeBytes)} in place, ${formatBytes(status.writtenBytes)} of it written by the guest${rate}`,
+    ...(copied === 0
+      ? []
+      : [
+          `  copied ${formatBytes(copied)} of ${formatBytes(status.dataBytes)}: ${formatBytes(status.hotBytes)} since the guest asked for it, ${formatBytes(status.coldBytes)} in its turn`,
+        ]),
+    ...(note === '' ? [] : [`  ${note}`]),
+  ].join('\n');
+}
+
+function activityText({ activity, isYielding }: FillStatus): string {
+  const doing = {
+    count: 'counting',
+    copy: 'copying',
+    flush: 'flushing',
+    verify: 'reading back',
+    prove: 'proving',
+    waiting: 'waiting for the image',
+    idle: '',
+  }[activity];
+  return isYielding && activity === 'copy' ? `${doing}, yielding to the guest` : doing;
+}
+
+/** Until no file of the disk is being filled. @throws UnavailableError when that is not because all is done */
+async function watch(client: FillClient, plugin: string): Promise<void> {
+  let statuses: FillStatus[] = [];
+  for (const verifies of [false, true]) {
+    const progress = reportProgress(verifies ? 'reading back' : 'copying');
+    try {
+      for (;;) {
+        statuses = (await client.ask('status')) as FillStatus[];
+        const isHere = statuses.some(
+          ({ state, activity }) => state === 'filling' && activity !== 'idle' && (verifies || activity !== 'verify'),
+        );
+        if (!isHere) break;
+        const total = sum(statuses, ({ dataBytes }) => dataBytes);
+        const done = sum(statuses, (one) => (verifies ? one.verifiedBytes : one.hotBytes + one.coldBytes));
+        if (total > 0) progress.update(Math.min(done, total), total);
+        await sleep(watchEveryMs);
+      }
+    } finally {
+      progress.stop();
+    }
+  }
+  print(statuses);
+  const ended = statuses.find(({ state }) => state !== 'complete' && state !== 'final');
+  if (ended !== undefined)
+    throw new UnavailableError(
+      `${plugin}: ${ended.name} is ${ended.state}${ended.note === '' ? '' : `: ${ended.note}`}`,
+    );
+}
+
+function sum(statuses: readonly FillStatus[], of: (status: FillStatus) => number): number {
+  return statuses.reduce((total, status) => total + of(status), 0);
+}

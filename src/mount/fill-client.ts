@@ -1,0 +1,69 @@
+/** Asks about a plugin file's fill: of the process that has its folder mounted, or, where none has, of this one. */
+import fs from 'node:fs';
+import path from 'node:path';
+import type { ThreadKeys } from '../backup/key-ring.ts';
+import { UsageError } from '../base/errors.ts';
+import { askMount, type FillAction, type FillRequest } from './control.ts';
+import { openUnmounted } from './fill-requests.ts';
+import { listRecords, mountFiles } from './mount-record.ts';
+import type { Log } from './native-file-state.ts';
+
+export interface FillClient {
+  /** Whether another process does the work, and goes on when this one ends. */
+  readonly isMounted: boolean;
+  ask(action: FillAction, more?: Partial<FillRequest>): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+/** Where this process does the work, what goes wrong is told as it happens; what goes well, by the answer. */
+export const complain: Log = (level, message) => {
+  if (level !== 'info') console.error(message);
+};
+
+/** Work that this process does for the answer takes as long as it takes. */
+const noTimeout = 0;
+const lookEveryMs = 500;
+
+/**
+ * @param file a plugin file: under a mount, or in the folder behind it
+ * @param keys asked for only where this process reads the image itself
+ * @throws UsageError where there is no such file
+ */
+export async function openFillClient(file: string, keys: () => Promise<ThreadKeys>, log: Log): Promise<FillClient> {
+  const real = realPath(file);
+  for (const record of listRecords()) {
+    for (const folder of [record.mountpoint, record.folder]) {
+      if (!real.startsWith(`${folder}/`)) continue;
+      const name = path.relative(folder, real);
+      return {
+        isMounted: true,
+        ask: async (action, more) =>
+          await askMount(
+            mountFiles(record.mountpoint).socket,
+            { ...more, command: 'fill', action, file: name },
+            noTimeout,
+          ),
+        close: () => Promise.resolve(),
+      };
+    }
+  }
+  const unmounted = openUnmounted(real, await keys(), log);
+  const looking = setInterval(() => unmounted.look(), lookEveryMs);
+  return {
+    isMounted: false,
+    ask: async (action, more) =>
+      await unmounted.answer({ ...more, command: 'fill', action, file: path.basename(real) }),
+    async close() {
+      clearInterval(looking);
+      await unmounted.close();
+    },
+  };
+}
+
+function realPath(file: string): string {
+  try {
+    return path.join(fs.realpathSync(path.dirname(file)), path.basename(file));
+  } catch {
+    throw new UsageError(`${path.dirname(file)}: there is no such folder`);
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * Requests about fills: answered by the process that serves the mount, or, for a folder that is not mounted, by the one that asks.
+ */
+import path from 'node:path';
+import { BlockCache } from '../backup/block-cache.ts';
+import type { ThreadKeys } from '../backup/key-ring.ts';
+import { unlockFolder } from '../backup/unlock-folder.ts';
+import { MiB } from '../base/units.ts';
+import { SharedRate } from '../replacement/pace.ts';
+import type { FillRequest } from './control.ts';
+import { Fills } from './fills.ts';
+import { Filter } from './filter.ts';
+import type { Log } from './native-file-state.ts';
+import { OpenReplacements } from './replacements.ts';
+import { Statistics } from './statistics.ts';
+
+/** What is asked of a fill, by whoever speaks with the mount. @throws UsageError, and what else the fill throws */
+export async function answerFill(fills: Fills, filter: Filter, request: FillRequest): Promise<unknown> {
+  const disk = filter.disk(request.file);
+  const { isPolite = true, isVerified = true } = request;
+  if (request.bytesPerSecond !== undefined) fills.setRate(request.bytesPerSecond);
+  switch (request.action) {
+    case 'start':
+      fills.start(disk, { isPolite, isVerified });
+      break;
+    case 'pause':
+      await fills.pause(disk);
+      break;
+    case 'resume':
+      fills.resume(disk, { isPolite, isVerified });
+      break;
+    case 'cancel':
+      await fills.cancel(disk);
+      break;
+    case 'verify':
+      return await fills.prove(disk);
+    case 'finalize':
+      return { record: fills.finalize(disk) };
+    case 'status':
+  }
+  return fills.status(disk);
+}
+
+/** Metadata is all that is read here: threads that copy have caches of their own. */
+const cacheBytes = 16 * MiB;
+
+/** The fills of a folder that is not mounted. */
+export interface UnmountedFills {
+  answer(request: FillRequest): Promise<unknown>;
+  look(): void;
+  /** What was under way goes on at the next mount, or the next start. */
+  close(): Promise<void>;
+}
+
+/**
+ * A plugin file whose folder no process has mounted.
+ * @param log where failures are told that do not end a request
+ */
+export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): UnmountedFills {
+  const folder = path.dirname(pluginPath);
+  const keys = unlockFolder(folder, asked);
+  const statistics = new Statistics();
+  const replacements = new OpenReplacements();
+  const options = { folder, allowPaths: [], present: undefined, write: undefined, keys };
+  const filter = new Filter(options, statistics, new BlockCache(cacheBytes), log, replacements);
+  const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log });
+  return {
+    answer: async (request) => await answerFill(fills, filter, request),
+    look: () => fills.look(),
+    async close() {
+      await fills.stop();
+      filter.close();
+      replacements.close();
+    },
+  };
+}

@@ -1,0 +1,186 @@
+/**
+ * The share of one thread in a fill. The main thread decides what is done next; here one step of it is done: to count what is to be copied, to
+ * copy, to flush, to read back and compare, or to prove what is there by hashes.
+ */
+import { BlockCache } from '../backup/block-cache.ts';
+import { MiB } from '../base/units.ts';
+import { openSynthesized, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
+import { Filler, regionCount } from '../replacement/fill.ts';
+import { HotUnits } from '../replacement/hot-units.ts';
+import { unitBytes } from '../replacement/layout.ts';
+import { Politeness, SharedRate } from '../replacement/pace.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import { flushAll, type SharedReplacement } from '../replacement/shared.ts';
+import { proveContents, Verifier, type Proof } from '../replacement/verify.ts';
+import { FillBoard } from './fill-board.ts';
+import { Statistics } from './statistics.ts';
+import { yieldToOthers } from './system-calls.ts';
+
+export const fillSteps = ['count', 'copy', 'flush', 'verify', 'prove'] as const;
+export type FillStep = (typeof fillSteps)[number];
+
+/** Plain values and shared memory. */
+export interface FillTask {
+  readonly step: FillStep;
+  readonly place: SynthesizedPlace;
+  readonly parts: SharedReplacement;
+  readonly board: SharedArrayBuffer;
+  readonly rate: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly isPolite: boolean;
+}
+
+/** What a thread tells at its end, where there is anything to tell. */
+export type FillMessage =
+  | { readonly kind: 'unreadable'; readonly units: number; readonly first: string }
+  /** The image, and not the replacement, is what failed: the same may work later. */
+  | { readonly kind: 'source failed'; readonly message: string }
+  | { readonly kind: 'proof'; readonly proof: Proof };
+
+/** Blocks are read once, in order. */
+const cacheBytes = 16 * MiB;
+/** So much is copied at a time while a guest is there, and while none is. */
+const chunkUnits = { polite: 2, full: 16 } as const;
+/** Regions between two flushes of the data. */
+const flushEveryUnits = 4096;
+
+export function runFillTask(task: FillTask, post: (message: FillMessage) => void): void {
+  const source = openSynthesized(task.place, new BlockCache(cacheBytes));
+  let sourceFailure: unknown;
+  // The same file, whose failures are known from those of the replacement.
+  const base = {
+    sizeBytes: source.sizeBytes,
+    read: (target: Uint8Array, offset: number) => noting(() => source.read(target, offset)),
+    extents: (offset: number, length: number) => noting(() => [...source.extents(offset, length)]),
+  };
+  function noting<T>(action: () => T): T {
+    try {
+      return action();
+    } catch (error) {
+      sourceFailure = error;
+      throw error;
+    }
+  }
+  if (task.isPolite) yieldToOthers();
+  try {
+    steps[task.step](task, { ...base, close: () => source.close() }, post);
+  } catch (error) {
+    if (error !== sourceFailure || !(error instanceof Error)) throw error;
+    post({ kind: 'source failed', message: error.message });
+  } finally {
+    source.close();
+  }
+}
+
+type Step = (task: FillTask, base: Synthesized, post: (message: FillMessage) => void) => void;
+
+const steps: Readonly<Record<FillStep, Step>> = {
+  count(task, base) {
+    const board = new FillBoard(task.board);
+    const filler = new Filler(task.parts, base);
+    for (const region of regionsOf(task, board))
+      board.add(
+        'dataUnits',
+        filler.dataUnits(region).reduce((sum, isData) => sum + isData, 0),
+      );
+  },
+  copy: copyAll,
+  flush(task) {
+    const map = new PresenceMap(task.parts.presence);
+    map.locked('flush', 0, () => flushAll(task.parts, map));
+  },
+  verify(task, base) {
+    const board = new FillBoard(task.board);
+    const verifier = new Verifier(task.parts, base);
+    const pace = new Pace(task, board);
+    try {
+      for (const region of regionsOf(task, board)) {
+        for (const bytes of verifier.verify(region)) {
+          board.add('verifiedUnits', 1);
+          pace.done(bytes);
+          if (board.shouldStop()) return;
+        }
+      }
+    } finally {
+      pace.end();
+      board.add('repairedUnits', verifier.repairedUnits);
+      board.add('adoptedUnits', verifier.adoptedUnits);
+    }
+  },
+  prove(task, base, post) {
+    post({ kind: 'proof', proof: proveContents(task.parts, base) });
+  },
+};
+
+function copyAll(task: FillTask, base: Synthesized, post: (message: FillMessage) => void): void {
+  const board = new FillBoard(task.board);
+  const filler = new Filler(task.parts, base);
+  const hot = new HotUnits(task.parts.hot);
+  const pace = new Pace(task, board);
+  const copied = (bytes: number, kind: 'hotUnits' | 'coldUnits'): void => {
+    board.add(kind, Math.ceil(bytes / unitBytes));
+    pace.done(bytes);
+  };
+  const copyHot = (): void => {
+    for (let unit = hot.take(); unit !== undefined && !board.shouldStop(); unit = hot.take())
+      if (!filler.map.isPresent(unit)) copied(filler.copy(unit, unit + 1), 'hotUnits');
+  };
+  let sinceFlush = 0;
+  try {
+    for (const region of regionsOf(task, board)) {
+      for (const bytes of filler.fill(region, () => pace.chunkUnits)) {
+        copied(bytes, 'coldUnits');
+        if (board.shouldStop()) return;
+        copyHot();
+        if ((sinceFlush += Math.ceil(bytes / unitBytes)) < flushEveryUnits) continue;
+        // So that little is to be copied again after a power loss, and the last flush is no long one.
+        filler.map.locked('flush', 0, () => flushAll(task.parts, filler.map));
+        sinceFlush = 0;
+      }
+    }
+  } finally {
+    pace.end();
+  }
+  if (filler.firstUnreadable !== undefined)
+    post({ kind: 'unreadable', units: filler.unreadable.size, first: filler.firstUnreadable.message });
+}
+
+/** Regions that no other thread has taken, until it is to stop. */
+function* regionsOf(task: FillTask, board: FillBoard): Generator<number> {
+  const count = regionCount(task.parts);
+  for (let region = board.add('region', 1); region < count && !board.shouldStop(); region = board.add('region', 1))
+    yield region;
+}
+
+/** Rests after chunks, as the rate and the guest ask for. */
+class Pace {
+  readonly #board: FillBoard;
+  readonly #rate: SharedRate;
+  readonly #politeness: Politeness | undefined;
+  #startMs = performance.now();
+
+  constructor(task: FillTask, board: FillBoard) {
+    this.#board = board;
+    this.#rate = new SharedRate(task.rate);
+    const statistics = new Statistics(task.statistics);
+    this.#politeness = task.isPolite ? new Politeness(() => statistics.load()) : undefined;
+    this.#rate.join();
+  }
+
+  get chunkUnits(): number {
+    return this.#politeness?.isGuestThere === true ? chunkUnits.polite : chunkUnits.full;
+  }
+
+  done(bytes: number): void {
+    const tookMs = performance.now() - this.#startMs;
+    const politeMs = this.#politeness?.afterChunk() ?? 0;
+    this.#board.set('yielding', politeMs > 0 ? 1 : 0);
+    this.#board.rest(Math.max(politeMs, this.#rate.shouldTakeMs(bytes) - tookMs));
+    if (politeMs > 0) this.#politeness?.afterRest();
+    this.#startMs = performance.now();
+  }
+
+  end(): void {
+    this.#rate.leave();
+  }
+}

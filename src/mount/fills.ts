@@ -1,0 +1,131 @@
+/** The fills of a mount: which native files are being filled, what may be asked of them, and how they go on after a mount. */
+import { UsageError } from '../base/errors.ts';
+import { finalizeFiles } from '../replacement/finalize.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import { releaseCopies } from '../replacement/release.ts';
+import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
+import type { Proof } from '../replacement/verify.ts';
+import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
+import type { NativeDisk, NativeDiskFile } from './natives.ts';
+import type { OpenReplacements } from './replacements.ts';
+
+/** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
+export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
+
+export class Fills {
+  readonly #replacements: OpenReplacements;
+  readonly #context: FillContext;
+  readonly #jobs = new Map<string, FillJob>();
+
+  constructor(replacements: OpenReplacements, context: FillContext) {
+    this.#replacements = replacements;
+    this.#context = context;
+  }
+
+  /** @throws UsageError where there is nothing to fill; CapacityError, UnavailableError */
+  start(disk: NativeDisk, options: FillOptions): void {
+    for (const file of disk.files) {
+      const job = this.#job(disk, file);
+      if (job.state === 'complete') continue;
+      // So that every thread uses it from now on.
+      this.#context.statistics.counters(file.name).set('replaced', 1);
+      job.start(options);
+    }
+  }
+
+  async pause(disk: NativeDisk): Promise<void> {
+    for (const job of this.#started(disk)) {
+      await job.stop();
+      // It may have come to its end meanwhile.
+      if (!servesAlone(job.parts)) changeState(job.parts, new PresenceMap(job.parts.presence), 'paused');
+    }
+  }
+
+  /** @throws UsageError unless it is paused */
+  resume(disk: NativeDisk, options: FillOptions): void {
+    const jobs = this.#started(disk);
+    if (!jobs.some((job) => job.state === 'paused' || job.state === 'filling'))
+      throw new UsageError(`${disk.name}: no fill of it is paused; start one with: veneer fill start`);
+    for (const job of jobs) if (job.state === 'paused' || job.state === 'filling') job.start(options);
+  }
+
+  /** Gives back what was copied; what the guest wrote stays. */
+  async cancel(disk: NativeDisk): Promise<void> {
+    for (const job of this.#started(disk)) {
+      await job.stop();
+      changeState(job.parts, new PresenceMap(job.parts.presence), 'intercepting');
+      releaseCopies(job.parts);
+    }
+  }
+
+  /** Of every file of the disk that has a replacement. */
+  status(disk: NativeDisk): FillStatus[] {
+    return disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file).status());
+  }
+
+  statusOfAll(): FillStatus[] {
+    return [...this.#jobs.values()].map((job) => job.status());
+  }
+
+  async prove(disk: NativeDisk): Promise<{ name: string; proof: Proof }[]> {
+    const proofs: { name: string; proof: Proof }[] = [];
+    for (const file of disk.files.filter((each) => each.isReplaced()))
+      proofs.push({ name: file.name, proof: await this.#job(disk, file).prove() });
+    if (proofs.length === 0) throw new UsageError(`${disk.name}: nothing was written to it or copied yet`);
+    return proofs;
+  }
+
+  /** @returns the path of the record that the plugin file is kept as */
+  finalize(disk: NativeDisk): string {
+    const files = disk.files.map((file) => {
+      // Of a disk of several files, an earlier attempt may have put some in their places.
+      if (!file.isReplaced()) throw new UsageError(`${disk.name}: is not filled; start with: veneer fill start`);
+      return { path: file.replacement.place.path, parts: this.#job(disk, file).parts };
+    });
+    const record = finalizeFiles(disk.pluginPath, files);
+    for (const file of disk.files) this.#jobs.delete(file.replacement.key);
+    return record;
+  }
+
+  /** Goes on with what an earlier mount has begun. */
+  takeUp(disk: NativeDisk): void {
+    for (const file of disk.files) {
+      if (!file.isReplaced()) continue;
+      const job = this.#job(disk, file);
+      if (job.state === 'filling') job.start(defaultFillOptions);
+    }
+  }
+
+  setRate(bytesPerSecond: number): void {
+    this.#context.rate.bytesPerSecond = bytesPerSecond;
+  }
+
+  look(): void {
+    for (const job of this.#jobs.values()) job.look();
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all([...this.#jobs.values()].map((job) => job.stop()));
+  }
+
+  #started(disk: NativeDisk): FillJob[] {
+    const jobs = disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file));
+    if (jobs.every((job) => stateOf(job.parts) === 'intercepting'))
+      throw new UsageError(`${disk.name}: no fill of it was started; start one with: veneer fill start`);
+    return jobs;
+  }
+
+  #job(disk: NativeDisk, file: NativeDiskFile): FillJob {
+    const { key, place, discard } = file.replacement;
+    if (discard)
+      throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
+    const parts = this.#replacements.acquire(key, place, discard);
+    let job = this.#jobs.get(key);
+    if (job === undefined || job.parts !== parts) {
+      const target: FillTarget = { name: file.name, place: file.synthesized };
+      job = new FillJob(target, parts, this.#context);
+      this.#jobs.set(key, job);
+    }
+    return job;
+  }
+}

@@ -1,0 +1,53 @@
+/**
+ * The synthesized bytes of one native file of a plugin file, as jobs read them that run beside a mount or without one. The image is opened
+ * at the first read of guest data; after it failed, it is opened anew at the next one.
+ */
+import path from 'node:path';
+import { FormatError } from '../base/errors.ts';
+import type { Closable } from '../base/ownership.ts';
+import type { Blocks } from '../backup/block-cache.ts';
+import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
+import type { Extent } from '../disk/disk.ts';
+import { synthesizeFiles } from '../native/formats.ts';
+import type { PluginFile } from './plugin-file.ts';
+import { openPluginDisk, type AllowedPaths, type PluginDisk } from './resolve.ts';
+
+/** Plain values: it may come from another thread. */
+export interface SynthesizedPlace {
+  readonly plugin: PluginFile;
+  readonly pluginPath: string;
+  /** Of the native file: the plugin file's own, or another that it makes. */
+  readonly fileName: string;
+  readonly allowed: AllowedPaths;
+  readonly keys: ThreadKeys;
+}
+
+export interface Synthesized extends Closable {
+  readonly sizeBytes: number;
+  /** Fills all of target, or throws what the image throws. */
+  read(target: Uint8Array, offset: number): void;
+  extents(offset: number, length: number): Iterable<Extent>;
+  /** Closes the image. The next read opens it again. */
+  close(): void;
+}
+
+/** @throws FormatError when the plugin file makes no file of that name */
+export function openSynthesized(place: SynthesizedPlace, cache: Blocks): Synthesized {
+  const { plugin, pluginPath, fileName, allowed } = place;
+  const keys = new KeyRing(place.keys);
+  const file = synthesizeFiles(plugin.native, path.basename(pluginPath)).find(({ name }) => name === fileName);
+  if (file === undefined) throw new FormatError(pluginPath, 'native', 0, `makes no file ${fileName}`);
+  let disk: PluginDisk | undefined;
+  const open = (): PluginDisk => (disk ??= openPluginDisk(plugin, pluginPath, allowed, cache, keys));
+  const close = (): void => {
+    const opened = disk;
+    disk = undefined;
+    opened?.close();
+  };
+  return {
+    sizeBytes: file.map.sizeBytes,
+    read: (target, offset) => file.map.read(target, offset, open),
+    extents: (offset, length) => file.map.extents(offset, length, open),
+    close,
+  };
+}

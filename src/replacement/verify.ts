@@ -1,0 +1,176 @@
+/**
+ * Proof that a replacement is the synthesized file and what the guest wrote, and nothing else.
+ *
+ * Before the cut-over every unit is read back from the disk and compared. `proveContents` does it at any time and names both sides by their
+ * hashes: of what the replacement reads as, and of the synthesized file with the guest's writes laid over it.
+ */
+import { createHash } from 'node:crypto';
+import { UnavailableError } from '../base/errors.ts';
+import { readFully, writeFully } from '../base/full-io.ts';
+import { seekData } from '../disk/lseek.ts';
+import { dropCached } from './file-advice.ts';
+import { Filler, fileUnits, regionBytes, type FillBase } from './fill.ts';
+import { presentBit, unitBytes, writtenBit } from './layout.ts';
+import { recordBits } from './map-file.ts';
+import { PresenceMap } from './presence-map.ts';
+import { readVisible, shared, sizeOf, type SharedReplacement } from './shared.ts';
+
+const regionUnits = regionBytes / unitBytes;
+/** A unit that was copied again and still differs after so many times cannot be kept by the disk. */
+const maxCopies = 3;
+
+export class Verifier {
+  /** Units that had to be copied again. */
+  repairedUnits = 0;
+  /** Units that differ after a power loss: they hold writes of the guest that no flush had covered. */
+  adoptedUnits = 0;
+  readonly #parts: SharedReplacement;
+  readonly #numbers: BigInt64Array;
+  readonly #base: FillBase;
+  readonly #map: PresenceMap;
+  readonly #filler: Filler;
+  /** A range of the data file that is known to be a hole. */
+  #emptyFrom = 0;
+  #emptyTo = 0;
+  readonly #data = new Uint8Array(unitBytes);
+  readonly #expected = new Uint8Array(unitBytes);
+
+  constructor(parts: SharedReplacement, base: FillBase) {
+    this.#parts = parts;
+    this.#numbers = new BigInt64Array(parts.numbers);
+    this.#base = base;
+    this.#filler = new Filler(parts, base);
+    this.#map = this.#filler.map;
+  }
+
+  /**
+   * Reads a region back and compares it with the synthesized file. What differs is copied again. Yields after each unit the bytes checked.
+   * What was flushed before is read from the disk, not from memory.
+   * @throws UnavailableError for a unit that the disk does not keep; whatever either file throws
+   */
+  *verify(region: number): Generator<number> {
+    const first = region * regionUnits;
+    dropCached(this.#parts.dataFd, first * unitBytes, regionBytes);
+    const isData = this.#filler.dataUnits(region);
+    const end = Math.min(first + regionUnits, fileUnits(this.#parts));
+    for (let unit = first; unit < end; unit++) {
+      if (isData[unit - first] !== 1 && this.#isEmpty(unit)) continue;
+      this.#verifyUnit(unit);
+      yield unitBytes;
+    }
+  }
+
+  /** What becomes data behind our back was written by the guest, and is not compared. */
+  #isEmpty(unit: number): boolean {
+    if (unit * unitBytes < this.#emptyFrom || (unit + 1) * unitBytes > this.#emptyTo) {
+      this.#emptyFrom = unit * unitBytes;
+      this.#emptyTo = seekData(this.#parts.dataFd, this.#emptyFrom, this.#parts.name) ?? Infinity;
+    }
+    return (unit + 1) * unitBytes <= this.#emptyTo;
+  }
+
+  #verifyUnit(unit: number): void {
+    for (let copies = 0; !this.#isRight(unit); copies++) {
+      if (copies === maxCopies)
+        throw new UnavailableError(
+          `${this.#parts.name}: 64 KiB at byte ${unit * unitBytes}, written and read back ${copies} times, are not what was written; check the disk below`,
+        );
+      this.#mend(unit);
+    }
+  }
+
+  /** Also for what the guest wrote, and for what is not there: the image has that. */
+  #isRight(unit: number): boolean {
+    const lengthBytes = Math.max(0, Math.min(unitBytes, sizeOf(this.#parts) - unit * unitBytes));
+    const found = this.#data.subarray(0, lengthBytes);
+    readFully(this.#parts.dataFd, found, unit * unitBytes, this.#parts.name);
+    if (this.#map.get(unit) !== presentBit) return true;
+    const expected = this.#expected.subarray(0, lengthBytes);
+    readVisible(this.#numbers, this.#base, expected, unit * unitBytes);
+    return Buffer.compare(found, expected) === 0 || this.#map.get(unit) !== presentBit;
+  }
+
+  #mend(unit: number): void {
+    const { dataFd, mapFd, name } = this.#parts;
+    this.#map.locked('unit', unit, () => {
+      if (this.#isRight(unit)) return;
+      if (Atomics.load(this.#numbers, shared.suspect) !== 0n) {
+        recordBits(mapFd, this.#map, unit, writtenBit, name);
+        this.adoptedUnits++;
+        return;
+      }
+      writeFully(
+        dataFd,
+        this.#expected.subarray(0, Math.max(0, sizeOf(this.#parts) - unit * unitBytes)),
+        unit * unitBytes,
+        name,
+      );
+      this.repairedUnits++;
+    });
+  }
+}
+
+export interface Proof {
+  /** SHA-256 of what the replacement reads as. */
+  readonly replacementSha256: string;
+  /** SHA-256 of the synthesized file with the units that the guest wrote laid over it. */
+  readonly expectedSha256: string;
+  readonly sizeBytes: number;
+  readonly writtenUnits: number;
+  /** Units that only the image has so far. */
+  readonly missingUnits: number;
+  /** Bytes at which units begin that differ; the first ones. */
+  readonly differences: readonly number[];
+}
+
+const maxDifferences = 16;
+
+/**
+ * Reads all of it. Each unit is looked at once, so that a guest that writes meanwhile is no difference.
+ * @throws whatever either file throws
+ */
+export function proveContents(
+  parts: SharedReplacement,
+  base: FillBase,
+  onProgress: (doneBytes: number) => void = () => undefined,
+): Proof {
+  const map = new PresenceMap(parts.presence);
+  const numbers = new BigInt64Array(parts.numbers);
+  const [replacement, expected] = [createHash('sha256'), createHash('sha256')];
+  const [found, synthesized] = [Buffer.alloc(unitBytes), Buffer.alloc(unitBytes)];
+  const isDirect = Atomics.load(numbers, shared.direct) !== 0n;
+  const sizeBytes = sizeOf(parts);
+  const differences: number[] = [];
+  let [writtenUnits, missingUnits] = [0, 0];
+  for (let at = 0; at < sizeBytes; at += unitBytes) {
+    const unit = at / unitBytes;
+    const ours = found.subarray(0, Math.min(unitBytes, sizeBytes - at));
+    const theirs = synthesized.subarray(0, ours.length);
+    map.locked('unit', unit, () => {
+      const bits = isDirect ? map.get(unit) | writtenBit : map.get(unit);
+      if ((bits & presentBit) !== 0) readFully(parts.dataFd, ours, at, parts.name);
+      if ((bits & presentBit) === 0) {
+        missingUnits++;
+        readVisible(numbers, base, ours, at);
+        theirs.set(ours);
+      } else if ((bits & writtenBit) !== 0) {
+        writtenUnits++;
+        theirs.set(ours);
+      } else {
+        readVisible(numbers, base, theirs, at);
+        if (!ours.equals(theirs) && differences.length < maxDifferences) differences.push(at);
+      }
+    });
+    replacement.update(ours);
+    expected.update(theirs);
+    onProgress(at + ours.length);
+  }
+  return {
+    replacementSha256: replacement.digest('hex'),
+    expectedSha256: expected.digest('hex'),
+    sizeBytes,
+    writtenUnits,
+    missingUnits,
+    differences,
+  };
+}
