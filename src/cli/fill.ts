@@ -97,10 +97,14 @@ function verifyCommand(): Command {
 function proofText(name: string, proof: Proof): string {
   const written = formatBytes(proof.writtenUnits * 65536);
   const missing = formatBytes(proof.missingUnits * 65536);
+  const direct = proof.isDirect
+    ? ['  the guest has written straight to the file since the cut-over: what it wrote is not told apart any more']
+    : [];
   return [
     `${name}: ${formatBytes(proof.sizeBytes)}, ${written} written by the guest, ${missing} only in the image`,
     `  replacement               ${proof.replacementSha256}`,
     `  image + the guest's writes ${proof.expectedSha256}`,
+    ...direct,
   ].join('\n');
 }
 

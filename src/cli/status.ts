@@ -47,7 +47,7 @@ function mountText(mount: MountStatus): string {
     ...servingText(mount.serving),
     `  log ${mount.log}`,
   ];
-  const fills = mount.fills.map((fill) => `  fill of ${fillText(fill)}`.replaceAll('\n', '\n  '));
+  const fills = (mount.fills ?? []).map((fill) => `  fill of ${fillText(fill)}`.replaceAll('\n', '\n  '));
   return [...head, ...mount.files.flatMap(fileText), ...fills].join('\n');
 }
 

@@ -20,7 +20,8 @@ export interface MountStatus {
   readonly residentBytes: number;
   readonly log: string;
   readonly files: readonly FileStatistics[];
-  readonly fills: readonly FillStatus[];
+  /** Absent from mounts of earlier versions. */
+  readonly fills?: readonly FillStatus[];
 }
 
 const fillActions = ['start', 'pause', 'resume', 'cancel', 'status', 'verify', 'finalize'] as const;

@@ -215,8 +215,8 @@ export class Filter implements Closable {
   }
 
   /** Another thread has opened a native file, and this one closes it. @param place with the path that it was opened as */
-  countClosed(place: Place): void {
-    this.#statistics.counters(this.nameOf(place)).add('openNow', -1);
+  countClosed(place: Place, counter: 'openNow' | 'directNow'): void {
+    this.#statistics.counters(this.nameOf(place)).add(counter, -1);
   }
 
   create(place: Place, mode: number, owner?: Owner): PassThroughFile {

@@ -11,7 +11,7 @@ import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
 import { openPluginDisk, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
-import { Replacement } from '../replacement/replacement.ts';
+import { Replacement, type DirectFile } from '../replacement/replacement.ts';
 import type { Replacements } from './replacements.ts';
 import type { Counters } from './statistics.ts';
 
@@ -140,6 +140,25 @@ export class NativeFileState implements Closable {
     this.#change(`discard of ${lengthBytes} bytes at ${offset}`, (replacement) =>
       replacement.discard(offset, lengthBytes),
     );
+  }
+
+  /**
+   * The real file, where it serves alone and no handle is open that goes through this code: for a transport that lets the kernel read and
+   * write it by itself. The caller has a handle that is counted, and counts it as direct when it gives it out so.
+   */
+  get directFile(): DirectFile | undefined {
+    const replacement = this.#replaced();
+    if (replacement?.servesAlone !== true) return undefined;
+    return this.#counters.get('openNow') - this.#counters.get('directNow') === 1 ? replacement.directFile : undefined;
+  }
+
+  /** Whether bytes may have changed that no write here told of: what the kernel keeps of them may be stale. */
+  get isWrittenDirectly(): boolean {
+    return this.#replacement?.isWrittenDirectly === true;
+  }
+
+  countDirect(): void {
+    this.#counters.add('directNow', 1);
   }
 
   /** Everything acknowledged is on disk when it returns. */

@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFileState } from './native-file-state.ts';
+import type { DirectFile } from '../replacement/replacement.ts';
 import { allocate } from './system-calls.ts';
 import { systemError } from './system-error.ts';
 
@@ -111,6 +112,19 @@ export class SynthesizedFile implements OpenFile {
 
   truncate(sizeBytes: number): void {
     this.state.truncate(sizeBytes);
+  }
+
+  /** See NativeFileState.directFile. */
+  get directFile(): DirectFile | undefined {
+    return this.state.directFile;
+  }
+
+  get isWrittenDirectly(): boolean {
+    return this.state.isWrittenDirectly;
+  }
+
+  countDirect(): void {
+    this.state.countDirect();
   }
 
   /** A replacement takes room when it is written; what is made zero becomes holes. */

@@ -19,6 +19,8 @@ const counterNames = [
   'sizeBytes',
   'opens',
   'openNow',
+  /** Of these, handles whose reads and writes the kernel does by itself. */
+  'directNow',
   'imageOpens',
   'imageOpenNow',
   'reads',

@@ -37,9 +37,18 @@ import {
   type SharedReplacement,
 } from './shared.ts';
 import { ReplacementReader } from './reader.ts';
-import { servesAlone, stateOf, type ReplacementState } from './states.ts';
+import { allowDirectWrites, servesAlone, stateOf, type ReplacementState } from './states.ts';
 
 export type { BaseFile, SharedReplacement } from './shared.ts';
+
+/** The data file itself, for who goes straight to it. */
+export interface DirectFile {
+  readonly fd: number;
+  /** A number that the threads of a mount agree on, 0 at first: [0]. */
+  readonly backing: Int32Array;
+  /** To be called before the first write: from then on the map does not tell what was written. */
+  allowWrites(): void;
+}
 
 export class Replacement {
   readonly map: PresenceMap;
@@ -69,6 +78,18 @@ export class Replacement {
   /** Whether nothing of the synthesized file is read any more. */
   get servesAlone(): boolean {
     return servesAlone(this.#shared);
+  }
+
+  get directFile(): DirectFile {
+    return {
+      fd: this.#shared.dataFd,
+      backing: new Int32Array(this.#shared.backing),
+      allowWrites: () => allowDirectWrites(this.#shared, this.map),
+    };
+  }
+
+  get isWrittenDirectly(): boolean {
+    return this.#number(shared.direct) !== 0;
   }
 
   /** The runs of [offset, offset+length) that the guest has written, and those that are as synthesized. */

@@ -26,6 +26,8 @@ export interface SharedReplacement {
   readonly hot: SharedArrayBuffer;
   /** How fast both sources are; see balance.ts. */
   readonly speeds: SharedArrayBuffer;
+  /** What the mount's threads know the data file by towards the kernel; see DirectFile. */
+  readonly backing: SharedArrayBuffer;
 }
 
 /** The synthesized file below. `read` fills all of target or throws. */

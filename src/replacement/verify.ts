@@ -117,6 +117,8 @@ export interface Proof {
   readonly expectedSha256: string;
   readonly sizeBytes: number;
   readonly writtenUnits: number;
+  /** Whether the guest may have written past the map: all counts as written then, and nothing is proven of it. */
+  readonly isDirect: boolean;
   /** Units that only the image has so far. */
   readonly missingUnits: number;
   /** Bytes at which units begin that differ; the first ones. */
@@ -169,6 +171,7 @@ export function proveContents(
     replacementSha256: replacement.digest('hex'),
     expectedSha256: expected.digest('hex'),
     sizeBytes,
+    isDirect,
     writtenUnits,
     missingUnits,
     differences,

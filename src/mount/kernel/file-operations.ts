@@ -1,6 +1,7 @@
 /** Operations on open files. */
+import fs from 'node:fs';
 import { seekData, seekHole } from '../../disk/lseek.ts';
-import type { OpenFile } from '../open-file.ts';
+import { SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { HeldPlace } from '../place.ts';
 import { copyFileRange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
@@ -22,6 +23,8 @@ import {
 import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
 import { putOpen, type Session } from './session.ts';
 
+const { O_RDONLY, O_WRONLY, O_RDWR } = fs.constants;
+const O_ACCMODE = O_RDONLY | O_WRONLY | O_RDWR;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 /** A longer copy would keep a worker for too long; the caller asks again for the rest. */
@@ -98,15 +101,20 @@ function open(session: Session, request: Request, reply: Reply): number {
   // Its name of this moment is kept with the handle: every worker makes the same bytes of it, whatever it is renamed to.
   const { path } = new HeldPlace(fd, part);
   const file = filter.open(new HeldPlace(fd, part, path), flags);
-  if (!file.isNative) {
+  if (!(file instanceof SynthesizedFile)) {
     const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
     session.granted(handle);
     return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
   }
   const stamp = stampOf(file.stat());
-  const handle = session.files.add(file, { kind: 'native', fd: file.fd, path, part, stamp });
+  const backing = session.backings.of(file, (flags & O_ACCMODE) !== O_RDONLY);
+  const kind = backing === undefined ? 'native' : 'direct';
+  const handle = session.files.add(file, { kind, fd: file.fd, path, part, stamp });
+  if (backing !== undefined) file.countDirect();
   session.granted(handle);
-  return putOpen(reply.body, 0, handle, nodes.keepStamp(request.node, stamp) ? openFlag.keepCache : 0);
+  if (backing !== undefined) return putOpen(reply.body, 0, handle, openFlag.passthrough, backing);
+  const mayKeep = nodes.keepStamp(request.node, stamp) && !file.isWrittenDirectly;
+  return putOpen(reply.body, 0, handle, mayKeep ? openFlag.keepCache : 0);
 }
 
 function write(session: Session, request: Request, reply: Reply): number {

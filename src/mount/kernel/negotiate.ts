@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import { UnsupportedError } from '../../base/errors.ts';
 import {
   initFlag,
+  initFlag2,
   initIn,
   initOut,
   maxTransferBytes,
@@ -32,9 +33,10 @@ const wanted = Object.values(initFlag).reduce((sum, flag) => sum + flag, 0);
 
 /**
  * Reads the request from a device that was just mounted, and answers it.
+ * @returns whether the kernel reads and writes files behind by itself, where it is told to
  * @throws UnsupportedError where the kernel's protocol is too old
  */
-export function negotiate(device: number): void {
+export function negotiate(device: number): { readonly passthrough: boolean } {
   const request = new Request();
   const reply = new Reply();
   request.lengthBytes = fs.readSync(device, request.bytes);
@@ -46,21 +48,25 @@ export function negotiate(device: number): void {
       `the kernel speaks FUSE ${offered.major}.${offered.minor}; ${protocolMajor}.${oldestMinor} (Linux 4.20) is needed`,
     );
   }
+  const agreed = (offered.flags & wanted) >>> 0;
+  const passthrough = (agreed & initFlag.extended) !== 0 && (offered.flags2 & initFlag2.passthrough) !== 0;
   initOut.encode(
     {
       major: protocolMajor,
       minor: Math.min(offered.minor, protocolMinor),
       maxReadaheadBytes: offered.maxReadaheadBytes,
-      flags: (offered.flags & wanted) >>> 0,
+      flags: agreed,
       maxBackground,
       congestionThreshold,
       maxWriteBytes: maxTransferBytes,
       timeGranularityNanos: 1,
       maxPages: maxTransferBytes / pageBytes,
       mapAlignment: 0,
-      flags2: 0,
+      flags2: passthrough ? initFlag2.passthrough : 0,
+      maxStackDepth: passthrough ? 1 : 0,
     },
     reply.body,
   );
   fs.writeSync(device, reply.bytes, 0, reply.finish(request, 0, initOut.sizeBytes));
+  return { passthrough };
 }

@@ -52,12 +52,15 @@ export class OpenFiles {
     const local = this.#files[slot];
     this.#files[slot] = undefined;
     this.#table.remove(slot, serial);
+    if (record.kind === 'direct')
+      this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path), 'directNow');
     if (local?.serial === serial) {
       local.file.close();
       return;
     }
     local?.file.forget();
-    if (record.kind === 'native') this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path));
+    if (record.kind !== 'plain')
+      this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path), 'openNow');
     fs.closeSync(record.fd);
   }
 

@@ -28,7 +28,8 @@ const field = {
 } as const;
 const slotWords = 8;
 
-const kinds = ['plain', 'native', 'folder'] as const;
+/** `direct`: a native file that the kernel reads and writes by itself. */
+const kinds = ['plain', 'native', 'direct', 'folder'] as const;
 export type OpenKind = (typeof kinds)[number];
 
 export interface OpenRecord {

@@ -12,7 +12,7 @@ import { layout, reserved, s32le, s64le, u16le, u32le, u64le } from '../../bytes
 
 export const protocolMajor = 7;
 /** The newest minor version that these layouts are declared after. */
-export const protocolMinor = 38;
+export const protocolMinor = 40;
 /** Before this, replies had other sizes. Linux 4.20 has 7.28. */
 export const oldestMinor = 28;
 
@@ -70,10 +70,15 @@ export const initFlag = {
   asyncDirect: 2 ** 15,
   parallelFolderOperations: 2 ** 18,
   maxPages: 2 ** 22,
+  /** There is a second word of flags. */
+  extended: 2 ** 30,
 } as const;
 
+/** Flags of INIT's second word: reads and writes of a handle may go straight to a file behind, in the kernel (Linux 6.9). */
+export const initFlag2 = { passthrough: 2 ** 5 } as const;
+
 /** Flags of the reply to OPEN. */
-export const openFlag = { keepCache: 2, parallelDirectWrites: 64 } as const;
+export const openFlag = { keepCache: 2, parallelDirectWrites: 64, passthrough: 128 } as const;
 
 /** Which attributes SETATTR changes. */
 export const setattrFlag = {
@@ -148,11 +153,12 @@ export const attributesOut = layout('FUSE attributes', 16 + attributesBytes, {
   ...attributesAt(16),
 });
 
-export const initIn = layout('FUSE_INIT request', 16, {
+export const initIn = layout('FUSE_INIT request', 20, {
   major: u32le(0),
   minor: u32le(4),
   maxReadaheadBytes: u32le(8),
   flags: u32le(12),
+  flags2: u32le(16), //      0 where the request ends before it
 });
 
 export const initOut = layout('FUSE_INIT reply', 64, {
@@ -167,7 +173,8 @@ export const initOut = layout('FUSE_INIT reply', 64, {
   maxPages: u16le(28), //             4 KiB pages in one request
   mapAlignment: u16le(30),
   flags2: u32le(32),
-  reserved: reserved(36, 28),
+  maxStackDepth: u32le(36), //       of file systems below that files behind may lie on, with passthrough
+  reserved: reserved(40, 24),
 });
 
 export const forgetIn = layout('FUSE_FORGET request', 8, { lookups: u64le(0) });

@@ -5,6 +5,7 @@ import type { Log } from '../native-file-state.ts';
 import { HeldPlace, type Attributes, type Place } from '../place.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { systemError } from '../system-error.ts';
+import type { Backings } from './backings.ts';
 import type { NodeTable } from './node-table.ts';
 import { openPath } from './node-table.ts';
 import type { OpenFiles } from './open-files.ts';
@@ -27,17 +28,19 @@ export class Session {
   readonly files: OpenFiles;
   readonly table: OpenTable;
   readonly log: Log;
+  readonly backings: Backings;
   /** What this request has given the kernel: taken back when the reply cannot be delivered. */
   readonly #granted: number[] = [];
   #opened: { slot: number; serial: number } | undefined;
   readonly #makesForOthers = process.getuid?.() === 0;
 
-  constructor(filter: Filter, nodes: NodeTable, files: OpenFiles, table: OpenTable, log: Log) {
+  constructor(filter: Filter, nodes: NodeTable, files: OpenFiles, table: OpenTable, log: Log, backings: Backings) {
     this.filter = filter;
     this.nodes = nodes;
     this.files = files;
     this.table = table;
     this.log = log;
+    this.backings = backings;
   }
 
   place(node: number): Place {
@@ -133,8 +136,9 @@ export function putOpen(
   at: number,
   handle: { slot: number; serial: number },
   flags: number,
+  backing = 0,
 ): number {
-  openOut.encode({ ...handle, flags, backing: 0 }, target, at);
+  openOut.encode({ ...handle, flags, backing }, target, at);
   return openOut.sizeBytes;
 }
 

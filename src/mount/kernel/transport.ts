@@ -63,6 +63,7 @@ export class KernelTransport implements ServingTransport {
   readonly #options: KernelOptions;
   readonly #log: Log;
   readonly #device: number;
+  readonly #passthrough: boolean;
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
@@ -74,10 +75,11 @@ export class KernelTransport implements ServingTransport {
   #nextNode = 0;
   #wakeNode: number | undefined;
 
-  private constructor(options: KernelOptions, log: Log, device: number) {
+  private constructor(options: KernelOptions, log: Log, device: number, passthrough: boolean) {
     this.#options = options;
     this.#log = log;
     this.#device = device;
+    this.#passthrough = passthrough;
     const limit = raiseFileLimit();
     this.#nodes = NodeTable.allocate(
       options.filter.folder,
@@ -97,8 +99,8 @@ export class KernelTransport implements ServingTransport {
     const device = await mountDevice(options.mountpoint);
     let transport: KernelTransport | undefined;
     try {
-      negotiate(device);
-      transport = new KernelTransport(options, log, device);
+      const { passthrough } = negotiate(device);
+      transport = new KernelTransport(options, log, device, passthrough);
       await transport.#startAll();
       return transport;
     } catch (error) {
@@ -172,6 +174,7 @@ export class KernelTransport implements ServingTransport {
     const data: WorkerData = {
       worker,
       channel,
+      passthrough: this.#passthrough,
       filter,
       mountpoint,
       logFd,

@@ -12,6 +12,7 @@ import { Filter, type FilterOptions } from '../filter.ts';
 import { openLog } from '../log.ts';
 import type { Log } from '../native-file-state.ts';
 import { Statistics } from '../statistics.ts';
+import { Backings } from './backings.ts';
 import { AskedReplacements } from './asked-replacements.ts';
 import { Board } from './board.ts';
 import { Crowd } from './crowd.ts';
@@ -33,6 +34,8 @@ export interface WorkerData {
   readonly worker: number;
   /** Descriptor of its channel. */
   readonly channel: number;
+  /** Whether the kernel reads and writes files behind by itself, where it is told to. */
+  readonly passthrough: boolean;
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly logFd: number;
@@ -77,7 +80,14 @@ class ChannelWorker {
     );
     const table = new OpenTable(data.files, lane);
     this.#board = new Board(data.board);
-    this.#session = new Session(filter, new NodeTable(data.nodes, lane), new OpenFiles(table, filter), table, log);
+    this.#session = new Session(
+      filter,
+      new NodeTable(data.nodes, lane),
+      new OpenFiles(table, filter),
+      table,
+      log,
+      new Backings(data.passthrough ? data.channel : undefined, log),
+    );
     this.#read = readHandler(this.#session);
     this.#handlers = new Map([
       ...nameOperations(this.#session),
