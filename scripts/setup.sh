@@ -19,6 +19,7 @@ test_packages=(
   xmount ewf-tools libnbd-bin nbdkit                              # peers to compare with
   gdisk dosfstools mtools nasm                                    # partition tables, EFI system partitions, boot code
   xfsprogs btrfs-progs ntfs-3g lvm2                               # makers and judges of guests' file systems
+  libhivex-bin libwin-hivex-perl chntpw libregf-utils             # registry hives
   samba smbclient strace fio stress-ng                                   # network sources, faults, benchmarks
 )
 # Where there is no Debian package manager, these commands stand for the packages.

@@ -1,0 +1,156 @@
+import { expect, it, type TestContext } from 'vitest';
+import { targets, type GuestPlan } from '../../../src/guest/plan.ts';
+import { TempFolder } from '../../temp-folder.ts';
+import { exportDifference, filledHive, hivexValue, judgeHive, realHive, skipWithout } from './hives.ts';
+import { Machine, partitionStartBytes, storeFile, systemFile } from './machine.ts';
+
+const programs = ['hivexregedit', 'hivexget', 'reged', 'regfinfo'];
+const signature = 0xdf45_46ae;
+const table = { style: 'mbr', signature } as const;
+
+/** Start values and drive letters of a small SYSTEM hive. */
+const smallSystem = [
+  '[\\Select]',
+  '"Current"=dword:00000001',
+  '"Default"=dword:00000001',
+  '[\\ControlSet001]',
+  '[\\ControlSet001\\Control]',
+  '[\\ControlSet001\\Control\\Class]',
+  '[\\ControlSet001\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}]',
+  '"UpperFilters"=hex(7):70,00,61,00,72,00,74,00,6d,00,67,00,72,00,00,00,78,00,65,00,6e,00,66,00,69,00,6c,00,74,00,00,00,00,00',
+  '[\\ControlSet001\\Control\\CrashControl]',
+  '"AutoReboot"=dword:00000001',
+  '[\\ControlSet001\\Services]',
+  '[\\ControlSet001\\Services\\storahci]',
+  '"Start"=dword:00000003',
+  '"Type"=dword:00000001',
+  '[\\ControlSet001\\Services\\storahci\\StartOverride]',
+  '"0"=dword:00000003',
+  '"1"=dword:00000003',
+  '[\\ControlSet001\\Services\\xenfilt]',
+  '"Start"=dword:00000000',
+  '[\\MountedDevices]',
+  '"\\\\DosDevices\\\\C:"=hex(3):01,02,03,04,00,00,10,00,00,00,00,00',
+];
+
+/** The changes of a plan in one hive, and those of them that add a value. */
+function changesIn(plan: GuestPlan, name: string): { all: number; fresh: number } {
+  const own = plan.changes.filter(({ where }) => where.startsWith(`${name}: `));
+  return { all: own.length, fresh: own.filter(({ old }) => old === 'absent').length };
+}
+
+/** Whether the files hold what the plan says, to foreign readers, and nothing else is changed. */
+function expectApplied(machine: Machine, plan: GuestPlan, before: Readonly<Record<string, Uint8Array>>): void {
+  machine.apply(plan);
+  expect(machine.faults()).toBe('');
+  for (const [file, name] of [
+    [systemFile, 'SYSTEM'],
+    [storeFile, '/Boot/BCD'],
+  ] as const) {
+    const old = before[file];
+    if (old === undefined) continue;
+    const now = machine.file(file);
+    expect(now.length).toBe(old.length);
+    judgeHive(now);
+    const { all, fresh } = changesIn(plan, name);
+    const difference = exportDifference(old, now);
+    expect(difference.added).toHaveLength(all);
+    expect(difference.gone).toHaveLength(all - fresh);
+    expectNumbers(plan, now, name);
+  }
+  const again = machine.plan('hyperv-gen1', table);
+  expect(again.changes).toEqual([]);
+  expect(again.patches).toEqual([]);
+}
+
+/** Numbers of the plan, one by one, as hivexget reads them. */
+function expectNumbers(plan: GuestPlan, hive: Uint8Array, name: string): void {
+  using folder = new TempFolder();
+  const file = folder.write('hive', hive);
+  for (const change of plan.changes) {
+    if (!change.where.startsWith(`${name}: `) || !/^\d+$/.test(change.new)) continue;
+    const path = change.where.slice(name.length + 2);
+    const cut = path.lastIndexOf('\\');
+    expect(Number(hivexValue(file, `\\${path.slice(0, cut)}`, path.slice(cut + 1)))).toBe(Number(change.new));
+  }
+}
+
+function machineOf(context: TestContext, folder: TempFolder, files: Readonly<Record<string, Uint8Array>>): Machine {
+  skipWithout(context, programs);
+  return new Machine(context, folder, files);
+}
+
+it('Windows 10 for Hyper-V: foreign readers find the planned values in the real hives, and nothing else changed', (context) => {
+  using folder = new TempFolder();
+  const files = {
+    [systemFile]: realHive(context, 'SYSTEM_WIN_10_1709'),
+    [storeFile]: realHive(context, 'BCDlaptop'),
+    'hiberfil.sys': Buffer.alloc(10_000, 'hibr'),
+  };
+  const machine = machineOf(context, folder, files);
+  const plan = machine.plan('hyperv-gen1', table);
+  const overridden = ['pciide', 'vmbus', 'storvsc', 'storflt'];
+  const started = plan.changes.filter(({ where }) => where.includes('StartOverride'));
+  expect(started.map(({ where, old, new: now }) => [where, old, now])).toEqual(
+    overridden.map((service) => [`SYSTEM: ControlSet001\\Services\\${service}\\StartOverride\\0`, '3', '0']),
+  );
+  expect(plan.warnings.some((warning) => warning.includes('no log applies'))).toBe(true);
+  expect(plan.guest).toMatchObject({ os: 'windows', name: 'Windows 8.1 or later', firmware: ['bios'] });
+  expectApplied(machine, plan, files);
+  expect(
+    machine.file('hiberfil.sys').equals(Buffer.concat([Buffer.alloc(4096), Buffer.alloc(10_000 - 4096, 'hibr')])),
+  ).toBe(true);
+});
+
+it('Windows 7 for Hyper-V: foreign readers find the planned values in the real hives, and nothing else changed', (context) => {
+  using folder = new TempFolder();
+  const files = { [systemFile]: realHive(context, 'SYSTEM'), [storeFile]: realHive(context, 'BCDvm') };
+  const machine = machineOf(context, folder, files);
+  const plan = machine.plan('hyperv-gen1', table);
+  const starts = plan.changes
+    .filter(({ where }) => where.endsWith('\\Start'))
+    .map(({ where }) => where.split('\\').at(-2));
+  expect(starts).toEqual(['pciide', 'storvsc']);
+  expect(plan.guest.name).toBe('Windows 7');
+  expectApplied(machine, plan, files);
+});
+
+it('a small hive: start types, every override, filters of another hypervisor and the drive letter', (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, programs);
+  const files = { [systemFile]: filledHive(smallSystem) };
+  const machine = machineOf(context, folder, files);
+  const plan = machine.plan('virtualbox', table);
+  expect(plan.changes.map(({ where, old, new: now }) => `${where}: ${old} -> ${now}`)).toEqual([
+    'SYSTEM: ControlSet001\\Services\\storahci\\Start: 3 -> 0',
+    'SYSTEM: ControlSet001\\Services\\storahci\\StartOverride\\0: 3 -> 0',
+    'SYSTEM: ControlSet001\\Services\\storahci\\StartOverride\\1: 3 -> 0',
+    'SYSTEM: ControlSet001\\Control\\CrashControl\\AutoReboot: 1 -> 0',
+    'SYSTEM: ControlSet001\\Services\\xenfilt\\Start: 0 -> 4',
+    'SYSTEM: ControlSet001\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}\\UpperFilters: partmgr, xenfilt -> partmgr',
+    `SYSTEM: MountedDevices\\\\DosDevices\\C:: byte 1048576 of disk 0x04030201 -> byte ${partitionStartBytes} of disk 0xdf4546ae`,
+    'the first sector of the volume of Windows: hidden sectors: 0 -> 2048',
+  ]);
+  expectApplied(machine, plan, files);
+});
+
+it('every target plans for both real hives, within the disk, in a few kilobytes', (context) => {
+  using folder = new TempFolder();
+  const machine = machineOf(context, folder, { [systemFile]: realHive(context, 'SYSTEM_WIN_10_1709') });
+  for (const target of targets) {
+    const plan = machine.plan(target, table);
+    expect(plan.patches.reduce((sum, patch) => sum + patch.after.length, 0)).toBeLessThan(4096);
+    expect(plan.changes.length).toBeGreaterThan(3);
+  }
+});
+
+it('the table to be built around a volume of Windows is the one that its drive letters and boot entries name', (context) => {
+  using folder = new TempFolder();
+  const files = { [systemFile]: realHive(context, 'SYSTEM'), [storeFile]: realHive(context, 'BCDvm') };
+  const machine = machineOf(context, folder, files);
+  const expected = machine.expectedTable();
+  expect(expected).toEqual({ style: 'mbr', diskSignature: 0x5cbe_a03e, partitions: [{ startOffsetBytes: 1_048_576 }] });
+  // On a disk with that table nothing needs a new name but the store, which came from another machine.
+  const plan = machine.plan('qemu', { style: 'mbr', signature: 0x5cbe_a03e });
+  expect(plan.changes.filter(({ where }) => where.includes('MountedDevices'))).toEqual([]);
+});
