@@ -3,10 +3,10 @@
  * chain away holds the images whose readers may need them exclusively. The kernel releases both when a process ends, however it ends.
  */
 import fs from 'node:fs';
-import { UnavailableError } from '../base/errors.ts';
+import { UnavailableError, UsageError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
 import { isSameFile } from '../base/same-file.ts';
-import type { Closable } from '../base/ownership.ts';
+import { closeAll, type Closable } from '../base/ownership.ts';
 
 const attempts = 10;
 
@@ -28,6 +28,29 @@ export function lockInUse(imagePath: string): Closable {
     lock.close();
   }
   throw new UnavailableError(`${imagePath}: is replaced again and again; try again in a moment`, { retryable: true });
+}
+
+/**
+ * Takes all of the images for removing some of them.
+ * @throws UsageError naming the first that someone reads
+ */
+export function lockForRemoval(imagePaths: readonly string[]): Closable {
+  const locks: Closable[] = [];
+  try {
+    for (const imagePath of imagePaths) {
+      const lock = openForLock(imagePath);
+      locks.push(lock);
+      if (tryLock(lock.fd, 'exclusive') === 'taken') {
+        throw new UsageError(
+          `${imagePath}: is in use, by a mount or another command; its chain stays as it is until that has ended`,
+        );
+      }
+    }
+    return { close: () => closeAll(locks.splice(0)) };
+  } catch (error) {
+    closeAll(locks);
+    throw error;
+  }
 }
 
 function openForLock(imagePath: string): Closable & { readonly fd: number } {

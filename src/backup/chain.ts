@@ -290,6 +290,11 @@ function whyNotParent({ description: child }: Image, { description: parent }: Im
   return undefined;
 }
 
+/** The image of a folder that has this identity, whatever its name is by now; undefined when there is none. */
+export function findImage(folder: string, imageId: Guid, judge: JudgePath): string | undefined {
+  return new ImageFolder(folder, judge).find(imageId, '');
+}
+
 /** Images of one folder by identity: the name an image remembers of its parent is only where to look first. */
 class ImageFolder {
   readonly path: string;

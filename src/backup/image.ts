@@ -224,15 +224,21 @@ export class Image implements Closable {
     return leaf;
   }
 
+  /** Where the record that an entry points to lies, header and stored bytes. @throws FormatError */
+  placeOfRecord(entry: format.LeafEntry, position: number): { readonly offset: number; readonly lengthBytes: number } {
+    const lengthBytes = format.recordHeaderBytes + this.#storedBytes(entry, position);
+    return { offset: this.#inside(this.blockName(position), entry.offset, lengthBytes), lengthBytes };
+  }
+
   /**
    * Reads the record that an entry points to, header and stored bytes, into the front of `scratch`, and checks it.
    * @returns the stored bytes, a view of `scratch`
    * @throws IntegrityError, FormatError, UnavailableError
    */
   readRecord(entry: format.LeafEntry, position: number, scratch: Uint8Array): Uint8Array {
-    const storedBytes = this.#storedBytes(entry, position);
-    const record = scratch.subarray(0, format.recordHeaderBytes + storedBytes);
-    this.#file.read(record, this.#inside(this.blockName(position), entry.offset, record.length));
+    const { offset, lengthBytes } = this.placeOfRecord(entry, position);
+    const record = scratch.subarray(0, lengthBytes);
+    this.#file.read(record, offset);
     const actual = crc32c(record.subarray(4));
     if (actual !== entry.crc32c) throw new IntegrityError(this.blockName(position), entry.crc32c, actual);
     return record.subarray(format.recordHeaderBytes);

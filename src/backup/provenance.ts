@@ -85,6 +85,15 @@ function firstSourceAt(count: number): number {
   return provenanceHeader.sizeBytes + count * sourceEntry.sizeBytes;
 }
 
+/** Header and table of a consolidated image's provenance. */
+export function encodeSources(sources: readonly Pick<Source, 'imageId' | 'sequence' | 'mapBytes'>[]): Uint8Array {
+  const table = new Uint8Array(firstSourceAt(sources.length));
+  provenanceHeader.encode({ sources: sources.length }, table);
+  for (const [index, { imageId, sequence, mapBytes }] of sources.entries())
+    sourceEntry.encode({ imageId, sequence, mapBytes: BigInt(mapBytes) }, table, firstSourceAt(index));
+  return table;
+}
+
 /**
  * The sources of a consolidated image, newest first.
  * @param place of its provenance in the file

@@ -5,6 +5,7 @@ import { unfinishedSuffix } from '../base/durable.ts';
 import { UsageError, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
+import { startsAsImage } from './folder-images.ts';
 import { Image } from './image.ts';
 import { KeyRing, type ThreadKeys } from './key-ring.ts';
 
@@ -43,15 +44,5 @@ function tryUnlock(
     // A damaged image is met when it is read; it must not keep the others from being mounted.
     if (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)) return undefined;
     throw error;
-  }
-}
-
-function startsAsImage(file: string): boolean {
-  const fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
-  try {
-    const first = new Uint8Array(8);
-    return fs.readSync(fd, first, 0, first.length, 0) === first.length && Image.isImage(first);
-  } finally {
-    fs.closeSync(fd);
   }
 }

@@ -1,11 +1,13 @@
 /** `veneer image create|info|verify|extract` */
 import fs from 'node:fs';
+import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import { parseChangedRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import { openChainDisk } from '../backup/chain.ts';
+import { consolidateChain } from '../backup/consolidate-chain.ts';
 import { createImage, type CreateOptions } from '../backup/create.ts';
 import { extractImage } from '../backup/extract.ts';
 import { describeChain, type ChainDescription } from '../backup/info.ts';
@@ -15,6 +17,7 @@ import { verifyChain } from '../backup/verify.ts';
 import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
+import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
 import { nativeSource } from '../source/open-source.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress } from './progress.ts';
@@ -26,6 +29,7 @@ export function imageCommand(): Command {
     .addCommand(infoCommand())
     .addCommand(verifyCommand())
     .addCommand(scrubCommand())
+    .addCommand(consolidateCommand())
     .addCommand(extractCommand());
 }
 
@@ -152,6 +156,51 @@ function report(image: string, action: string, keys: KeyRing | undefined): void 
     console.error(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
     process.exitCode = 1;
   }
+}
+
+interface ConsolidateFlags {
+  readonly from?: string;
+  readonly to?: string;
+  readonly replace?: boolean;
+  readonly force?: boolean;
+}
+
+function consolidateCommand(): Command {
+  return new Command('consolidate')
+    .description('make one image of several of a chain; needs no key')
+    .argument('<images...>', 'the newest image of a chain, or the images to take; then OUT, the image to make')
+    .option('--from <number>', 'the oldest image to take, as image info numbers them')
+    .option('--to <number>', 'the newest image to take')
+    .option(
+      '--replace',
+      'check the result, and remove the images that it takes the place of; OUT may be the newest of them',
+    )
+    .option('--force', 'replace OUT if it exists')
+    .action(async (paths: string[], flags: ConsolidateFlags) => {
+      const out = paths.at(-1);
+      if (out === undefined || paths.length < 2)
+        throw new UsageError('name the images to consolidate, then the image to make');
+      const progress = reportProgress('consolidating');
+      try {
+        const pointers = pluginPointers(path.dirname(out));
+        const done = await consolidateChain(paths.slice(0, -1), out, {
+          ...(flags.from === undefined ? {} : { from: parseSize(flags.from, '--from') }),
+          ...(flags.to === undefined ? {} : { to: parseSize(flags.to, '--to') }),
+          ...(flags.replace === undefined ? {} : { replace: flags.replace }),
+          ...(flags.force === undefined ? {} : { force: flags.force }),
+          whyNeeded: ({ imageId }) => whyPointedTo(pointers, imageId),
+          onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
+        });
+        progress.stop();
+        const { made, taken, removed } = done;
+        const removal = removed === 0 ? '' : `, ${removed} removed`;
+        console.log(
+          `${out}: ${taken} images in one, ${made.dataBlocks} blocks in ${formatBytes(made.fileSizeBytes)}${removal}`,
+        );
+      } finally {
+        progress.stop();
+      }
+    });
 }
 
 interface ExtractFlags extends KeyFlags {

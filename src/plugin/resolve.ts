@@ -7,7 +7,7 @@ import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
 import { closeAll } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
-import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
@@ -29,7 +29,7 @@ export interface PluginDisk extends Disk {
 }
 
 /** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
-function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
+export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
   return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
 }
 
@@ -101,10 +101,11 @@ function openPointer(
   cache: Blocks,
   keys: KeyRing,
 ): ChainDisk {
-  const imagePath = imagePathOf(pointer, pluginPath, allowed);
+  const named = imagePathOf(pointer, pluginPath, allowed);
   const folders = realFolders(allowed);
   const judge = (image: string): void =>
     requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image));
+  const imagePath = currentPathOf(named, pointer, judge);
   const disk = openChainDisk(imagePath, cache, judge, keys);
   try {
     const found = disk.images[0]?.description;
@@ -121,6 +122,12 @@ function openPointer(
     disk.close();
     throw error;
   }
+}
+
+/** An image that was renamed, or taken the place of by a consolidated one, is known by its identity. */
+function currentPathOf(named: string, pointer: ImagePointer, judge: (image: string) => void): string {
+  if (fs.existsSync(named) || !fs.existsSync(path.dirname(named))) return named;
+  return findImage(path.dirname(named), pointer.imageId, judge) ?? named;
 }
 
 function requireInside(target: string, folders: readonly string[], pluginPath: string, pointer: string): void {
