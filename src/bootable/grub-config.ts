@@ -14,6 +14,8 @@ export interface LinuxBoot {
   readonly arguments: string;
   /** Which volume; the first when absent. */
   readonly volume?: number;
+  /** GRUB's name of the device instead, of a logical volume: `lvm/group-name`. */
+  readonly device?: string;
 }
 
 export interface BootWishes {
@@ -157,12 +159,12 @@ function newestKernel(layout: Layout, wishes: BootWishes, extraInitrd: string): 
 }
 
 function exactKernel(layout: Layout, linux: LinuxBoot, kernelArguments = '', extraInitrd: string): string[] {
-  const device = deviceNames(layout)[linux.volume ?? 0];
+  const device = linux.device ?? deviceNames(layout)[linux.volume ?? 0];
   if (device === undefined) throw new UsageError(`the disk has no volume ${linux.volume ?? 0}`);
   const onVolume = (file: string): string => `($veneer_device)${quoted(file)}`;
   const initrds = linux.initrds.map((file) => ` ${onVolume(file)}`).join('') + extraInitrd;
   return [
-    `set veneer_device="${device}"`,
+    `set veneer_device=${linux.device === undefined ? `"${device}"` : quoted(device)}`,
     'set root="$veneer_device"',
     `linux ${onVolume(linux.kernel)} ${words(`${linux.arguments} ${kernelArguments}`)}`,
     ...(initrds === '' ? [] : [`initrd${initrds}`]),

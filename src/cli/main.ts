@@ -7,6 +7,7 @@ import { finalizeCommand } from './finalize.ts';
 import { imageCommand } from './image.ts';
 import { mountCommand } from './mount.ts';
 import { pluginCommand } from './plugin.ts';
+import { reconfigureCommand } from './reconfigure.ts';
 import { statusCommand } from './status.ts';
 import { unmountCommand } from './unmount.ts';
 
@@ -17,6 +18,7 @@ const program = new Command('veneer')
   .addCommand(imageCommand())
   .addCommand(pluginCommand())
   .addCommand(differencingCommand())
+  .addCommand(reconfigureCommand())
   .addCommand(mountCommand())
   .addCommand(fillCommand())
   .addCommand(finalizeCommand())

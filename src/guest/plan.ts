@@ -32,6 +32,8 @@ export interface GuestDescription {
   /** For people: `Debian GNU/Linux 12 (bookworm)`. */
   readonly name: string;
   readonly version: string;
+  /** Of a Linux, the kernel that it boots. */
+  readonly kernel?: string;
   /** What it can be started by, as far as its disk shows. */
   readonly firmware: readonly ('bios' | 'uefi')[];
   /** The names by which its configuration calls its disks: `/dev/sda1`, `UUID=...`. */
@@ -49,8 +51,19 @@ export interface GuestPlan {
   readonly warnings: readonly string[];
   /** To be loaded behind the guest's own: a newc cpio, not compressed. */
   readonly initramfs?: Uint8Array;
-  /** To be added to the kernel's command line by the boot loader that is put around a volume. */
-  readonly kernelArguments?: string;
+  /** What the boot loader that is put around a volume is to boot. */
+  readonly boot?: LinuxBoot;
+}
+
+/** Paths as GRUB sees them on its partition. */
+export interface LinuxBoot {
+  readonly kernel: string;
+  readonly initrds: readonly string[];
+  readonly arguments: string;
+  /** The number of the partition with the kernel, where the disk has partitions. */
+  readonly partition?: number;
+  /** GRUB's name of a logical volume of LVM that it lies on: `lvm/group-name`. */
+  readonly device?: string;
 }
 
 /** More than any plan needs: hives are the largest thing that is patched. */

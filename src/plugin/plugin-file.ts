@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
+import { targets } from '../guest/plan.ts';
 import { bootableSchema, imagePointer } from './bootable-schema.ts';
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
@@ -38,6 +39,19 @@ const fields = z.strictObject({
   write: z.enum(writeModes).exactOptional(),
   /** Of a disk that is made around volumes, of which `image` has the first. */
   bootable: bootableSchema.exactOptional(),
+  /** What was made of the guest for other hardware, each in a file beside this one; of `target` is the one that is in force. */
+  patchSets: z
+    .array(
+      z.strictObject({
+        target: z.enum(targets),
+        name: z.string().regex(/^[^/]{1,255}$/, 'is not a plain file name'),
+        sizeBytes: size,
+        sha256: z.string().regex(/^[0-9a-f]{64}$/, 'is not a SHA-256 in lower case'),
+      }),
+    )
+    .max(targets.length)
+    .exactOptional(),
+  target: z.enum(targets).exactOptional(),
   native: geometrySchema,
 });
 

@@ -9,10 +9,13 @@ import { closeAll } from '../base/ownership.ts';
 import type { Blocks } from '../backup/block-cache.ts';
 import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
-import { assembleBootable } from '../bootable/assemble.ts';
+import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
+import { memoryDisk } from '../disk/memory.ts';
+import { applyPatchSet, type PatchSet } from '../guest/patch-set.ts';
 import { readBootFile } from './boot-file.ts';
 import type { ImagePointer } from './bootable-schema.ts';
+import { readPatchSet } from './patch-set-file.ts';
 import type { PluginFile } from './plugin-file.ts';
 
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
@@ -66,14 +69,33 @@ export function openPluginDisk(
     for (const [index, pointer] of imagesOf(plugin).entries()) {
       chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache, keys));
     }
-    if (bootable === undefined) disk = chains[0];
-    else disk = assembleBootable(bootable, chains, readBootFile(bootable, pluginPath));
+    const patchSet = readPatchSet(plugin, pluginPath);
+    const disks = patchSet === undefined ? chains : patchedBy(patchSet, chains, plugin, pluginPath);
+    if (bootable === undefined) disk = disks[0];
+    else disk = assembleBootable(bootable, disks, readBootFile(bootable, pluginPath), extrasOf(patchSet));
     assert(disk !== undefined, 'a plugin file points to no image');
   } catch (error) {
     closeAll(chains);
     throw error;
   }
   return pluginDisk(disk, chains);
+}
+
+function patchedBy(
+  patchSet: PatchSet,
+  chains: readonly ChainDisk[],
+  plugin: PluginFile,
+  pluginPath: string,
+): readonly Disk[] {
+  const imageIds = imagesOf(plugin).map(({ imageId }) => imageId);
+  return applyPatchSet(patchSet, chains, imageIds, `${pluginPath}: patch set for ${patchSet.target}`);
+}
+
+function extrasOf(patchSet: PatchSet | undefined): BootExtras {
+  return {
+    ...(patchSet?.bootConfig === undefined ? {} : { config: patchSet.bootConfig }),
+    ...(patchSet?.initramfs === undefined ? {} : { initramfs: memoryDisk(patchSet.initramfs) }),
+  };
 }
 
 /** @param disk owns the chains */

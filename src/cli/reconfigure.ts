@@ -1,0 +1,123 @@
+/** `veneer reconfigure` */
+import path from 'node:path';
+import { Command, Option } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
+import { readPluginFile } from '../plugin/plugin-file.ts';
+import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
+import { hasReplacement } from '../replacement/open.ts';
+import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
+
+interface ReconfigureFlags extends KeyFlags {
+  readonly target?: Target;
+  readonly console?: string;
+  readonly allowPath: readonly string[];
+  readonly choose?: boolean;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+  readonly undo?: boolean;
+}
+
+export function reconfigureCommand(): Command {
+  const command = new Command('reconfigure')
+    .description(
+      "make a guest ready for another hypervisor's hardware, in a patch set beside the plugin file; the image stays as it is",
+    )
+    .argument('<plugin>', 'the plugin file, in the folder behind the mount')
+    .addOption(new Option('--target <hypervisor>', 'what the guest is to run on').choices(targets))
+    .option('--console <port>', 'have a Linux use a serial port as well, e.g. ttyS0')
+    .option('--dry-run', 'print the plan and change nothing')
+    .option('--choose', 'use the patch set that was made for this target before')
+    .option('--undo', 'forget the patch set of the target, or all of them')
+    .option(
+      '--allow-path <folder>',
+      'images may lie there too (may be repeated)',
+      (folder: string, folders: readonly string[]) => [...folders, path.resolve(folder)],
+      [],
+    )
+    .option('--json', 'for programs');
+  return withKeyOptions(command).action(reconfigure);
+}
+
+async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<void> {
+  const changes = flags.dryRun !== true;
+  if (changes && nativePathsOf(plugin).some(hasReplacement)) {
+    throw new UsageError(
+      `${plugin}: has been written to under a mount, by a guest as it is configured now; remove its .replacement files to start anew, or take them back with veneer image create first`,
+    );
+  }
+  if (flags.undo === true) {
+    if (!changes) throw new UsageError('--undo and --dry-run do not go together');
+    const gone = undo(plugin, flags.target);
+    console.log(
+      gone.length === 0
+        ? `${plugin}: has no patch set`
+        : `${plugin}: is as its image again, without the patch set for ${gone.join(', ')}`,
+    );
+    return;
+  }
+  if (flags.target === undefined)
+    throw new UsageError(`name what the guest is to run on: --target ${targets.join(', ')}`);
+  if (flags.choose === true) {
+    choose(plugin, flags.target);
+    console.log(`${plugin}: reads with its patch set for ${flags.target}`);
+    return;
+  }
+  const folder = path.dirname(path.resolve(plugin));
+  const image = path.resolve(folder, readPluginFile(plugin).image.path);
+  const plan = planReconfiguration(plugin, flags.target, {
+    allowed: { folders: [folder, ...flags.allowPath] },
+    keys: await keysFor(image, flags),
+    console: flags.console,
+  });
+  if (changes) keepPlan(plugin, flags.target, plan);
+  console.log(
+    flags.json === true
+      ? JSON.stringify(forPrograms(plan, flags.target), null, 2)
+      : planText(plugin, plan, flags.target, changes),
+  );
+}
+
+function forPrograms(plan: GuestPlan, target: Target): object {
+  const { guest, changes, warnings, patches, initramfs, boot } = plan;
+  return {
+    target,
+    guest,
+    changes,
+    warnings,
+    patches: patches.map(({ offsetBytes, after }) => ({ offsetBytes, lengthBytes: after.length })),
+    initramfsBytes: initramfs?.length ?? 0,
+    ...(boot === undefined ? {} : { boot }),
+  };
+}
+
+function planText(
+  plugin: string,
+  { guest, changes, warnings, patches, initramfs }: GuestPlan,
+  target: Target,
+  kept: boolean,
+): string {
+  const patchedBytes = patches.reduce((sum, { after }) => sum + after.length, 0);
+  const rows = [
+    ['guest', [guest.name, ...(guest.kernel === undefined ? [] : [`kernel ${guest.kernel}`])].join(', ')],
+    ['firmware', guest.firmware.join(', ') || 'none on its own disk'],
+    ['disks', guest.diskNames.join(', ') || 'none are named'],
+    ['drivers', guest.storageDrivers.join(', ') || 'not known'],
+    ['target', target],
+  ].map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`);
+  const done = changes.flatMap((change) => [
+    `- ${change.what}: ${change.where}`,
+    `    ${change.old} -> ${change.new}`,
+    `    ${change.why}`,
+  ]);
+  const added = initramfs === undefined ? '' : ` and an initramfs of ${initramfs.length} bytes`;
+  const end = kept
+    ? `${plugin}: reads with this from now on (${patchedBytes} bytes in ${patches.length} places${added}); undo with: veneer reconfigure ${plugin} --undo`
+    : `${plugin}: nothing was changed (--dry-run)`;
+  return [
+    ...rows,
+    ...(done.length === 0 ? ['nothing needs to be changed'] : done),
+    ...warnings.map((line) => `! ${line}`),
+    end,
+  ].join('\n');
+}

@@ -1,0 +1,170 @@
+/** A Linux system on a guest's disk: the volume with its root, what its fstab mounts there, and files looked up across them. */
+import { MiB } from '../../base/units.ts';
+import type { GuestFileSystem } from '../file-system.ts';
+import { isRefusal, type GuestDisk, type GuestVolume } from '../guest-disk.ts';
+import { parseFstab, type FstabEntry } from './tables.ts';
+
+/** A file system of the guest and the volume that it lies on. */
+export interface Mounted {
+  readonly mountpoint: string;
+  readonly volume: GuestVolume;
+  readonly fileSystem: GuestFileSystem;
+  /** Of btrfs, where it is not the default one. */
+  readonly subvolume?: string;
+}
+
+export interface Found extends Mounted {
+  /** Inside that file system. */
+  readonly path: string;
+}
+
+export interface LinuxSystem {
+  readonly root: Mounted;
+  readonly fstab: readonly FstabEntry[];
+  readonly name: string;
+  readonly version: string;
+  readonly warnings: readonly string[];
+  /** Which file system holds a path, and under what name there. */
+  find(path: string): Found;
+}
+
+const maxTextBytes = 4 * MiB;
+const osReleasePaths = ['/etc/os-release', '/usr/lib/os-release'];
+const initPaths = ['/sbin/init', '/usr/lib/systemd/systemd', '/init'];
+
+/** @returns undefined where no volume holds the root of a Linux */
+export function findLinux(guest: GuestDisk): LinuxSystem | undefined {
+  const root = findRoot(guest);
+  if (root === undefined) return undefined;
+  const fstab = parseFstab(readText(root.fileSystem, '/etc/fstab') ?? '');
+  const warnings: string[] = [];
+  const mounted: Mounted[] = [root];
+  for (const entry of fstab) {
+    if (!['/boot', '/boot/efi', '/usr', '/etc'].includes(entry.mountpoint)) continue;
+    const found = volumeNamed(guest, entry.device, root);
+    const subvolume = subvolumeOption(entry.options);
+    if (found?.fileSystem === undefined) {
+      if (entry.mountpoint !== '/boot/efi')
+        warnings.push(`${entry.mountpoint} is on ${entry.device}, which is not read`);
+    } else mounted.push({ ...selectSubvolume(found, found.fileSystem, subvolume), mountpoint: entry.mountpoint });
+  }
+  mounted.sort((a, b) => b.mountpoint.length - a.mountpoint.length);
+  const release =
+    osReleasePaths.map((path) => readText(root.fileSystem, path)).find((text) => text !== undefined) ?? '';
+  return {
+    root,
+    fstab,
+    name: fieldOf(release, 'PRETTY_NAME') ?? fieldOf(release, 'NAME') ?? 'Linux',
+    version: fieldOf(release, 'VERSION_ID') ?? '',
+    warnings,
+    find(path) {
+      const holder = mounted.find(
+        ({ mountpoint }) => mountpoint === '/' || path === mountpoint || path.startsWith(`${mountpoint}/`),
+      );
+      if (holder === undefined || holder.mountpoint === '/') return { ...root, path };
+      return { ...holder, path: path.slice(holder.mountpoint.length) || '/' };
+    },
+  };
+}
+
+/** A small text as latin1, in which a character is a byte. Undefined where there is none, or none that can be read. */
+export function readText(fileSystem: GuestFileSystem, path: string): string | undefined {
+  try {
+    if (fileSystem.stat(path)?.type !== 'file') return undefined;
+    return Buffer.from(fileSystem.readFile(path, maxTextBytes)).toString('latin1');
+  } catch (error) {
+    if (isRefusal(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Names in a folder; none where it is not there or cannot be read. */
+export function namesIn(fileSystem: GuestFileSystem, path: string): string[] {
+  try {
+    return fileSystem.stat(path)?.type === 'folder' ? fileSystem.list(path) : [];
+  } catch (error) {
+    if (isRefusal(error)) return [];
+    throw error;
+  }
+}
+
+function findRoot(guest: GuestDisk): Mounted | undefined {
+  for (const volume of guest.volumes) {
+    const { fileSystem } = volume;
+    if (fileSystem === undefined) continue;
+    if (isRoot(fileSystem)) return { mountpoint: '/', volume, fileSystem };
+    for (const other of subvolumesOf(fileSystem)) {
+      if (isRoot(other.fileSystem))
+        return { mountpoint: '/', volume, fileSystem: other.fileSystem, subvolume: other.name };
+    }
+  }
+  return undefined;
+}
+
+function subvolumesOf(
+  fileSystem: GuestFileSystem,
+): readonly { readonly name: string; readonly fileSystem: GuestFileSystem }[] {
+  try {
+    return fileSystem.subvolumes?.() ?? [];
+  } catch (error) {
+    if (isRefusal(error)) return [];
+    throw error;
+  }
+}
+
+function isRoot(fileSystem: GuestFileSystem): boolean {
+  try {
+    if (fileSystem.stat('/etc')?.type !== 'folder') return false;
+    return [...osReleasePaths, ...initPaths].some((path) => fileSystem.stat(path)?.type === 'file');
+  } catch (error) {
+    if (isRefusal(error)) return false;
+    throw error;
+  }
+}
+
+function selectSubvolume(
+  volume: GuestVolume,
+  fileSystem: GuestFileSystem,
+  subvolume: string | undefined,
+): Omit<Mounted, 'mountpoint'> {
+  const named = subvolume === undefined ? undefined : subvolumesOf(fileSystem).find(({ name }) => name === subvolume);
+  return named === undefined ? { volume, fileSystem } : { volume, fileSystem: named.fileSystem, subvolume: named.name };
+}
+
+function subvolumeOption(options: string): string | undefined {
+  return /(?:^|,)subvol=\/?([^,]+)/.exec(options)?.[1];
+}
+
+/** The volume that a fstab names: by UUID, label, partition, or as the kernel or the device mapper calls it. */
+export function volumeNamed(guest: GuestDisk, device: string, root: Mounted): GuestVolume | undefined {
+  const [, tag, value] = /^(UUID|LABEL|PARTUUID)="?([^"]*)"?$/i.exec(device) ?? [];
+  const wanted = value?.toLowerCase();
+  switch (tag?.toUpperCase()) {
+    case 'UUID':
+      if (root.fileSystem.uuid === wanted) return root.volume;
+      return guest.volumes.find(({ fileSystem }) => fileSystem?.uuid.toLowerCase() === wanted);
+    case 'LABEL':
+      return guest.volumes.find(({ fileSystem }) => fileSystem?.label === value);
+    case 'PARTUUID':
+      return guest.volumes.find(({ partition }) => partition?.guid === wanted);
+    default:
+      break;
+  }
+  const logical = guest.volumes.find(({ logical: names }) => {
+    if (names === undefined) return false;
+    return device === `/dev/mapper/${mapperName(names)}` || device === `/dev/${names.group}/${names.name}`;
+  });
+  if (logical !== undefined) return logical;
+  const number = /^\/dev\/(?:[a-z]+|nvme\dn1p)(\d+)$/.exec(device)?.[1];
+  return number === undefined ? undefined : guest.volumes.find(({ partition }) => partition?.number === Number(number));
+}
+
+/** As the device mapper and GRUB write it: dashes are doubled. */
+export function mapperName({ group, name }: { readonly group: string; readonly name: string }): string {
+  return `${group.replaceAll('-', '--')}-${name.replaceAll('-', '--')}`;
+}
+
+function fieldOf(release: string, name: string): string | undefined {
+  const value = new RegExp(`^${name}=(.*)$`, 'm').exec(release)?.[1]?.trim();
+  return value === undefined ? undefined : Buffer.from(value.replaceAll(/^["']|["']$/g, ''), 'latin1').toString('utf8');
+}

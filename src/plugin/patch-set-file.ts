@@ -1,0 +1,70 @@
+/** Patch sets beside a plugin file, one for each target; the plugin file knows their SHA-256, and which of them is in force. */
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
+import { readFully } from '../base/full-io.ts';
+import { maxPatchSetBytes, parsePatchSet, type PatchSet } from '../guest/patch-set.ts';
+import type { Target } from '../guest/plan.ts';
+import type { PluginFile } from './plugin-file.ts';
+
+const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
+
+export type DescribedPatchSet = NonNullable<PluginFile['patchSets']>[number];
+
+export function patchSetPath(pluginPath: string, target: Target): string {
+  return `${pluginPath}.patch-${target}`;
+}
+
+export function describePatchSet(pluginPath: string, target: Target, contents: Uint8Array): DescribedPatchSet {
+  return {
+    target,
+    name: path.basename(patchSetPath(pluginPath, target)),
+    sizeBytes: contents.length,
+    sha256: hashOf(contents),
+  };
+}
+
+/**
+ * The patch set in force; undefined where there is none.
+ * @throws UnavailableError when it is not there; IntegrityError when it is another than the plugin file was made with; FormatError
+ */
+export function readPatchSet(plugin: PluginFile, pluginPath: string): PatchSet | undefined {
+  if (plugin.target === undefined) return undefined;
+  const described = plugin.patchSets?.find(({ target }) => target === plugin.target);
+  if (described === undefined)
+    throw new UsageError(`${pluginPath}: has no patch set for ${plugin.target}; reconfigure it again`);
+  const file = path.join(path.dirname(pluginPath), described.name);
+  const contents = read(file, described.sizeBytes);
+  const actual = hashOf(contents);
+  if (actual !== described.sha256)
+    throw new IntegrityError(`${file}: patch set of ${pluginPath}`, described.sha256, actual);
+  return parsePatchSet(contents, file);
+}
+
+function read(file: string, sizeBytes: number): Uint8Array {
+  let fd: number;
+  try {
+    // A plugin file may name anything: no link is followed, and no pipe waited for.
+    fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+  } catch (error) {
+    throw new UnavailableError(`${file}: the patch set cannot be opened; reconfigure again`, {
+      cause: error,
+      retryable: true,
+    });
+  }
+  try {
+    const stat = fs.fstatSync(fd);
+    if (!stat.isFile() || stat.size !== sizeBytes || sizeBytes > maxPatchSetBytes)
+      throw new UnavailableError(`${file}: is not the patch set of ${sizeBytes} bytes; reconfigure again`);
+    const contents = new Uint8Array(sizeBytes);
+    readFully(fd, contents, 0, file);
+    return contents;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+function hashOf(contents: Uint8Array): string {
+  return createHash('sha256').update(contents).digest('hex');
+}

@@ -1,0 +1,183 @@
+/**
+ * Reconfigures the guest of a plugin file: inspects its disk, plans, and keeps the plan as a patch set beside the plugin file, which from then
+ * on reads with it. The images stay what they are, and undoing is forgetting the patch set.
+ *
+ * Crash order: 1. the patch set is written; 2. the plugin file names it. Undoing: 1. the plugin file no longer names it; 2. it is removed.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { assert, UnsupportedError, UsageError } from '../base/errors.ts';
+import { writeFileDurably } from '../base/durable.ts';
+import { closing } from '../base/ownership.ts';
+import { MiB } from '../base/units.ts';
+import { BlockCache } from '../backup/block-cache.ts';
+import type { KeyRing } from '../backup/key-ring.ts';
+import { grubConfig } from '../bootable/grub-config.ts';
+import { openGuestDisk, type GuestDisk } from '../guest/guest-disk.ts';
+import { planLinux } from '../guest/linux/plan.ts';
+import { encodePatchSet, type PatchSet } from '../guest/patch-set.ts';
+import { checkPatches, type GuestPlan, type Patch, type Target } from '../guest/plan.ts';
+import { synthesizeFiles } from '../native/formats.ts';
+import type { Bootable } from './bootable-schema.ts';
+import { describePatchSet, patchSetPath } from './patch-set-file.ts';
+import { encodePluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
+import { openPluginDisk, imagesOf, type AllowedPaths } from './resolve.ts';
+
+const cacheBytes = 64 * MiB;
+
+export interface ReconfigureOptions {
+  readonly allowed: AllowedPaths;
+  readonly keys: KeyRing;
+  /** Of a Linux: a serial port, `ttyS0`. */
+  readonly console?: string | undefined;
+}
+
+/** Inspects and plans; changes nothing. @throws UnsupportedError where no system is found that can be reconfigured */
+export function planReconfiguration(pluginPath: string, target: Target, options: ReconfigureOptions): GuestPlan {
+  const plugin = readPluginFile(pluginPath);
+  using disk = closing(
+    openPluginDisk(withoutTarget(plugin), pluginPath, options.allowed, new BlockCache(cacheBytes), options.keys),
+  );
+  const guest = openGuestDisk(disk.value);
+  const plan = planGuest(guest, target, plugin, options);
+  if (plan === undefined)
+    throw new UnsupportedError(`${pluginPath}: no system that can be reconfigured was found: ${whatIsThere(guest)}`);
+  const patches = checkPatches(plan.patches, disk.value);
+  checkAllocation(plugin, pluginPath, patches);
+  return { ...plan, patches };
+}
+
+/** The disk as the images have it. */
+function withoutTarget(plugin: PluginFile): PluginFile {
+  const { target, ...plain } = plugin;
+  return target === undefined ? plugin : plain;
+}
+
+function planGuest(
+  guest: GuestDisk,
+  target: Target,
+  plugin: PluginFile,
+  options: ReconfigureOptions,
+): GuestPlan | undefined {
+  return planLinux(guest, target, { wrapped: plugin.bootable !== undefined, console: options.console });
+}
+
+function whatIsThere(guest: GuestDisk): string {
+  const volumes = guest.volumes.map(
+    ({ name, fileSystem, problem }) => `${name} holds ${fileSystem?.kind ?? problem ?? 'nothing known'}`,
+  );
+  return [...volumes, ...guest.warnings].join('; ') || 'the disk has no partitions';
+}
+
+/** A growing layout has room only where the image held data. */
+function checkAllocation(plugin: PluginFile, pluginPath: string, patches: readonly Patch[]): void {
+  const ranges = synthesizeFiles(plugin.native, 'native')
+    .flatMap(({ map }) => [...map.diskRanges()])
+    .sort((a, b) => a.diskOffset - b.diskOffset);
+  let index = 0;
+  for (const { offsetBytes, after } of patches) {
+    for (let at = offsetBytes; at < offsetBytes + after.length;) {
+      while (index < ranges.length && (ranges[index]?.diskOffset ?? 0) + (ranges[index]?.lengthBytes ?? 0) <= at)
+        index++;
+      const range = ranges[index];
+      if (range === undefined || range.diskOffset > at)
+        throw new UsageError(
+          `${pluginPath}: its layout (${plugin.native.layout}) has no room at byte ${at}, which is to be changed; make it again with a fixed layout`,
+        );
+      at = range.diskOffset + range.lengthBytes;
+    }
+  }
+}
+
+/** Where the native files of a plugin file appear. What was written to one of them was written by a guest as it is configured now. */
+export function nativePathsOf(pluginPath: string): string[] {
+  const { native } = readPluginFile(pluginPath);
+  return synthesizeFiles(native, path.basename(pluginPath)).map(({ name }) =>
+    path.join(path.dirname(pluginPath), name),
+  );
+}
+
+/**
+ * Keeps the plan: writes its patch set, and has the plugin file read with it. Not for one whose native file has been written to.
+ */
+export function keepPlan(pluginPath: string, target: Target, plan: GuestPlan): PluginFile {
+  const plugin = readPluginFile(pluginPath);
+  const contents = encodePatchSet(patchSetOf(plugin, target, plan));
+  const others = plugin.patchSets?.filter((set) => set.target !== target) ?? [];
+  writeFileDurably(patchSetPath(pluginPath, target), contents);
+  return write(pluginPath, {
+    ...plugin,
+    patchSets: [...others, describePatchSet(pluginPath, target, contents)],
+    target,
+  });
+}
+
+/** Forgets the patch set of a target, or all of them. Returns which. */
+export function undo(pluginPath: string, target?: Target): Target[] {
+  const { patchSets = [], target: chosen, ...plugin } = readPluginFile(pluginPath);
+  const gone = patchSets.filter((set) => target === undefined || set.target === target).map((set) => set.target);
+  const kept = patchSets.filter((set) => !gone.includes(set.target));
+  const isChosenKept = chosen !== undefined && !gone.includes(chosen);
+  write(pluginPath, {
+    ...plugin,
+    ...(kept.length === 0 ? {} : { patchSets: kept }),
+    ...(isChosenKept ? { target: chosen } : {}),
+  });
+  for (const one of gone) fs.rmSync(patchSetPath(pluginPath, one), { force: true });
+  return gone;
+}
+
+/** Has the plugin file read with the patch set that it holds for a target already. @throws UsageError where it holds none */
+export function choose(pluginPath: string, target: Target): void {
+  const plugin = readPluginFile(pluginPath);
+  if (plugin.patchSets?.some((set) => set.target === target) !== true)
+    throw new UsageError(
+      `${pluginPath}: has no patch set for ${target}; make it with veneer reconfigure --target ${target}`,
+    );
+  write(pluginPath, { ...plugin, target });
+}
+
+function write(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
+  writeFileDurably(pluginPath, encodePluginFile(plugin));
+  return readPluginFile(pluginPath);
+}
+
+function patchSetOf(plugin: PluginFile, target: Target, plan: GuestPlan): PatchSet {
+  const { bootable } = plugin;
+  const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map(({ sizeBytes }) => sizeBytes);
+  const images = imagesOf(plugin).map(({ imageId }, index) => ({ imageId, sizeBytes: sizes[index] ?? 0 }));
+  const bootConfig = bootable === undefined ? undefined : bootConfigOf(bootable, plan);
+  return {
+    target,
+    images,
+    guest: { ...plan.guest },
+    changes: [...plan.changes],
+    warnings: [...plan.warnings],
+    patches:
+      bootable === undefined
+        ? plan.patches.map((patch) => ({ ...patch, image: 0 }))
+        : plan.patches.map((patch) => inVolume(bootable, patch)),
+    ...(bootConfig === undefined ? {} : { bootConfig }),
+    ...(plan.initramfs === undefined ? {} : { initramfs: plan.initramfs }),
+  };
+}
+
+function bootConfigOf(bootable: Bootable, { boot, initramfs }: GuestPlan): string | undefined {
+  if (boot === undefined || bootable.config === undefined) return undefined;
+  const volume = boot.partition === undefined ? undefined : bootable.partitions[boot.partition - 1]?.volume;
+  return grubConfig(bootable, {
+    linux: { ...boot, ...(volume === undefined ? {} : { volume }) },
+    ...(initramfs === undefined ? {} : { initramfsBytes: initramfs.length }),
+  });
+}
+
+/** Patches are kept by volume: then they hold for any table around it. */
+function inVolume(bootable: Bootable, patch: Patch): Patch & { image: number } {
+  const end = patch.offsetBytes + patch.after.length;
+  for (const { startBytes, volume } of bootable.partitions) {
+    const sizeBytes = volume === undefined ? 0 : (bootable.volumes[volume]?.sizeBytes ?? 0);
+    if (volume !== undefined && patch.offsetBytes >= startBytes && end <= startBytes + sizeBytes)
+      return { ...patch, offsetBytes: patch.offsetBytes - startBytes, image: volume };
+  }
+  assert(false, `a patch at byte ${patch.offsetBytes} lies in no volume`);
+}

@@ -1,0 +1,79 @@
+/** A guest that was installed for one disk controller, as a bare volume and as a whole disk with its own GRUB and menu. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { createHash } from 'node:crypto';
+import { MiB } from '../../../src/base/units.ts';
+import { TempFolder } from '../../temp-folder.ts';
+import { run } from '../trees.ts';
+
+const cacheDir = path.join(import.meta.dirname, '../../../.cache/packages');
+const partitionOffset = 2048 * 512;
+
+export interface OneControllerGuest {
+  readonly volume: string;
+  readonly disk: string;
+  readonly version: string;
+  readonly payloadSha256: string;
+}
+
+/** Builds both files in the folder. Takes some seconds, and longer when the packages must be fetched. */
+export function buildOneControllerGuest(
+  folder: TempFolder,
+  flavour: 'cloud' | 'generic' = 'cloud',
+): OneControllerGuest {
+  const out = folder.file('guest');
+  run('bash', path.join(import.meta.dirname, 'build-guest.sh'), flavour, out, cacheDir);
+  const root = `${out}/root`;
+  const usedMiB = Number(run('du', '-sm', root).split('\t')[0]);
+  const volume = blank(folder.file('volume.raw'), (usedMiB + 24) * MiB);
+  run('mke2fs', '-q', '-F', '-t', 'ext4', '-m', '0', '-L', 'guest', '-E', 'root_owner=0:0', '-d', root, volume);
+  const disk = aroundVolume(folder, volume);
+  return {
+    volume,
+    disk,
+    version: fs.readFileSync(`${out}/version`, 'utf8').trim(),
+    payloadSha256: createHash('sha256')
+      .update(fs.readFileSync(`${root}/payload.bin`))
+      .digest('hex'),
+  };
+}
+
+/** MBR, GRUB with the prefix of its menu, one partition: what a distribution's installer leaves. */
+function aroundVolume(folder: TempFolder, volume: string): string {
+  const disk = blank(folder.file('disk.raw'), partitionOffset + fs.statSync(volume).size);
+  const script = folder.write('table', `label: dos\nlabel-id: 0x1234abcd\nstart=2048, type=83, bootable\n`);
+  run('bash', '-c', 'sfdisk --quiet "$1" <"$2"', 'bash', disk, script);
+  const modules = [
+    'biosdisk',
+    'part_msdos',
+    'ext2',
+    'normal',
+    'configfile',
+    'echo',
+    'linux',
+    'gzio',
+    'test',
+    'serial',
+    'terminal',
+  ];
+  const core = folder.file('core.img');
+  run('grub-mkimage', '--format=i386-pc', '--prefix=(hd0,msdos1)/boot/grub', `--output=${core}`, ...modules);
+  const file = fs.openSync(disk, 'r+');
+  try {
+    const boot = fs.readFileSync('/usr/lib/grub/i386-pc/boot.img').subarray(0, 440);
+    // As grub-bios-setup does.
+    boot.fill(0x90, 0x66, 0x68);
+    fs.writeSync(file, boot, 0, 440, 0);
+    fs.writeSync(file, fs.readFileSync(core), 0, undefined, 512);
+    fs.writeSync(file, fs.readFileSync(volume), 0, undefined, partitionOffset);
+  } finally {
+    fs.closeSync(file);
+  }
+  return disk;
+}
+
+function blank(file: string, sizeBytes: number): string {
+  fs.writeFileSync(file, '');
+  fs.truncateSync(file, sizeBytes);
+  return file;
+}
