@@ -7,24 +7,23 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { assert, FormatError, UnavailableError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { closeAll } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
-import { BlockCache, type Blocks, type ChainBlocks } from './block-cache.ts';
-import { RecordOpener, requirePlain } from './block-seal.ts';
+import { BlockCache, type ChainBlocks } from './block-cache.ts';
+import { RecordOpener } from './block-seal.ts';
+import { ChainIndex } from './chain-index.ts';
 import { lockInUse } from './chain-lock.ts';
-import { inflateBlock } from './codec.ts';
 import { Image } from './image.ts';
 import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
-import { LeafMerger, type MergedLeaf } from './merge-leaf.ts';
+import { isPlain, RecordReader } from './record-reader.ts';
 
-/** Memory for merged leaves of one chain (13 KiB for each 512 blocks). */
-const leafBudgetBytes = 24 * MiB;
+/** Of a chain that is opened for a job: it reads on and on, mostly whole blocks, and seldom comes back. */
+const defaultCacheBytes = 2 * MiB;
 
 /** Called with the path of each image before anything of it is read; throws to refuse it. */
 export type JudgePath = (imagePath: string) => void;
@@ -78,7 +77,7 @@ export function openImages(newest: string, judge: JudgePath = () => undefined): 
  */
 export function openChainDisk(
   newest: string,
-  cache: Blocks = new BlockCache(16 * MiB),
+  cache: BlockCache = BlockCache.ofOneThread(defaultCacheBytes),
   judge?: JudgePath,
   keys: KeyRing = new KeyRing(),
 ): ChainDisk {
@@ -91,66 +90,51 @@ export function openChainDisk(
   }
 }
 
-/** Stands in the cache for a leaf that no image of the chain has. */
-const emptyLeaf: MergedLeaf = { entries: new Uint8Array(0), images: new Uint16Array(0) };
-
-/** The block as the chain has it: where its bytes are, or that it is zero. */
-interface Found {
-  readonly image: Image;
-  /** What opens its record, where it is sealed and the key is there. */
-  readonly opener: RecordOpener | undefined;
-  readonly entry: format.LeafEntry;
-}
-
 export class ChainDisk implements Disk {
   readonly sizeBytes: number;
   readonly blockBytes: number;
   readonly images: readonly Image[];
   readonly #cache: ChainBlocks;
-  readonly #leaves = new LRUCache<number, MergedLeaf>({
-    maxSize: leafBudgetBytes,
-    sizeCalculation: () => format.leafBytes + 2 * format.leafEntries,
-  });
-  readonly #merger: LeafMerger;
-  /** Of an encrypted chain whose key is there: what opens the records of each image. */
-  readonly #openers: readonly RecordOpener[] | undefined;
+  readonly #index: ChainIndex;
+  readonly #records: RecordReader;
+  readonly #needsKey: boolean;
   readonly #noKeyGiven: boolean;
-  readonly #scratch: Uint8Array;
   #closed = false;
 
   /** @param images newest first; owned by the disk from now on */
-  constructor(images: readonly Image[], cache: Blocks, keys: KeyRing) {
+  constructor(images: readonly Image[], cache: BlockCache, keys: KeyRing) {
     const newest = images[0]?.description;
     assert(newest !== undefined, 'a chain has no image');
     this.images = images;
     this.sizeBytes = newest.sourceSizeBytes;
     this.blockBytes = newest.blockBytes;
-    this.#merger = new LeafMerger(images);
-    this.#openers = openersOf(images, keys);
+    const openers = openersOf(images, keys);
+    this.#needsKey = newest.sealed && openers === undefined;
     this.#noKeyGiven = keys.isEmpty;
     this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
-    this.#scratch = new Uint8Array(format.recordHeaderBytes + newest.blockBytes + format.maxSealOverheadBytes);
+    this.#index = new ChainIndex(images, openers);
+    this.#records = new RecordReader(this.blockBytes, cache.sums);
   }
 
-  /** Blocks that were asked for and found inflated. */
+  /** Blocks that were asked for and found inflated, or of which the checksums of their pages were known. */
   get cacheHits(): number {
-    return this.#cache.hits;
+    return this.#cache.hits + this.#records.knownReads;
   }
 
-  /** Blocks that were asked for and had to be read or were zero. */
+  /** Blocks that were asked for and had to be read whole. */
   get cacheMisses(): number {
-    return this.#cache.misses;
+    return this.#cache.misses + this.#records.unknownReads;
   }
 
   /** @throws ForbiddenError when the chain is encrypted and its key is not there */
   requireKey(): void {
     const [newest] = this.images;
-    if (newest?.description.sealed === true && this.#openers === undefined)
-      throw noKeyError(newest.path, this.#noKeyGiven);
+    if (newest !== undefined && this.#needsKey) throw noKeyError(newest.path, this.#noKeyGiven);
   }
 
   read(target: Uint8Array, offset: number): void {
     checkRange(this, offset, target.length);
+    this.#records.start();
     for (let done = 0; done < target.length;) {
       const position = Math.floor((offset + done) / this.blockBytes);
       const within = offset + done - position * this.blockBytes;
@@ -158,97 +142,37 @@ export class ChainDisk implements Disk {
       this.#readPart(target.subarray(done, done + length), position, within);
       done += length;
     }
+    this.#records.finish();
   }
 
   extents(offset: number, length: number): Iterable<Extent> {
     checkRange(this, offset, length);
-    return mergeExtents(this.#extents(offset, offset + length));
+    return mergeExtents(this.#index.extents(offset, offset + length));
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#leaves.clear();
-    this.#merger.clear();
-    closeAll([...this.images, this.#cache]);
+    closeAll([...this.images, this.#index, this.#cache]);
   }
 
+  /** Whole blocks are made where they are wanted, with `finish` at the latest; of others, the rest is wanted soon and kept. */
   #readPart(target: Uint8Array, position: number, within: number): void {
-    if (this.#cache.copy(position, this.blockBytes, within, target)) return;
-    const found = this.#find(position);
+    const found = this.#index.find(position);
     if (found === undefined) {
       target.fill(0);
-    } else if (target.length === this.blockBytes) {
-      this.#inflate(found, position, target);
-    } else {
-      this.#cache.load(position, this.blockBytes, within, target, (block) => this.#inflate(found, position, block));
-    }
-  }
-
-  /** Undefined when the block reads as zeros. */
-  #find(position: number): Found | undefined {
-    const leafNumber = Math.floor(position / format.leafEntries);
-    const index = position % format.leafEntries;
-    const leaf = this.#leaf(leafNumber);
-    if (leaf === undefined) return undefined;
-    const state = leaf.entries[index * format.leafEntryBytes + stateOffset];
-    if (format.readsAsZeros(state)) return undefined;
-    const imageIndex = leaf.images[index] ?? 0;
-    const image = this.images[imageIndex];
-    assert(image !== undefined, 'a merged leaf names an image that is not in the chain');
-    if (state !== format.blockState.data)
-      throw new FormatError(image.blockName(position), 'state', stateOffset, `${state} is unknown`);
-    const entry = format.leafEntry.parse(leaf.entries, index * format.leafEntryBytes);
-    return { image, opener: this.#openers?.[imageIndex], entry };
-  }
-
-  #inflate({ image, opener, entry }: Found, position: number, target: Uint8Array): void {
-    const codec = format.codecs[entry.codec];
-    if (codec === undefined) throw new FormatError(image.blockName(position), 'codec', 21, `${entry.codec} is unknown`);
-    if (!image.description.sealed) requirePlain(image, entry, position);
-    else if (opener === undefined) throw noKeyError(image.path, this.#noKeyGiven);
-    const stored = image.readRecord(entry, position, this.#scratch);
-    inflateBlock(codec, opener?.open(entry, position, stored) ?? stored, target, image.blockName(position));
-  }
-
-  /** The merged leaf; undefined when no image has anything there. */
-  #leaf(leafNumber: number): MergedLeaf | undefined {
-    let leaf = this.#leaves.get(leafNumber);
-    if (leaf === undefined) {
-      leaf = this.#merger.merge(leafNumber) ?? emptyLeaf;
-      this.#leaves.set(leafNumber, leaf);
-    }
-    return leaf === emptyLeaf ? undefined : leaf;
-  }
-
-  *#extents(offset: number, end: number): Generator<Extent> {
-    const leafSpan = format.leafEntries * this.blockBytes;
-    const pageSpan = format.pageReferences * leafSpan;
-    for (let at = offset; at < end;) {
-      const pageNumber = Math.floor(at / pageSpan);
-      const nextPage = this.#merger.nextPage(pageNumber);
-      const leafNumber = Math.floor(at / leafSpan);
-      const leaf = nextPage === pageNumber ? this.#leaf(leafNumber) : undefined;
-      if (nextPage !== pageNumber) {
-        const to = Math.min(end, nextPage === undefined ? end : nextPage * pageSpan);
-        yield { offset: at, length: to - at, kind: 'zero' };
-        at = to;
-      } else if (leaf === undefined) {
-        const to = Math.min(end, (leafNumber + 1) * leafSpan);
-        yield { offset: at, length: to - at, kind: 'zero' };
-        at = to;
-      } else {
-        const position = Math.floor(at / this.blockBytes);
-        const to = Math.min(end, (position + 1) * this.blockBytes);
-        const state = leaf.entries[(position % format.leafEntries) * format.leafEntryBytes + stateOffset];
-        yield { offset: at, length: to - at, kind: format.readsAsZeros(state) ? 'zero' : 'data' };
-        at = to;
-      }
+    } else if (this.#needsKey) {
+      throw noKeyError(found.image.path, this.#noKeyGiven);
+    } else if (isPlain(found)) {
+      if (target.length === this.blockBytes) this.#records.add(found, target);
+      else this.#records.readPages(found, within, target);
+    } else if (!this.#cache.copy(position, this.blockBytes, within, target)) {
+      if (target.length === this.blockBytes) this.#records.add(found, target);
+      else
+        this.#cache.load(position, this.blockBytes, within, target, (block) => this.#records.readBlock(found, block));
     }
   }
 }
-
-const stateOffset = format.leafEntry.offsetOf('state');
 
 /** Undefined in a plain chain, and where there is no key. @throws VeneerError (INTEGRITY) */
 function openersOf(images: readonly Image[], keys: KeyRing): RecordOpener[] | undefined {

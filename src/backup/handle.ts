@@ -7,7 +7,7 @@
 import fs from 'node:fs';
 import { LRUCache } from 'lru-cache';
 import { assert, UnavailableError } from '../base/errors.ts';
-import { readFully } from '../base/full-io.ts';
+import { readFully, readFullyInto } from '../base/full-io.ts';
 import type { Closable } from '../base/ownership.ts';
 
 /** Open descriptors for images, per thread. */
@@ -49,6 +49,12 @@ export class ImageFile implements Closable {
   read(target: Uint8Array, position: number): void {
     assert(!this.#closed, `${this.path} is read after it was closed`);
     readFully(openHandles.get(this) ?? this.#reopen(), target, position, this.path);
+  }
+
+  /** As `read`, into all targets in turn. */
+  readInto(targets: readonly Uint8Array[], position: number): void {
+    assert(!this.#closed, `${this.path} is read after it was closed`);
+    readFullyInto(openHandles.get(this) ?? this.#reopen(), targets, position, this.path);
   }
 
   close(): void {

@@ -54,6 +54,8 @@ export interface LeafReference {
 export class Image implements Closable {
   readonly path: string;
   readonly description: ImageDescription;
+  /** The first 8 bytes of the commit's hash, as two numbers. */
+  readonly shortHash: readonly [number, number];
   readonly #file: ImageFile;
   readonly #root: Uint8Array;
   readonly #provenance: { readonly offset: number; readonly lengthBytes: number; readonly hash: Uint8Array };
@@ -63,6 +65,8 @@ export class Image implements Closable {
   private constructor(file: ImageFile, { description, provenance }: Opened, root: Uint8Array) {
     this.path = file.path;
     this.description = description;
+    const hash = Buffer.from(description.commitHash.slice(0, 16), 'hex');
+    this.shortHash = [hash.readUInt32LE(0), hash.readUInt32LE(4)];
     this.#file = file;
     this.#root = root;
     this.#provenance = provenance;
@@ -242,6 +246,23 @@ export class Image implements Closable {
     const actual = crc32c(record.subarray(4));
     if (actual !== entry.crc32c) throw new IntegrityError(this.blockName(position), entry.crc32c, actual);
     return record.subarray(format.recordHeaderBytes);
+  }
+
+  /** Where the record of an entry lies in the file, header included. @throws FormatError where it cannot be */
+  recordRange(entry: format.LeafEntry, position: number): { offset: number; lengthBytes: number } {
+    const lengthBytes = format.recordHeaderBytes + this.#storedBytes(entry, position);
+    return { offset: this.#inside(this.blockName(position), entry.offset, lengthBytes), lengthBytes };
+  }
+
+  /** Fills all targets in turn from a range where records lie. Nothing of it is checked yet. @throws UnavailableError */
+  readUnchecked(targets: readonly Uint8Array[], offset: number): void {
+    this.#file.readInto(targets, offset);
+  }
+
+  /** Checks a record that was read so. @throws IntegrityError */
+  checkRecord(entry: format.LeafEntry, position: number, header: Uint8Array, stored: Uint8Array): void {
+    const actual = crc32c(stored, crc32c(header.subarray(4)));
+    if (actual !== entry.crc32c) throw new IntegrityError(this.blockName(position), entry.crc32c, actual);
   }
 
   /**

@@ -20,6 +20,20 @@ export function readFully(fd: number, target: Uint8Array, position: number, name
 }
 
 /**
+ * Fills all targets, one after the other, from `position` of the file: with one system call where the file gives all at once.
+ * @throws UnavailableError when the file ends before or the system call fails.
+ */
+export function readFullyInto(fd: number, targets: readonly Uint8Array[], position: number, name: string): void {
+  let done = targets.length > 1 ? readSomeInto(fd, targets, position, name) : 0;
+  let at = position;
+  for (const target of targets) {
+    if (done < target.length) readFully(fd, target.subarray(done), at + done, name);
+    done = Math.max(0, done - target.length);
+    at += target.length;
+  }
+}
+
+/**
  * Writes all of `source` at `position` of the file.
  * @throws CapacityError when the disk is full; UnavailableError when the write fails otherwise, or reports zero bytes
  */
@@ -44,6 +58,14 @@ export function writeFailure(name: string, intent: string, cause: unknown): Vene
 function readSome(fd: number, target: Uint8Array, start: number, position: number, name: string): number {
   try {
     return fs.readSync(fd, target, start, target.length - start, position);
+  } catch (error) {
+    throw new UnavailableError(`${name}: cannot read at byte ${position}`, { cause: error, retryable: true });
+  }
+}
+
+function readSomeInto(fd: number, targets: readonly Uint8Array[], position: number, name: string): number {
+  try {
+    return fs.readvSync(fd, targets, position);
   } catch (error) {
     throw new UnavailableError(`${name}: cannot read at byte ${position}`, { cause: error, retryable: true });
   }

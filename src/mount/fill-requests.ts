@@ -62,7 +62,7 @@ export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): 
   const statistics = new Statistics();
   const replacements = new OpenReplacements();
   const options = { folder, allowPaths: [], present: undefined, write: undefined, keys };
-  const filter = new Filter(options, statistics, new BlockCache(cacheBytes), log, replacements);
+  const filter = new Filter(options, statistics, BlockCache.ofOneThread(cacheBytes), log, replacements);
   const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log });
   return {
     answer: async (request) => await answerFill(fills, filter, request),

@@ -45,7 +45,7 @@ const chunkUnits = { polite: 2, full: 16 } as const;
 const flushEveryUnits = 4096;
 
 export function runFillTask(task: FillTask, post: (message: FillMessage) => void): void {
-  const source = openSynthesized(task.place, new BlockCache(cacheBytes));
+  const source = openSynthesized(task.place, BlockCache.ofOneThread(cacheBytes));
   let sourceFailure: unknown;
   // The same file, whose failures are known from those of the replacement.
   const base = {

@@ -9,7 +9,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import type { Blocks } from '../backup/block-cache.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { FormatName } from '../native/formats.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
@@ -71,7 +71,7 @@ export class Filter implements Closable {
   constructor(
     options: FilterOptions,
     statistics: Statistics,
-    cache: Blocks,
+    cache: BlockCache,
     log: Log,
     replacements: Replacements,
     onImageOpened: () => void = () => undefined,

@@ -4,7 +4,7 @@
  */
 import { describeError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import type { Blocks } from '../backup/block-cache.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -20,7 +20,7 @@ export type Log = (level: 'info' | 'warn' | 'error', message: string, data: Read
 
 export interface NativeFileContext {
   readonly allowed: AllowedPaths;
-  readonly cache: Blocks;
+  readonly cache: BlockCache;
   readonly keys: KeyRing;
   readonly log: Log;
   readonly replacements: Replacements;

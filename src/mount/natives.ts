@@ -7,7 +7,7 @@ import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { UsageError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
-import type { Blocks } from '../backup/block-cache.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing, ThreadKeys } from '../backup/key-ring.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
@@ -53,7 +53,7 @@ export interface NativesContext {
   /** What becomes of writes; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
   readonly statistics: Statistics;
-  readonly cache: Blocks;
+  readonly cache: BlockCache;
   readonly keys: KeyRing;
   /** The same, for threads of jobs. */
   readonly threadKeys: ThreadKeys;

@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
-import { BlockCache } from '../backup/block-cache.ts';
+import { BlockCache, sumsShare } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
@@ -64,8 +64,9 @@ const lookEveryMs = 500;
 /** What index pages and merged leaves take of the budget, in all threads together; a small budget keeps a quarter for blocks. */
 const indexBytes = 80 * MiB;
 
+/** What is left for blocks, with the page sums that come on top of them. */
 function blockShare(cacheBytes: number): number {
-  return Math.max(Math.floor(cacheBytes / 4), cacheBytes - indexBytes);
+  return Math.floor(Math.max(cacheBytes / 4, cacheBytes - indexBytes) / (1 + sumsShare));
 }
 
 export interface ServedMount {
@@ -91,7 +92,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const log = openLog(logFd, real.mountpoint);
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();
-  const cache = new BlockCache(blockShare(options.cacheBytes));
+  const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
   const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);

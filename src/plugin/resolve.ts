@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
 import { closeAll } from '../base/ownership.ts';
-import type { Blocks } from '../backup/block-cache.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
 import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
@@ -58,7 +58,7 @@ export function openPluginDisk(
   plugin: PluginFile,
   pluginPath: string,
   allowed: AllowedPaths,
-  cache: Blocks,
+  cache: BlockCache,
   keys: KeyRing,
 ): PluginDisk {
   const { bootable } = plugin;
@@ -120,7 +120,7 @@ function openPointer(
   sizeBytes: number,
   pluginPath: string,
   allowed: AllowedPaths,
-  cache: Blocks,
+  cache: BlockCache,
   keys: KeyRing,
 ): ChainDisk {
   const named = imagePathOf(pointer, pluginPath, allowed);

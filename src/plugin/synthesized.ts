@@ -5,7 +5,7 @@
 import path from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import type { Blocks } from '../backup/block-cache.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import { synthesizeFiles } from '../native/formats.ts';
@@ -32,7 +32,7 @@ export interface Synthesized extends Closable {
 }
 
 /** @throws FormatError when the plugin file makes no file of that name */
-export function openSynthesized(place: SynthesizedPlace, cache: Blocks): Synthesized {
+export function openSynthesized(place: SynthesizedPlace, cache: BlockCache): Synthesized {
   const { plugin, pluginPath, fileName, allowed } = place;
   const keys = new KeyRing(place.keys);
   const file = synthesizeFiles(plugin.native, path.basename(pluginPath)).find(({ name }) => name === fileName);

@@ -25,7 +25,7 @@ conformsToDisk('a chain whose block cache holds one block', async () => {
   const source = new SourceDisk(folder.file('source.raw'), 3 * MiB + 5);
   scribble(source, new Seeded('one block cached'), 30);
   await createImage(source.path, folder.file('disk.spf'));
-  return chainSpecimen(folder, 'disk.spf', source, 64 * KiB, new BlockCache(64 * KiB));
+  return chainSpecimen(folder, 'disk.spf', source, 64 * KiB, BlockCache.ofOneThread(64 * KiB));
 });
 
 conformsToDisk('a chain whose block cache holds nothing', async () => {
@@ -33,7 +33,7 @@ conformsToDisk('a chain whose block cache holds nothing', async () => {
   const source = new SourceDisk(folder.file('source.raw'), 2 * MiB);
   scribble(source, new Seeded('nothing cached'), 30);
   await createImage(source.path, folder.file('disk.spf'));
-  return chainSpecimen(folder, 'disk.spf', source, 64 * KiB, new BlockCache(0));
+  return chainSpecimen(folder, 'disk.spf', source, 64 * KiB, BlockCache.ofOneThread(0));
 });
 
 conformsToDisk('a chain of 20 incrementals of a disk that grows and shrinks', async () => {

@@ -1,10 +1,10 @@
 /** A thread that reads and fills blocks of a shared cache, and counts bytes that do not belong where they are. */
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
-import { SharedBlockCache } from '../../src/backup/shared-block-cache.ts';
+import { BlockCache, type CacheMemory } from '../../src/backup/block-cache.ts';
 import { Seeded } from '../seeded.ts';
 
 export interface HammerData {
-  readonly buffer: SharedArrayBuffer;
+  readonly memory: CacheMemory;
   readonly owner: number;
   readonly positions: number;
   readonly steps: number;
@@ -22,9 +22,9 @@ export function byteOf(position: number): number {
   return (position % 251) + 1;
 }
 
-function hammer({ buffer, owner, positions, steps }: HammerData): HammerResult {
+function hammer({ memory, owner, positions, steps }: HammerData): HammerResult {
   const random = new Seeded(`thread ${owner}`);
-  const blocks = new SharedBlockCache(buffer, owner).forChain(new Uint8Array(32).fill(9));
+  const blocks = new BlockCache(memory, owner).forChain(new Uint8Array(32).fill(9));
   let wrong = 0;
   for (let step = 0; step < steps; step++) {
     const position = random.below(positions);
@@ -37,5 +37,5 @@ function hammer({ buffer, owner, positions, steps }: HammerData): HammerResult {
   return { wrong, hits: blocks.hits };
 }
 
-if (!isMainThread && parentPort !== null && (workerData as HammerData | null)?.buffer !== undefined)
+if (!isMainThread && parentPort !== null && (workerData as HammerData | null)?.memory !== undefined)
   parentPort.postMessage(hammer(workerData as HammerData));

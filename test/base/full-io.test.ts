@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CapacityError, UnavailableError } from '../../src/base/errors.ts';
-import { readFully, writeFully } from '../../src/base/full-io.ts';
+import { readFully, readFullyInto, writeFully } from '../../src/base/full-io.ts';
 import { seededTest, type Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 
@@ -38,6 +38,31 @@ describe('short counts', () => {
       expect(back.subarray(8, 8 + contents.length).equals(contents)).toBe(true);
       expect([...back.subarray(0, 8), ...back.subarray(-8)].every((byte) => byte === 0x5c)).toBe(true);
     }
+    fs.closeSync(fd);
+  });
+
+  it('are gone on from where several targets are filled at once', () => {
+    const random = seededTest('short vectors');
+    using folder = new TempFolder();
+    const contents = random.bytes(100_000);
+    const fd = fs.openSync(folder.write('file', contents), 'r');
+    beShort(random);
+    const readv = fs.readvSync.bind(fs);
+    for (let round = 0; round < 100; round++) {
+      vi.spyOn(fs, 'readvSync').mockImplementation((of, targets, at) => {
+        const some = targets.slice(0, random.between(1, targets.length));
+        return readv(of, [...some.slice(0, -1), (some.at(-1) as Buffer).subarray(0, random.below(5000))], at);
+      });
+      const targets = Array.from({ length: random.between(1, 8) }, () => Buffer.alloc(random.below(9000), 0x5c));
+      const total = targets.reduce((sum, { length }) => sum + length, 0);
+      const offset = random.below(contents.length - total);
+      readFullyInto(fd, targets, offset, 'file');
+      expect(Buffer.concat(targets).equals(contents.subarray(offset, offset + total))).toBe(true);
+      vi.mocked(fs.readvSync).mockRestore();
+    }
+    expect(() => readFullyInto(fd, [Buffer.alloc(10), Buffer.alloc(10)], 99_985, 'disk.spf')).toThrow(
+      /^disk\.spf: ends at byte 100000, 5 bytes short/,
+    );
     fs.closeSync(fd);
   });
 

@@ -9,7 +9,7 @@ import fs from 'node:fs';
 import koffi from 'koffi';
 import { UnavailableError } from '../../base/errors.ts';
 import { errorOfErrno } from '../system-error.ts';
-import { maxTransferBytes } from './protocol.ts';
+import { maxReadBytes } from './protocol.ts';
 
 const fuseDevice = '/dev/fuse';
 const MS_NOSUID = 2;
@@ -72,7 +72,7 @@ function mountAsRoot(mountpoint: string): number {
     'group_id=0',
     'allow_other',
     'default_permissions',
-    `max_read=${maxTransferBytes}`,
+    `max_read=${maxReadBytes}`,
   ];
   if (mount('veneer', mountpoint, 'fuse.veneer', MS_NOSUID | MS_NODEV, options.join(',')) === 0) return fd;
   const errno = koffi.errno();
@@ -86,7 +86,7 @@ async function mountAsUser(mountpoint: string): Promise<number> {
     throw errorOfErrno(koffi.errno(), 'socketpair', 'fusermount3');
   const [ours = -1, theirs = -1] = sockets;
   try {
-    const options = `fsname=veneer,subtype=veneer,default_permissions,max_read=${maxTransferBytes}`;
+    const options = `fsname=veneer,subtype=veneer,default_permissions,max_read=${maxReadBytes}`;
     // In the child the socket is descriptor 3.
     await runFusermount(['-o', options, '--', mountpoint], theirs);
     return receiveDescriptor(ours);

@@ -21,7 +21,8 @@ const congestionThreshold = 48;
 
 /**
  * What we ask for, where the kernel has it:
- * - reads and writes of up to 1 MiB, several at once for one file, buffered and direct
+ * - writes of up to 1 MiB, and reads of as much, which `max_read` of the mount has the kernel send in pieces; several at once for one file,
+ *   buffered and direct
  * - pages of a file are dropped when its time of change or size is no longer the one that they were read with: files that pass through
  *   show what is changed behind the mount, native files keep their pages
  * - folder operations in parallel; listings with attributes where the kernel expects to want them

@@ -7,7 +7,7 @@
  *
  * What every read and write needs is read at offsets that these layouts give, so that no object is made for it.
  */
-import { MiB } from '../../base/units.ts';
+import { KiB, MiB } from '../../base/units.ts';
 import { layout, reserved, s32le, s64le, u16le, u32le, u64le } from '../../bytes/layout.ts';
 
 export const protocolMajor = 7;
@@ -20,6 +20,8 @@ export const oldestMinor = 28;
 export const rootNode = 1;
 /** The most that one read or write carries. */
 export const maxTransferBytes = MiB;
+/** What the kernel asks for in one read. It sends the pieces of a longer one all at once, and several workers make them side by side. */
+export const maxReadBytes = 256 * KiB;
 /** Room for the headers before the data of a write. */
 export const requestHeadBytes = 4096;
 

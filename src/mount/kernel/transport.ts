@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
-import { SharedBlockCache } from '../../backup/shared-block-cache.ts';
+import { BlockCache } from '../../backup/block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import type { Statistics } from '../statistics.ts';
@@ -67,7 +67,7 @@ export class KernelTransport implements ServingTransport {
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
-  readonly #blocks: SharedBlockCache;
+  readonly #cache: BlockCache;
   readonly #crowd: Crowd;
   readonly #workers: Serving[] = [];
   #deaths = 0;
@@ -86,7 +86,7 @@ export class KernelTransport implements ServingTransport {
       Math.max(64, Math.min(options.maxNodes ?? maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
-    this.#blocks = new SharedBlockCache(SharedBlockCache.allocate(options.cacheBytes), 1);
+    this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes), 1);
     this.#board = Board.allocate(options.workers);
     this.#crowd = new Crowd(this.#nodes, device, () => this.#board.clearCrowded());
   }
@@ -178,7 +178,7 @@ export class KernelTransport implements ServingTransport {
       filter,
       mountpoint,
       logFd,
-      blocks: this.#blocks.buffer,
+      cache: this.#cache.memory,
       idleMs,
       statistics: statistics.buffer,
       nodes: this.#nodes.buffer,
@@ -225,7 +225,7 @@ export class KernelTransport implements ServingTransport {
     });
     this.#nodes.breakLock(worker + 1);
     this.#files.breakLock(worker + 1);
-    this.#blocks.release(worker + 1);
+    this.#cache.release(worker + 1);
     this.#options.statistics.forgetImages(worker + 1);
     if (current !== undefined) failRequest(channel, current);
     if (this.#isGivenUp) {

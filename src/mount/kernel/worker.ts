@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import { constants } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
-import { SharedBlockCache } from '../../backup/shared-block-cache.ts';
+import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
 import { openLog } from '../log.ts';
@@ -39,7 +39,7 @@ export interface WorkerData {
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly logFd: number;
-  readonly blocks: SharedArrayBuffer;
+  readonly cache: CacheMemory;
   readonly idleMs: number;
   readonly statistics: SharedArrayBuffer;
   readonly nodes: SharedArrayBuffer;
@@ -73,7 +73,7 @@ class ChannelWorker {
     const filter = new Filter(
       data.filter,
       new Statistics(data.statistics, lane),
-      new SharedBlockCache(data.blocks, lane),
+      new BlockCache(data.cache, lane),
       log,
       new AskedReplacements(data.replacements, data.answered),
       () => (this.#lookDue = true),
