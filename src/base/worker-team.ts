@@ -24,9 +24,12 @@ export async function runTeam<M>(
   onMessage: (message: M) => void,
 ): Promise<void> {
   const workers = Array.from({ length: count }, () => new Worker(url, { workerData: data }));
+  // A thread that is ended while it loads a native module takes the whole process with it.
+  const loaded = workers.map((worker) => hasLoaded(worker));
   try {
     await Promise.all(workers.map((worker) => ended(worker, onMessage)));
   } finally {
+    await Promise.all(loaded);
     await Promise.all(workers.map((worker) => worker.terminate()));
   }
 }
@@ -35,6 +38,7 @@ export async function runTeam<M>(
 export function teamMember<D, M>(job: (data: D, post: (message: M) => void) => void): void {
   const port = parentPort;
   if (port === null) throw new AssertionError('a worker module was loaded outside a worker');
+  port.postMessage(loadedMessage);
   try {
     job(workerData as D, (message) => port.postMessage(message));
   } catch (error) {
@@ -42,9 +46,20 @@ export function teamMember<D, M>(job: (data: D, post: (message: M) => void) => v
   }
 }
 
+/** The first message of each worker: its modules are there. */
+const loadedMessage = 'veneer: loaded';
+
+function hasLoaded(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    worker.once('message', () => resolve());
+    worker.once('exit', () => resolve());
+  });
+}
+
 function ended<M>(worker: Worker, onMessage: (message: M) => void): Promise<void> {
   return new Promise((resolve, reject) => {
-    worker.on('message', (message: M | Failure) => {
+    worker.on('message', (message: M | Failure | typeof loadedMessage) => {
+      if (message === loadedMessage) return;
       if (isFailure(message)) {
         reject(fromFailure(message));
         return;
