@@ -12,6 +12,8 @@ import type { GuestFileSystem } from './file-system.ts';
 import { isPhysicalVolume, readLogicalVolumes } from './lvm.ts';
 import { readPartitionTable, type Partition, type PartitionTable } from './partition-table.ts';
 import type { Patch } from './plan.ts';
+import { openFat } from './windows/fat/volume.ts';
+import { openNtfs } from './windows/ntfs/volume.ts';
 import { openXfs } from './xfs/open.ts';
 
 export interface GuestVolume {
@@ -38,7 +40,7 @@ export interface GuestDisk {
 }
 
 type OpenFileSystem = (volume: Disk) => GuestFileSystem | undefined;
-const fileSystems: readonly OpenFileSystem[] = [openExt4, openXfs, openBtrfs];
+const fileSystems: readonly OpenFileSystem[] = [openExt4, openXfs, openBtrfs, openNtfs, openFat];
 
 /** A run of a volume and where it lies on the disk. */
 interface Run {

@@ -11,11 +11,13 @@ const firstDrive = 0x80;
 /**
  * Patches of the volume, for the boot sector and its copy behind the file system, that make both say where the volume begins.
  * @param startBytes of the volume on the guest's disk
+ * @param name of the volume, for people
  */
 export function placeBootSector(
   volume: Disk,
   ntfs: NtfsVolume,
   startBytes: number,
+  name: string,
 ): { patches: Patch[]; changes: Change[] } {
   const { sectorBytes, sectorCount, hiddenSectors } = ntfs.geometry;
   const wanted = startBytes / sectorBytes;
@@ -23,7 +25,7 @@ export function placeBootSector(
     return { patches: [], changes: [] };
   const change = {
     what: 'tell the boot sector where it lies',
-    where: 'the first sector of the volume of Windows: hidden sectors',
+    where: `${name}: hidden sectors in its first sector`,
     old: String(hiddenSectors),
     new: String(wanted),
     why: 'its code reads the loader from there',

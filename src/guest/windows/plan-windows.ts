@@ -2,162 +2,81 @@
  * The plan for a Windows guest, 7 to 11 and Server 2008 R2 to 2025: its registry, its boot configuration, its boot sector and a
  * hibernated session. Everything is changed in place; what cannot be is a warning that says what to do.
  */
-import { UnsupportedError } from '../../base/errors.ts';
-import { sliceDisk } from '../../disk/slice.ts';
-import type { Disk } from '../../disk/disk.ts';
 import type { FileEdit } from '../file-system.ts';
+import type { GuestDisk } from '../guest-disk.ts';
 import { checkPatches, type Change, type GuestPlan, type Patch, type Target } from '../plan.ts';
+import type { PartitionName } from './bcd.ts';
 import { placeBootSector } from './boot-sector.ts';
-import { matchLoaders, pointDevices, storePaths, type BootStore } from './boot-stores.ts';
-import { readBcd, type PartitionName } from './bcd.ts';
-import {
-  describeName,
-  expectedTable,
-  nameOf,
-  nameOfMounted,
-  sameName,
-  type ExpectedTable,
-  type PlacedVolume,
-  type WindowsDisk,
-} from './disk-names.ts';
+import { matchLoaders, pointDevices, storePaths } from './boot-stores.ts';
+import { describeName, nameOf, nameOfMounted, sameName } from './disk-names.ts';
+import { addFallbackLoader } from './fallback-loader.ts';
 import { discardHibernation } from './hibernation.ts';
-import { LoadedHive } from './loaded-hive.ts';
+import { findInstallation, rememberedName, type Installation, type WindowsVolume } from './installation.ts';
 import { driveLetter, encodePartition, mountedDevicesKey, readMountedDevices } from './mounted-devices.ts';
 import { NtfsVolume } from './ntfs/volume.ts';
 import { RecordedEdits } from './recorded-edits.ts';
 import { bootDrivers, disableForeign, plainStarts, startControllers } from './services.ts';
-import { readVersion, type WindowsVersion } from './version.ts';
-import type { WindowsFileSystem } from './windows-file-system.ts';
-
-export interface WindowsVolume extends PlacedVolume {
-  readonly fileSystem: WindowsFileSystem;
-}
-
-const systemPath = '/Windows/System32/config/SYSTEM';
-const maxControlSet = 999;
-
-/** The volume that holds a Windows, of those given. */
-export function findWindows<V extends { readonly fileSystem: WindowsFileSystem }>(
-  volumes: readonly V[],
-): V | undefined {
-  return volumes.find(({ fileSystem }) => fileSystem.kind === 'ntfs' && fileSystem.stat(systemPath)?.type === 'file');
-}
-
-/** What the table around a volume of Windows should say, for whoever builds one. */
-export function tableForWindows(
-  volumes: readonly { readonly fileSystem: WindowsFileSystem }[],
-): ExpectedTable | undefined {
-  const windows = findWindows(volumes);
-  if (windows === undefined) return undefined;
-  const system = new LoadedHive(windows.fileSystem, systemPath).editor.hive;
-  const { drive } = readVersion(windows.fileSystem, system, controlSetsOf(system)[0] ?? '');
-  const configured = storesOf(volumes).flatMap(({ hive }) =>
-    readBcd(hive.editor.hive).devices.map(({ partition }) => partition),
-  );
-  return expectedTable(readMountedDevices(system), drive, configured);
-}
 
 /**
  * Plans for the first Windows on the disk.
- * @throws UnsupportedError when there is none, or it is older than Windows 7; FormatError when a structure is broken
+ * @returns undefined where there is none
+ * @throws UnsupportedError when it is older than Windows 7, FormatError when a structure of it is broken
  */
-export function planWindows(
-  disk: Disk,
-  table: WindowsDisk,
-  volumes: readonly WindowsVolume[],
-  target: Target,
-): GuestPlan {
-  const windows = findWindows(volumes);
-  if (windows === undefined)
-    throw new UnsupportedError(`no volume of this disk has ${systemPath.slice(1)}: no Windows to reconfigure`);
-  const planning = new Planning(disk, table, volumes, windows, target);
-  return planning.plan();
-}
-
-function controlSetsOf(system: LoadedHive['editor']['hive']): string[] {
-  const select = system.key('Select');
-  const numbers = new Set(
-    [select?.dword('Current'), select?.dword('Default')].filter((number) => number !== undefined),
-  );
-  const sets = [...numbers]
-    .filter((number) => number <= maxControlSet)
-    .map((number) => `ControlSet${String(number).padStart(3, '0')}`)
-    .filter((name) => system.key(name) !== undefined);
-  if (sets.length === 0)
-    throw new UnsupportedError('SYSTEM: Select names no control set that is there: no Windows to reconfigure');
-  return sets;
-}
-
-function storesOf<V extends { readonly fileSystem: WindowsFileSystem }>(
-  volumes: readonly V[],
-): (BootStore & { volume: V })[] {
-  return volumes.flatMap((volume) => {
-    const firmware = volume.fileSystem.kind === 'ntfs' ? 'bios' : 'uefi';
-    const path = storePaths[firmware];
-    if (volume.fileSystem.stat(path)?.type !== 'file') return [];
-    return [{ firmware, hive: new LoadedHive(volume.fileSystem, path), volume } as const];
-  });
+export function planWindows(guest: GuestDisk, target: Target): GuestPlan | undefined {
+  const installation = findInstallation(guest.volumes);
+  return installation === undefined ? undefined : new Planning(guest, installation, target).plan();
 }
 
 class Planning {
-  readonly #disk: Disk;
-  readonly #table: WindowsDisk;
-  readonly #volumes: readonly WindowsVolume[];
-  readonly #windows: WindowsVolume;
+  readonly #guest: GuestDisk;
+  readonly #found: Installation;
   readonly #target: Target;
   readonly #system: RecordedEdits;
-  readonly #controlSets: readonly string[];
-  readonly #stores: readonly (BootStore & { volume: WindowsVolume })[];
-  readonly #version: WindowsVersion;
   readonly #changes: Change[] = [];
-  readonly #warnings: string[] = [];
+  readonly #warnings: string[];
   readonly #edits = new Map<WindowsVolume, FileEdit[]>();
   readonly #patches: Patch[] = [];
 
-  constructor(
-    disk: Disk,
-    table: WindowsDisk,
-    volumes: readonly WindowsVolume[],
-    windows: WindowsVolume,
-    target: Target,
-  ) {
-    this.#disk = disk;
-    this.#table = table;
-    this.#volumes = volumes;
-    this.#windows = windows;
+  constructor(guest: GuestDisk, found: Installation, target: Target) {
+    this.#guest = guest;
+    this.#found = found;
     this.#target = target;
-    this.#system = new RecordedEdits(new LoadedHive(windows.fileSystem, systemPath));
-    this.#controlSets = controlSetsOf(this.#system.hive.editor.hive);
-    this.#stores = storesOf(volumes);
-    this.#version = readVersion(windows.fileSystem, this.#system.hive.editor.hive, this.#controlSets[0] ?? '');
+    this.#system = new RecordedEdits(found.system);
+    const { windows, version, system } = found;
+    this.#warnings = [...guest.warnings, ...windows.fileSystem.warnings, ...version.warnings, ...system.warnings];
   }
 
   plan(): GuestPlan {
-    const storageDrivers = bootDrivers(this.#system, this.#controlSets[0] ?? '');
-    const mounted = readMountedDevices(this.#system.hive.editor.hive);
-    const diskNames = mounted.map(
+    const { version, controlSets, stores, windows, system } = this.#found;
+    const storageDrivers = bootDrivers(this.#system, controlSets[0]);
+    const diskNames = readMountedDevices(system.editor.hive).map(
       (device) => `${device.name.replace('\\DosDevices\\', '')} ${describeName(nameOfMounted(device))}`,
     );
-    this.#warnings.push(...this.#windows.fileSystem.warnings, ...this.#version.warnings, ...this.#system.hive.warnings);
     this.#planServices();
     this.#planNames();
     this.#planHibernation();
+    this.#planFallbackLoader();
     this.#checkFirmware();
     this.#changes.unshift(...this.#system.changes);
-    this.#addEdits(this.#windows, this.#system.hive.edits());
-    for (const store of this.#stores) this.#addEdits(store.volume, store.hive.edits());
-    const { name, version } = this.#version;
-    const firmware = [...new Set(this.#stores.map((store) => store.firmware))];
+    this.#addEdits(windows, system.edits());
+    for (const store of stores) this.#addEdits(store.on, store.hive.edits());
     return {
-      guest: { os: 'windows', name, version, firmware, diskNames, storageDrivers },
+      guest: {
+        os: 'windows',
+        name: version.name,
+        version: version.version,
+        firmware: [...new Set(stores.map((store) => store.firmware))],
+        diskNames,
+        storageDrivers,
+      },
       changes: this.#changes,
-      patches: checkPatches([...this.#patches, ...this.#filePatches()], this.#disk),
-      warnings: this.#warnings,
+      patches: checkPatches([...this.#patches, ...this.#filePatches()], this.#guest.disk),
+      warnings: [...new Set(this.#warnings)],
     };
   }
 
   #planServices(): void {
-    for (const controlSet of this.#controlSets) {
+    for (const controlSet of this.#found.controlSets) {
       const started = startControllers(this.#system, controlSet, this.#target);
       if (started.length === 0)
         this.#warnings.push(
@@ -170,73 +89,69 @@ class Planning {
 
   /** Drive letters, boot entries and the boot sector say where partitions are. */
   #planNames(): void {
-    const now = nameOf(this.#table, this.#windows);
+    const { windows, volumes, stores } = this.#found;
+    const { table } = this.#guest;
+    const now = nameOf(table, windows.volume.partition);
     if (now === undefined) {
       this.#warnings.push(
-        'this is a volume without a partition table: its drive letters, boot entries and boot sector are left as they are',
+        'no partition table names the volume of Windows: its drive letters, boot entries and boot sector are left as they are',
       );
       return;
     }
-    const before = this.#mountedBefore();
+    const before = rememberedName(this.#found);
     if (before !== undefined && !sameName(before, now)) this.#mountAs(before, now);
-    const present = this.#volumes.flatMap((volume) => nameOf(this.#table, volume) ?? []);
-    for (const store of this.#stores) {
-      this.#warnings.push(
-        ...store.hive.warnings,
-        ...(store.volume === this.#windows ? [] : store.volume.fileSystem.warnings),
-      );
-      const own = nameOf(this.#table, store.volume) ?? now;
+    const present = volumes.flatMap(({ volume }) => nameOf(table, volume.partition) ?? []);
+    for (const store of stores) {
+      this.#warnings.push(...store.hive.warnings, ...store.on.fileSystem.warnings);
+      const own = nameOf(table, store.on.volume.partition) ?? now;
       const edits = pointDevices(store, { windows: now, windowsBefore: before, store: own, present });
       this.#changes.push(...edits.changes, ...matchLoaders(store));
       this.#warnings.push(...edits.warnings);
     }
-    for (const volume of this.#volumes) this.#planBootSector(volume);
-  }
-
-  #mountedBefore(): PartitionName | undefined {
-    const letter = driveLetter(this.#version.drive);
-    const device = readMountedDevices(this.#system.hive.editor.hive).find(
-      ({ name }) => name.toUpperCase() === letter.toUpperCase(),
-    );
-    return device === undefined ? undefined : nameOfMounted(device);
+    for (const volume of volumes) this.#planBootSector(volume);
   }
 
   #mountAs(before: PartitionName, now: PartitionName): void {
     if (now.style === 'boot') return;
     const shown = [describeName(before), describeName(now)] as const;
+    const { drive } = this.#found.version;
     const why = 'the system drive keeps its letter on this disk';
-    const letter = driveLetter(this.#version.drive);
-    this.#system.setBinary(
-      mountedDevicesKey,
-      letter,
-      encodePartition(now),
-      shown,
-      `${this.#version.drive}: is the partition of Windows`,
-      why,
-    );
+    const what = `${drive}: is the partition of Windows`;
+    this.#system.setBinary(mountedDevicesKey, driveLetter(drive), encodePartition(now), shown, what, why);
   }
 
   /** Volumes that BIOS code may be started from: that of Windows, and that of the boot manager. */
-  #planBootSector(volume: WindowsVolume): void {
-    const { fileSystem } = volume;
-    if (!(fileSystem instanceof NtfsVolume)) return;
-    if (volume !== this.#windows && fileSystem.stat(storePaths.bios) === undefined) return;
-    const slice = sliceDisk(this.#disk, volume.startBytes, volume.sizeBytes);
-    const { patches, changes } = placeBootSector(slice, fileSystem, volume.startBytes);
+  #planBootSector(on: WindowsVolume): void {
+    const { fileSystem, volume } = on;
+    if (!(fileSystem instanceof NtfsVolume) || volume.partition === undefined) return;
+    if (on !== this.#found.windows && fileSystem.stat(storePaths.bios) === undefined) return;
+    const { patches, changes } = placeBootSector(volume.disk, fileSystem, volume.partition.startBytes, volume.name);
     this.#changes.push(...changes);
-    for (const patch of patches) this.#patches.push({ ...patch, offsetBytes: volume.startBytes + patch.offsetBytes });
+    this.#patches.push(...volume.toDisk(patches));
   }
 
   #planHibernation(): void {
-    const { edits, changes, warnings } = discardHibernation(this.#windows.fileSystem);
-    this.#addEdits(this.#windows, edits);
+    const { windows } = this.#found;
+    const { edits, changes, warnings } = discardHibernation(windows.fileSystem);
+    this.#addEdits(windows, edits);
     this.#changes.push(...changes);
     this.#warnings.push(...warnings);
   }
 
+  #planFallbackLoader(): void {
+    for (const { on, firmware } of this.#found.stores) {
+      if (firmware !== 'uefi') continue;
+      const { patches, changes, warnings } = addFallbackLoader(on.fileSystem);
+      this.#patches.push(...on.volume.toDisk(patches));
+      this.#changes.push(...changes);
+      this.#warnings.push(...warnings);
+    }
+  }
+
   #checkFirmware(): void {
-    const has = (firmware: 'bios' | 'uefi'): boolean => this.#stores.some((store) => store.firmware === firmware);
-    if (this.#stores.length === 0)
+    const { stores } = this.#found;
+    const has = (firmware: 'bios' | 'uefi'): boolean => stores.some((store) => store.firmware === firmware);
+    if (stores.length === 0)
       this.#warnings.push(
         `no boot configuration is on this disk (${storePaths.bios} or ${storePaths.uefi}): Windows needs its boot partition too`,
       );
@@ -246,15 +161,11 @@ class Planning {
       this.#warnings.push('this Windows is started by UEFI, and Hyper-V generation 1 has a BIOS only: use hyperv-gen2');
   }
 
-  #addEdits(volume: WindowsVolume, edits: readonly FileEdit[]): void {
-    this.#edits.set(volume, [...(this.#edits.get(volume) ?? []), ...edits]);
+  #addEdits(on: WindowsVolume, edits: readonly FileEdit[]): void {
+    this.#edits.set(on, [...(this.#edits.get(on) ?? []), ...edits]);
   }
 
   #filePatches(): Patch[] {
-    const patches: Patch[] = [];
-    for (const [volume, edits] of this.#edits)
-      for (const patch of volume.fileSystem.replace(edits))
-        patches.push({ ...patch, offsetBytes: volume.startBytes + patch.offsetBytes });
-    return patches;
+    return [...this.#edits].flatMap(([{ volume, fileSystem }, edits]) => volume.toDisk(fileSystem.replace(edits)));
   }
 }

@@ -1,8 +1,11 @@
 /** Which Windows it is: from the SOFTWARE hive, where that can be read, else as far as the SYSTEM hive tells. */
-import { describeError, UnsupportedError, VeneerError } from '../../base/errors.ts';
+import { LRUCache } from 'lru-cache';
+import { describeError, FormatError, UnsupportedError } from '../../base/errors.ts';
+import { alignDown } from '../../base/ranges.ts';
+import { KiB } from '../../base/units.ts';
 import { Hive, type HiveBytes } from './registry/hive.ts';
 import { maxHiveBytes } from './registry/layout.ts';
-import type { WindowsFileSystem } from './windows-file-system.ts';
+import type { OpenFile, WindowsFileSystem } from './windows-file-system.ts';
 
 export interface WindowsVersion {
   /** `Windows 10 Pro` */
@@ -37,39 +40,32 @@ const names: readonly (readonly [build: number, client: string, server: string])
 /** @throws UnsupportedError for what is older than Windows 7 */
 export function readVersion(fileSystem: WindowsFileSystem, system: Hive, controlSet: string): WindowsVersion {
   const server = (system.key(`${controlSet}\\Control\\ProductOptions`)?.text('ProductType') ?? 'WinNT') !== 'WinNT';
+  const { found, warnings } = trySoftware(fileSystem, server);
+  if (found === undefined) return { ...fromSystem(system, controlSet, server), warnings };
+  if ((found.build ?? 0) < firstBuild)
+    throw new UnsupportedError(
+      `${found.name} (build ${found.build ?? 0}) is older than Windows 7 and is not reconfigured`,
+    );
+  return found;
+}
+
+function trySoftware(fileSystem: WindowsFileSystem, server: boolean): { found?: WindowsVersion; warnings: string[] } {
   try {
     const found = fromSoftware(fileSystem, server);
-    if (found !== undefined) return found;
+    return found === undefined ? { warnings: [] } : { found, warnings: [] };
   } catch (error) {
-    if (!(error instanceof VeneerError) || error.code === 'ASSERTION') throw error;
-    const guessed = fromSystem(system, controlSet, server);
-    return {
-      ...guessed,
-      warnings: [`${softwarePath}: cannot be read, and so the version is a guess: ${describeError(error)}`],
-    };
+    if (!(error instanceof FormatError || error instanceof UnsupportedError)) throw error;
+    return { warnings: [`${softwarePath}: cannot be read, and so the version is a guess: ${describeError(error)}`] };
   }
-  return fromSystem(system, controlSet, server);
 }
 
 function fromSoftware(fileSystem: WindowsFileSystem, server: boolean): WindowsVersion | undefined {
   if (fileSystem.stat(softwarePath)?.type !== 'file') return undefined;
-  const file = fileSystem.open(softwarePath);
-  const bytes: HiveBytes = {
-    sizeBytes: Math.min(file.sizeBytes, maxHiveBytes),
-    at(offset, lengthBytes) {
-      const part = new Uint8Array(lengthBytes);
-      file.read(part, offset);
-      return part;
-    },
-  };
-  const key = new Hive('SOFTWARE', bytes).key(versionKey);
+  const key = new Hive('SOFTWARE', pagedBytes(fileSystem.open(softwarePath))).key(versionKey);
   const build = Number(key?.text('CurrentBuild') ?? key?.text('CurrentBuildNumber'));
   if (key === undefined || !Number.isInteger(build)) return undefined;
   const product = key.text('ProductName');
-  if (build < firstBuild)
-    throw new UnsupportedError(
-      `${product ?? 'this Windows'} (build ${build}) is older than Windows 7 and is not reconfigured`,
-    );
+  // Windows 11 still calls itself 10 there.
   const edition = build >= firstBuildOf11 && !server ? product?.replace('Windows 10', 'Windows 11') : product;
   const major = key.dword('CurrentMajorVersionNumber');
   const version =
@@ -97,4 +93,33 @@ function fromSystem(system: Hive, controlSet: string, server: boolean): WindowsV
         ? `${family} ${server ? '2008 R2' : '7'}`
         : family;
   return { name, version: 'unknown', build: undefined, server, drive: 'C', warnings: [] };
+}
+
+const pageBytes = 64 * KiB;
+const maxPages = 64;
+
+/** SOFTWARE is the largest hive, and little of it is read. */
+function pagedBytes(file: OpenFile): HiveBytes {
+  const sizeBytes = Math.min(file.sizeBytes, maxHiveBytes);
+  const pages = new LRUCache<number, Uint8Array>({ max: maxPages });
+  const pageAt = (start: number): Uint8Array => {
+    const known = pages.get(start);
+    if (known !== undefined) return known;
+    const page = new Uint8Array(Math.min(pageBytes, sizeBytes - start));
+    file.read(page, start);
+    pages.set(start, page);
+    return page;
+  };
+  return {
+    sizeBytes,
+    at(offset, lengthBytes) {
+      const first = alignDown(offset, pageBytes);
+      const page = pageAt(first);
+      if (offset - first + lengthBytes <= page.length)
+        return page.subarray(offset - first, offset - first + lengthBytes);
+      const whole = new Uint8Array(lengthBytes);
+      file.read(whole, offset);
+      return whole;
+    },
+  };
 }

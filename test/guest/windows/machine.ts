@@ -2,13 +2,12 @@
 import fs from 'node:fs';
 import type { TestContext } from 'vitest';
 import { MiB } from '../../../src/base/units.ts';
-import type { Disk } from '../../../src/disk/disk.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
-import { sliceDisk } from '../../../src/disk/slice.ts';
+import type { GivenTable } from '../../../src/bootable/plan.ts';
 import type { GuestPlan, Target } from '../../../src/guest/plan.ts';
-import type { ExpectedTable, WindowsDisk } from '../../../src/guest/windows/disk-names.ts';
-import { NtfsVolume } from '../../../src/guest/windows/ntfs/volume.ts';
-import { planWindows, tableForWindows, type WindowsVolume } from '../../../src/guest/windows/plan-windows.ts';
+import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
+import { tableForWindows } from '../../../src/guest/windows/installation.ts';
+import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import type { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../trees.ts';
 import { catFile, faultsOf, makeVolume } from './ntfs/made-volume.ts';
@@ -16,9 +15,10 @@ import { catFile, faultsOf, makeVolume } from './ntfs/made-volume.ts';
 export const systemFile = 'Windows/System32/config/SYSTEM';
 export const storeFile = 'Boot/BCD';
 export const partitionStartBytes = MiB;
+export const signature = 0xdf45_46ae;
 const volumeBytes = 64 * MiB;
 
-/** A machine with one disk and one partition. */
+/** A machine with one disk: an MBR with one partition. */
 export class Machine {
   readonly #volume: string;
   readonly #disk: string;
@@ -28,30 +28,31 @@ export class Machine {
     const { image } = makeVolume(context, folder, { files, sizeBytes: volumeBytes });
     this.#volume = image;
     this.#disk = folder.file('disk.raw');
-    fs.writeFileSync(this.#disk, '');
-    fs.truncateSync(this.#disk, partitionStartBytes + volumeBytes);
-    const volume = fs.readFileSync(image);
-    const fd = fs.openSync(this.#disk, 'r+');
+    const before = Buffer.alloc(partitionStartBytes);
+    before.writeUInt32LE(signature, 440);
+    before.writeUInt8(0x07, 450);
+    before.writeUInt8(0x80, 446);
+    before.writeUInt32LE(partitionStartBytes / 512, 454);
+    before.writeUInt32LE(volumeBytes / 512, 458);
+    before.writeUInt16LE(0xaa55, 510);
+    fs.writeFileSync(this.#disk, Buffer.concat([before, fs.readFileSync(image)]));
+  }
+
+  plan(target: Target): GuestPlan {
+    const disk = openFileDisk(this.#disk);
     try {
-      fs.writeSync(fd, volume, 0, volume.length, partitionStartBytes);
+      const plan = planWindows(openGuestDisk(disk), target);
+      if (plan === undefined) throw new Error('no Windows was found');
+      return plan;
     } finally {
-      fs.closeSync(fd);
+      disk.close();
     }
   }
 
-  plan(target: Target, table: WindowsDisk): GuestPlan {
-    return this.#withVolumes((disk, volumes) => planWindows(disk, table, volumes, target));
-  }
-
-  expectedTable(): ExpectedTable | undefined {
-    return this.#withVolumes((_, volumes) => tableForWindows(volumes));
-  }
-
-  #withVolumes<T>(use: (disk: Disk, volumes: readonly WindowsVolume[]) => T): T {
+  expectedTable(): GivenTable | undefined {
     const disk = openFileDisk(this.#disk);
     try {
-      const fileSystem = new NtfsVolume(sliceDisk(disk, partitionStartBytes, volumeBytes));
-      return use(disk, [{ fileSystem, startBytes: partitionStartBytes, sizeBytes: volumeBytes }]);
+      return tableForWindows(openGuestDisk(disk).volumes, 'mbr');
     } finally {
       disk.close();
     }
@@ -59,8 +60,7 @@ export class Machine {
 
   apply(plan: GuestPlan): void {
     applyTo(this.#disk, plan.patches);
-    const disk = fs.readFileSync(this.#disk);
-    fs.writeFileSync(this.#volume, disk.subarray(partitionStartBytes));
+    fs.writeFileSync(this.#volume, fs.readFileSync(this.#disk).subarray(partitionStartBytes));
   }
 
   /** As ntfs-3g reads it. */

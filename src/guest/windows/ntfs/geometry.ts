@@ -5,6 +5,8 @@ import { KiB } from '../../../base/units.ts';
 import type { Disk } from '../../../disk/disk.ts';
 import { bootSector, maxClusterBytes, maxVolumeBytes, strideBytes } from './layout.ts';
 
+const minVolumeBytes = 16 * KiB;
+
 export interface Geometry {
   readonly sectorBytes: number;
   readonly clusterBytes: number;
@@ -20,15 +22,25 @@ export interface Geometry {
 
 /** Whether a volume says that it is NTFS. */
 export function isNtfs(disk: Disk): boolean {
-  if (disk.sizeBytes < 16 * KiB) return false;
-  const bytes = Buffer.alloc(512);
-  disk.read(bytes, 0);
-  return bytes.toString('latin1', 3, 11) === 'NTFS    ';
+  return nameIn(disk) === 'NTFS    ';
+}
+
+/** Whether it is one that BitLocker has encrypted. */
+export function isBitLocker(disk: Disk): boolean {
+  return nameIn(disk) === '-FVE-FS-';
+}
+
+/** In the place of a boot sector where a file system names itself. */
+function nameIn(disk: Disk): string {
+  if (disk.sizeBytes < minVolumeBytes) return '';
+  const bytes = Buffer.alloc(8);
+  disk.read(bytes, 3);
+  return bytes.toString('latin1');
 }
 
 /** @throws FormatError when the sizes cannot be */
 export function readGeometry(disk: Disk): Geometry {
-  if (disk.sizeBytes < 16 * KiB) throw wrong('length', 0, `${disk.sizeBytes} bytes are no NTFS volume`);
+  if (disk.sizeBytes < minVolumeBytes) throw wrong('length', 0, `${disk.sizeBytes} bytes are no NTFS volume`);
   const bytes = new Uint8Array(bootSector.sizeBytes);
   disk.read(bytes, 0);
   const boot = bootSector.parse(bytes);

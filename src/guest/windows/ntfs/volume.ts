@@ -15,7 +15,7 @@ import { viewOf } from '../registry/hive.ts';
 import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
 import { Folders } from './folders.ts';
 import { withFixups } from './fixups.ts';
-import { readGeometry, type Geometry } from './geometry.ts';
+import { isBitLocker, isNtfs, readGeometry, type Geometry } from './geometry.ts';
 import {
   attributeFlags,
   attributeTypes,
@@ -138,7 +138,12 @@ export class NtfsVolume implements WindowsFileSystem {
     return patches;
   }
 
+  /** A file record that is going to change. @throws UnsupportedError when Windows would write over it from its journal */
   #whole(records: Map<number, Uint8Array>, number: number): Uint8Array {
+    if (this.state.journalOpen)
+      throw new UnsupportedError(
+        'NTFS: its journal was not replayed and may write over the file record that had to change; start the guest once on its old hardware and shut it down',
+      );
     const whole = records.get(number) ?? this.#records.whole(number);
     records.set(number, whole);
     return whole;
@@ -225,4 +230,13 @@ function warningsOf({ dirty, journalOpen }: VolumeState): string[] {
       'NTFS: the journal ($LogFile) ends without a clean dismount and is not replayed here; metadata may be older than what Windows will see',
     );
   return warnings;
+}
+
+/** For a list of openers: undefined where the volume says that it is something else. @throws UnsupportedError for one that BitLocker has */
+export function openNtfs(disk: Disk): NtfsVolume | undefined {
+  if (isBitLocker(disk))
+    throw new UnsupportedError(
+      'the volume is encrypted by BitLocker; suspend or remove it in Windows before the backup',
+    );
+  return isNtfs(disk) ? new NtfsVolume(disk) : undefined;
 }

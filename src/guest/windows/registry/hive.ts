@@ -27,6 +27,9 @@ import {
 
 import { subkeyCells } from './subkeys.ts';
 
+/** Some twenty times what a plan needs. */
+const maxVisits = 3_000_000;
+
 /** Where the bytes of a hive come from: memory, or a file that is read cell by cell. */
 export interface HiveBytes {
   readonly sizeBytes: number;
@@ -47,6 +50,7 @@ export class Hive {
   /** Names the hive in errors and reports: `SYSTEM`. */
   readonly name: string;
   readonly #bytes: HiveBytes;
+  #visits = 0;
 
   /** @throws FormatError when it is no hive, UnsupportedError when it is of a kind or a size that is not read */
   constructor(name: string, bytes: HiveBytes) {
@@ -74,7 +78,17 @@ export class Hive {
   }
 
   keyAt(cell: number): Key {
+    this.countVisit();
     return new Key(this, cell);
+  }
+
+  /** @throws UnsupportedError when more keys and values were looked at than any plan needs: lists may be as long as a hive allows */
+  countVisit(): void {
+    this.#visits++;
+    if (this.#visits > maxVisits)
+      throw new UnsupportedError(
+        `registry hive ${this.name}: more than ${maxVisits} keys and values to look at; it is broken or too large`,
+      );
   }
 
   /** The contents of an allocated cell, behind its size. @throws FormatError where there is none */
@@ -148,7 +162,10 @@ export class Key {
     const list = viewOf(this.hive.cell(valueList));
     if (valueCount > list.byteLength / 4)
       throw this.hive.wrong('value list', valueList, `${valueCount} values do not fit it`);
-    for (let index = 0; index < valueCount; index++) yield new Value(this.hive, list.getUint32(index * 4, true));
+    for (let index = 0; index < valueCount; index++) {
+      this.hive.countVisit();
+      yield new Value(this.hive, list.getUint32(index * 4, true));
+    }
   }
 
   /** The unnamed value is ''. */
