@@ -53,6 +53,17 @@ export function lockForRemoval(imagePaths: readonly string[]): Closable {
   }
 }
 
+/**
+ * For whoever changes what lies in a folder of chains, one at a time.
+ * @throws UsageError when another process does so
+ */
+export function lockFolder(folder: string): Closable {
+  const lock = openForLock(folder);
+  if (tryLock(lock.fd, 'exclusive') !== 'taken') return lock;
+  lock.close();
+  throw new UsageError(`${folder}: another command is changing the chains here; wait for it, or stop it`);
+}
+
 function openForLock(imagePath: string): Closable & { readonly fd: number } {
   let fd: number;
   try {

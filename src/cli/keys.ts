@@ -42,9 +42,14 @@ export async function credentialsOf(flags: KeyFlags): Promise<Credential[]> {
 /** The keys for an image: of the options; where there are none and the image is encrypted, a person at a terminal is asked. */
 export async function keysFor(imagePath: string, flags: KeyFlags): Promise<KeyRing> {
   const credentials = await credentialsOf(flags);
-  if (credentials.length === 0 && canAsk() && isSealed(imagePath))
+  if (credentials.length === 0 && canAskFor(imagePath))
     credentials.push(await askPassphrase(`passphrase of ${imagePath}: `));
   return new KeyRing({ credentials, chains: [] });
+}
+
+/** Whether there is an encrypted image, and someone to ask for its passphrase. */
+export function canAskFor(imagePath: string): boolean {
+  return canAsk() && isSealed(imagePath);
 }
 
 /** The one key that a new slot is made for; asked for twice where no option gives it. */
@@ -62,7 +67,8 @@ export async function newCredential(flags: KeyFlags): Promise<Credential> {
   return first;
 }
 
-async function askPassphrase(question: string): Promise<Credential> {
+/** Asks at the terminal. */
+export async function askPassphrase(question: string): Promise<Credential> {
   return credentialFromBytes('passphrase', Buffer.from(await askHidden(question)), 'terminal');
 }
 

@@ -5,6 +5,7 @@ import { differencingCommand } from './differencing.ts';
 import { fillCommand } from './fill.ts';
 import { finalizeCommand } from './finalize.ts';
 import { imageCommand } from './image.ts';
+import { keyCommand } from './key.ts';
 import { mountCommand } from './mount.ts';
 import { pluginCommand } from './plugin.ts';
 import { reconfigureCommand } from './reconfigure.ts';
@@ -16,6 +17,7 @@ const program = new Command('veneer')
   .version('0.1.0')
   .option('--debug', 'print the stack of an error')
   .addCommand(imageCommand())
+  .addCommand(keyCommand())
   .addCommand(pluginCommand())
   .addCommand(differencingCommand())
   .addCommand(reconfigureCommand())
