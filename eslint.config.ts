@@ -7,6 +7,7 @@ import tseslint from 'typescript-eslint';
 /** Top to bottom, as native-notes/architecture.md draws them. A layer may import what stands below it. */
 const layers = [
   'cli',
+  'machine',
   'mount',
   'replacement',
   'source',

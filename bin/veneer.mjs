@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Starts the built tool on a Node that can run it: this one, or the one that npm installed beside it.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
@@ -15,8 +15,9 @@ if (!existsSync(main)) {
 if (major > 22 || (major === 22 && minor >= 15)) {
   await import(main.href);
 } else if (existsSync(ownNode)) {
-  const { status, signal } = spawnSync(ownNode, [fileURLToPath(main), ...process.argv.slice(2)], { stdio: 'inherit' });
-  process.exit(signal === null ? status : 1);
+  const child = spawn(ownNode, [fileURLToPath(main), ...process.argv.slice(2)], { stdio: 'inherit' });
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(name, () => child.kill(name));
+  child.on('exit', (status) => process.exit(status ?? 1));
 } else {
   console.error(`veneer: needs Node 22.15 or later, this is ${process.version}; run: bash scripts/setup.sh`);
   process.exit(1);

@@ -6,7 +6,7 @@ import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { promisify } from 'node:util';
-import { probeAccelerator, type AcceleratorProbe } from './accelerator.ts';
+import { probeAccelerator, type AcceleratorProbe } from '../../src/machine/accelerator.ts';
 
 export { probeAccelerator, type AcceleratorProbe };
 

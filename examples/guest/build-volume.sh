@@ -1,10 +1,11 @@
 #!/bin/bash
-# Builds the smallest Linux guest that boots, as a bare ext4 volume: a kernel and busybox from Debian packages.
+# Builds the smallest Linux guest that boots, as a bare volume: a kernel and busybox from Debian packages.
 #
-#   build-volume.sh FLAVOUR(cloud|generic) OUT [CACHE_DIR] [SIZE_MIB]
+#   build-volume.sh FLAVOUR(cloud|generic) OUT [CACHE_DIR] [SIZE_MIB] [FILE_SYSTEM(ext4|xfs|btrfs)]
 #
-# Writes OUT and, next to it, OUT.json with what the guest is going to report. Without SIZE_MIB the volume has 16 MiB of
-# free space. Needs no root and no mounts. The same packages and scripts give the same bytes.
+# Writes OUT and, next to it, OUT.json with what the guest is going to report. Without SIZE_MIB an ext4 volume (the default)
+# has 16 MiB of free space, and others the least that they can be. Needs no root and no mounts. The same packages and
+# scripts give the same ext4 volume, byte for byte.
 # The cloud kernel has no AHCI driver: on an AHCI disk that guest finds no root, always.
 set -euo pipefail
 
@@ -13,6 +14,7 @@ flavour=$1
 out=$2
 cache=${3:-$here/../../.cache/packages}
 size_mib=${4-}
+file_system=${5-ext4}
 
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL=C
@@ -27,6 +29,7 @@ payload_key=76656e6565722d7061796c6f61642d31
 # The drivers for every bus that a guest may be given.
 modules=(virtio_pci virtio_blk virtio_scsi ahci ata_piix ata_generic sd_mod nvme mptspi mptsas vmw_pvscsi hv_storvsc
   ext4 crc32c_generic crc32c_intel)
+[[ $file_system == ext4 ]] || modules+=("$file_system")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -98,17 +101,52 @@ depmod --basedir "$work/packages" "$version"
 build_root "$work/root"
 payload_sha256=$(sha256sum <"$work/root/payload.bin" | cut -d ' ' -f 1)
 
-if [[ -z $size_mib ]]; then
-  # Each file in whole 4 KiB, and about 1 MiB of the file system's own structures.
-  used_kib=$(find "$work/root" -printf '%s\n' | awk '{ kib += int(($1 + 4095) / 4096) * 4 } END { print kib + 1024 }')
-  size_mib=$(((used_kib + 1023) / 1024 + 16))
-fi
+make_ext4() {
+  local used_kib
+  if [[ -z $size_mib ]]; then
+    # Each file in whole 4 KiB, and about 1 MiB of the file system's own structures.
+    used_kib=$(find "$work/root" -printf '%s\n' | awk '{ kib += int(($1 + 4095) / 4096) * 4 } END { print kib + 1024 }')
+    size_mib=$(((used_kib + 1023) / 1024 + 16))
+  fi
+  truncate --size "${size_mib}M" "$work/volume"
+  mke2fs -q -t ext4 -b 4096 -O ^has_journal -m 0 -N 256 -U "$uuid" -L guest \
+    -E "lazy_itable_init=0,root_owner=0:0,hash_seed=$uuid" -d "$work/root" "$work/volume"
+  normalize_inodes "$work/root" "$work/volume"
+  e2fsck -fn "$work/volume" >"$work/e2fsck.log" 2>&1 || { cat "$work/e2fsck.log" >&2 && exit 1; }
+}
 
-truncate --size "${size_mib}M" "$work/volume"
-mke2fs -q -t ext4 -b 4096 -O ^has_journal -m 0 -N 256 -U "$uuid" -L guest \
-  -E "lazy_itable_init=0,root_owner=0:0,hash_seed=$uuid" -d "$work/root" "$work/volume"
-normalize_inodes "$work/root" "$work/volume"
-e2fsck -fn "$work/volume" >"$work/e2fsck.log" 2>&1 || { cat "$work/e2fsck.log" >&2 && exit 1; }
+# What mkfs.xfs copies a tree from: a line for each file, "$" behind those of a folder.
+xfs_prototype() {
+  local path name mode
+  for path in "$1"/*; do
+    name=$(basename "$path")
+    if [[ -L $path ]]; then
+      echo "$name l--777 0 0 $(readlink "$path")"
+    elif [[ -d $path ]]; then
+      echo "$name d--755 0 0"
+      xfs_prototype "$path"
+      echo '$'
+    else
+      mode=$(stat --format=%a "$path")
+      echo "$name ---$mode 0 0 $path"
+    fi
+  done
+}
+
+make_xfs() {
+  size_mib=${size_mib:-320}
+  truncate --size "${size_mib}M" "$work/volume"
+  { printf '/\n0 0\nd--755 0 0\n' && shopt -s nullglob && xfs_prototype "$work/root" && echo '$'; } >"$work/prototype"
+  mkfs.xfs -q -m "uuid=$uuid" -L guest -p "$work/prototype" "$work/volume"
+}
+
+make_btrfs() {
+  size_mib=${size_mib:-160}
+  truncate --size "${size_mib}M" "$work/volume"
+  mkfs.btrfs -q -U "$uuid" -L guest --rootdir "$work/root" "$work/volume"
+}
+
+"make_$file_system"
 
 cat >"$work/json" <<END
 {

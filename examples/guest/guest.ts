@@ -20,6 +20,17 @@ export interface GuestOptions {
   readonly outDir: string;
 }
 
+export const fileSystems = ['ext4', 'xfs', 'btrfs'] as const;
+export type FileSystem = (typeof fileSystems)[number];
+
+/** A bare volume, with nothing around it. */
+export interface GuestVolume {
+  readonly path: string;
+  readonly kernelVersion: string;
+  /** SHA-256 of the guest's /payload.bin, for comparison with what the guest reports. */
+  readonly payloadSha256: string;
+}
+
 export interface Guest {
   readonly flavour: 'cloud' | 'generic';
   readonly diskPath: string;
@@ -92,4 +103,20 @@ export async function buildGuestDisk(options: GuestOptions): Promise<Guest> {
     fsUuid,
     payloadSha256,
   };
+}
+
+/** Builds the guest as a bare volume of any of the file systems, or finds it built; the same holds as for the disk. */
+export async function buildGuestVolume(options: GuestOptions, fileSystem: FileSystem): Promise<GuestVolume> {
+  const bash = async (script: string, ...args: string[]): Promise<string> =>
+    (await run('bash', [scriptPath(script), ...args])).stdout;
+  const packages = await bash('fetch-packages.sh', options.flavour, options.cacheDir);
+  const key = await buildKey(packages.trim().split('\n'));
+  const volume = join(options.outDir, `guest-${options.flavour}-${key}.${fileSystem}`);
+  // The facts are written last.
+  if (!existsSync(`${volume}.json`)) {
+    await mkdir(options.outDir, { recursive: true });
+    await bash('build-volume.sh', options.flavour, volume, options.cacheDir, '', fileSystem);
+  }
+  const { kernelVersion, payloadSha256 } = facts.parse(JSON.parse(await readFile(`${volume}.json`, 'utf8')));
+  return { path: volume, kernelVersion, payloadSha256 };
 }

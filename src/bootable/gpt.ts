@@ -86,6 +86,19 @@ export function encodeGpt(geometry: BootableGeometry): EncodedGpt {
   };
 }
 
+/**
+ * Whether the first 34 sectors of a disk are those of a GPT with an EFI system partition and none for a BIOS boot loader: a disk that UEFI
+ * starts. Only looked at, not checked.
+ */
+export function hasEfiSystemPartition(head: Uint8Array): boolean {
+  if (Buffer.from(head).toString('latin1', sectorBytes, sectorBytes + 8) !== 'EFI PART') return false;
+  const types = Array.from(
+    { length: entryCount },
+    (_, index) => entry.parse(head, entriesLba * sectorBytes + index * entryBytes).type,
+  );
+  return types.includes(partitionTypes['efi-system'].gpt) && !types.includes(partitionTypes['bios-boot'].gpt);
+}
+
 function encodeEntries(partitions: readonly Partition[]): Uint8Array {
   const encoded = new Uint8Array(entryCount * entryBytes);
   for (const [index, partition] of partitions.entries()) {

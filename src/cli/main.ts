@@ -1,6 +1,7 @@
 /** The command line. Each command is a file of its own; here is what all share: errors in one line, and the exit code. */
 import { Command, CommanderError } from 'commander';
 import { describeError, VeneerError } from '../base/errors.ts';
+import { bootCommand } from './boot.ts';
 import { differencingCommand } from './differencing.ts';
 import { fillCommand } from './fill.ts';
 import { finalizeCommand } from './finalize.ts';
@@ -21,6 +22,7 @@ const program = new Command('veneer')
   .addCommand(pluginCommand())
   .addCommand(differencingCommand())
   .addCommand(reconfigureCommand())
+  .addCommand(bootCommand())
   .addCommand(mountCommand())
   .addCommand(fillCommand())
   .addCommand(finalizeCommand())

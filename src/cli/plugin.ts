@@ -7,6 +7,7 @@ import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '
 import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
 import { readPluginFile, writeModes, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
+import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 
 export function pluginCommand(): Command {
   return new Command('plugin')
@@ -15,7 +16,7 @@ export function pluginCommand(): Command {
     .addCommand(showCommand());
 }
 
-interface CreateFlags {
+interface CreateFlags extends KeyFlags {
   readonly format?: FormatName;
   readonly layout?: string;
   readonly payloadBlockSize?: string;
@@ -28,7 +29,7 @@ interface CreateFlags {
 }
 
 function createCommand(): Command {
-  return new Command('create')
+  const command = new Command('create')
     .description('make the small file that stands for a disk file')
     .usage('[options] <image> <plugin>, or [options] --boot <firmware> --volume <image>... <plugin>')
     .argument('<image>', 'the restore point: an image, whose parents lie beside it')
@@ -57,28 +58,28 @@ function createCommand(): Command {
       [],
     )
     .option('--kernel-arguments <text>', 'with --boot, for a Linux that has no boot menu of its own')
-    .option('--force', 'replace the plugin file if it exists')
-    .action((first: string, second: string | undefined, flags: CreateFlags) => {
-      const { image, plugin, furtherImages } = namesOf(first, second, flags.volume);
-      const boot = bootOf(flags, furtherImages);
-      const made = createPluginFile(image, plugin, {
-        ...(flags.format === undefined ? {} : { format: flags.format }),
-        ...(flags.layout === undefined ? {} : { layout: flags.layout }),
-        ...(flags.payloadBlockSize === undefined
-          ? {}
-          : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
-        ...(flags.write === undefined ? {} : { write: flags.write }),
-        ...(boot === undefined ? {} : { boot }),
-        ...(flags.force === undefined ? {} : { force: flags.force }),
-      });
-      console.log(
-        `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
-      );
-      if (made.bootable !== undefined) console.log(`${plugin}: ${bootText(made.bootable)}`);
-      if (pointersOf(made).some((pointer) => pointer.path.startsWith('..'))) {
-        console.error(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
-      }
+    .option('--force', 'replace the plugin file if it exists');
+  return withKeyOptions(command).action(async (first: string, second: string | undefined, flags: CreateFlags) => {
+    const { image, plugin, furtherImages } = namesOf(first, second, flags.volume);
+    const boot = bootOf(flags, furtherImages);
+    const made = createPluginFile(image, plugin, {
+      ...(flags.format === undefined ? {} : { format: flags.format }),
+      ...(flags.layout === undefined ? {} : { layout: flags.layout }),
+      ...(flags.payloadBlockSize === undefined
+        ? {}
+        : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
+      ...(flags.write === undefined ? {} : { write: flags.write }),
+      ...(boot === undefined ? {} : { boot, keys: await keysFor(image, flags) }),
+      ...(flags.force === undefined ? {} : { force: flags.force }),
     });
+    console.log(
+      `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
+    );
+    if (made.bootable !== undefined) console.log(`${plugin}: ${bootText(made.bootable)}`);
+    if (pointersOf(made).some((pointer) => pointer.path.startsWith('..'))) {
+      console.error(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
+    }
+  });
 }
 
 /** The images and the plugin file: where all images are named with --volume, the one argument is the plugin file. */

@@ -4,6 +4,7 @@ import { assert, UnsupportedError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import type { KeyRing } from '../backup/key-ring.ts';
 import type { ImageDescription } from '../backup/image.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import { sectorBytes, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
@@ -39,13 +40,14 @@ export function makeAround(
   first: { readonly path: string; readonly disk: ChainDisk },
   pluginPath: string,
   identity: Guid,
-  boot: BootOptions,
+  boot: BootOptions & { readonly keys: KeyRing | undefined },
 ): Around {
   const { firmware, style = firmware === 'bios' ? 'mbr' : 'gpt' } = boot;
   const chains = [first];
   const further = (): ChainDisk[] => chains.slice(1).map(({ disk }) => disk);
   try {
-    for (const image of boot.furtherImages ?? []) chains.push({ path: image, disk: openChainDisk(image) });
+    for (const image of boot.furtherImages ?? [])
+      chains.push({ path: image, disk: openChainDisk(image, undefined, undefined, boot.keys) });
     const volumes = chains.map((chain) => {
       const { logicalSectorBytes } = newestOf(chain.disk);
       if (logicalSectorBytes !== sectorBytes) {

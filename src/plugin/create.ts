@@ -6,6 +6,7 @@ import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import type { KeyRing } from '../backup/key-ring.ts';
 import { Image, type ImageDescription } from '../backup/image.ts';
 import { allocatedRuns } from '../native/allocation.ts';
 import {
@@ -30,6 +31,8 @@ export interface PluginOptions extends PlanOptions {
   readonly write?: WriteMode;
   /** Makes a disk that boots around the volume of the image, and around further ones. */
   readonly boot?: BootOptions;
+  /** Of encrypted images: a volume must be looked into to boot it. */
+  readonly keys?: KeyRing;
 }
 
 /**
@@ -51,13 +54,15 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const identity = randomGuid();
   const relativePath = relativePathOf(imagePath, pluginPath);
   // The whole chain, so that a broken one is found now and not by the guest.
-  using chain = closing(openChainDisk(imagePath));
+  using chain = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
   const image = newestOf(chain.value);
   if (options.boot === undefined) {
     const native = planForDisk(chain.value, format, identity, options);
     return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write: options.write }));
   }
-  using around = closing(makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, options.boot));
+  using around = closing(
+    makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, { ...options.boot, keys: options.keys }),
+  );
   const { bootable, bootFile, disk } = around.value;
   if (bootFile.length > 0) assertMayWriteBootFile(pluginPath, bootFile, options.force === true);
   const facts = factsOf(image, identity, (unitBytes) => allocatedRuns(disk, unitBytes));

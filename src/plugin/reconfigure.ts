@@ -36,7 +36,13 @@ export interface ReconfigureOptions {
 export function planReconfiguration(pluginPath: string, target: Target, options: ReconfigureOptions): GuestPlan {
   const plugin = readPluginFile(pluginPath);
   using disk = closing(
-    openPluginDisk(withoutTarget(plugin), pluginPath, options.allowed, BlockCache.ofOneThread(cacheBytes), options.keys),
+    openPluginDisk(
+      withoutTarget(plugin),
+      pluginPath,
+      options.allowed,
+      BlockCache.ofOneThread(cacheBytes),
+      options.keys,
+    ),
   );
   const guest = openGuestDisk(disk.value);
   const plan = planGuest(guest, target, plugin, options);

@@ -1,0 +1,80 @@
+/** `veneer boot`: the disk of a plugin file in QEMU. */
+import path from 'node:path';
+import { Command, Option } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { parseSize } from '../base/units.ts';
+import type { Firmware } from '../bootable/geometry.ts';
+import { targets, type Target } from '../guest/plan.ts';
+import { bootMachine } from '../machine/boot.ts';
+import { controllers, type Controller } from '../machine/hardware.ts';
+import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
+import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
+
+interface BootFlags extends KeyFlags {
+  readonly target?: Target;
+  readonly bios?: boolean;
+  readonly uefi?: boolean;
+  readonly controller?: Controller;
+  readonly memory: string;
+  readonly processors: string;
+  readonly serial?: boolean;
+  readonly write?: WriteMode;
+  readonly allowPath: readonly string[];
+  readonly stopWithin: string;
+}
+
+export function bootCommand(): Command {
+  const command = new Command('boot')
+    .description('boot the disk of a plugin file in QEMU; it is mounted for that, unless it is already')
+    .argument('<plugin>', 'the plugin file, in its folder or under a mount')
+    .argument('[qemu-arguments...]', 'further arguments for QEMU, after --')
+    .addOption(
+      new Option(
+        '--target <name>',
+        'a machine like those of this hypervisor (default: what the guest was reconfigured for, else qemu)',
+      ).choices(targets),
+    )
+    .addOption(new Option('--bios', 'default: what the disk boots with').conflicts('uefi'))
+    .option('--uefi', 'default: what the disk boots with')
+    .addOption(new Option('--controller <name>', "of the disk (default: the target's)").choices(controllers))
+    .option('--memory <size>', 'of the machine', '2G')
+    .option('--processors <count>', 'of the machine', '2')
+    .option('--serial', "no screen: the guest's serial port is this terminal")
+    .addOption(new Option('--write <mode>', 'instead of what the plugin file says').choices(writeModes))
+    .option('--allow-path <folder>', 'as for mount (may be repeated)', collect, [])
+    .option('--stop-within <seconds>', 'how long the guest may take to power down', '60');
+  return withKeyOptions(command).action(async (plugin: string, qemuArguments: readonly string[], flags: BootFlags) => {
+    const end = await bootMachine(plugin, {
+      target: flags.target,
+      firmware: firmwareOf(flags),
+      controller: flags.controller,
+      memoryBytes: parseSize(flags.memory, '--memory'),
+      processors: numberOf(flags.processors, '--processors', 1, 64),
+      serial: flags.serial === true,
+      write: flags.write,
+      allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
+      keys: { credentials: await credentialsOf(flags), chains: [] },
+      stopWithinMs: numberOf(flags.stopWithin, '--stop-within', 0, 86_400) * 1000,
+      qemuArguments,
+      tell: (line) => console.log(line),
+    });
+    if (end === 'stopped') console.error(`veneer: ${plugin}: the guest did not power down by itself; it was stopped`);
+    // libfuse's threads would keep the process.
+    process.exit(end === 'powered off' ? 0 : 1);
+  });
+}
+
+function firmwareOf(flags: BootFlags): Firmware | undefined {
+  if (flags.bios === true) return 'bios';
+  return flags.uefi === true ? 'uefi' : undefined;
+}
+
+function numberOf(text: string, option: string, least: number, most: number): number {
+  const value = Number(text);
+  if (text.trim() !== '' && Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new UsageError(`${option}: "${text}" is not a number from ${least} to ${most}`);
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
