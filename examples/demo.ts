@@ -2,7 +2,8 @@
  * `npm run demo`: a machine is lost, and runs again from its image backup.
  *
  * A small real Linux guest is made from Debian packages; it is backed up in full and again after a change; its disk is thrown away; a plugin
- * file is mounted; QEMU boots the guest from it. The guest itself reports a checksum of a file that it reads through all of that.
+ * file is mounted; QEMU boots the guest from it. The guest itself reports a checksum of a file that it reads through all of that. Then it runs
+ * again and writes, gets a disk file of its own behind its back, and at the end boots from that with nothing of ours running.
  */
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -13,6 +14,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { bootGuest, probeAccelerator } from './guest/boot.ts';
 import { buildGuestDisk, type Guest } from './guest/guest.ts';
+import { runReplacementStory } from './replacement-story.ts';
 import { veneer } from './veneer.ts';
 
 const run = promisify(execFile);
@@ -21,7 +23,7 @@ const startMs = performance.now();
 
 function tell(text: string): void {
   const seconds = ((performance.now() - startMs) / 1000).toFixed(1).padStart(6);
-  console.log(`${seconds} s  ${text}`);
+  console.log(`${seconds} s  ${text.replaceAll('\n', '\n            ')}`);
 }
 
 async function main(): Promise<void> {
@@ -42,6 +44,7 @@ async function main(): Promise<void> {
     await backUp(guest, home, folder);
     const imagesBefore = hashOfImages(folder);
     await recover(guest, home, mountpoint, folder);
+    await runReplacementStory({ guest, folder, mountpoint, pluginName: 'vm.vhdx', format: 'vhdx', tell });
     if (hashOfImages(folder) !== imagesBefore) throw new Error('the images changed');
     tell('the images are what they were, byte for byte');
   } finally {

@@ -36,12 +36,23 @@ export interface BootOptions {
   readonly hold?: boolean;
   /** Asks the guest to write 4 MiB to its disk, and to sync. */
   readonly write?: boolean;
+  /**
+   * Asks the guest to write to its disk and to read it back, round after round. Called when the guest is up; the guest stops when the promise
+   * settles.
+   */
+  readonly load?: (guest: LoadedGuest) => Promise<void>;
   /** Default 240 000: TCG on a busy host is slow. */
   readonly timeoutMs?: number;
   /** Kills the machine; the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
   /** Default: what `probeAccelerator` says. */
   readonly accelerator?: 'kvm' | 'tcg';
+}
+
+/** A guest under its load. */
+export interface LoadedGuest {
+  /** Rounds that it has finished, all of them read back as written. */
+  rounds(this: void): number;
 }
 
 export interface BootReport {
@@ -59,6 +70,8 @@ export interface BootReport {
   readonly wroteSha256?: string;
   /** SHA-256 of what it found that it had written in an earlier boot, where it had, and which it was then. */
   readonly kept?: { readonly sha256: string; readonly expected: string };
+  /** Of the load of an earlier boot: how many files, and whether all of them read as they were written. */
+  readonly loadKept?: { readonly files: number; readonly isRight: boolean };
   /** The last MiB of the console. */
   readonly serial: string;
   readonly commandLine: readonly string[];
@@ -82,6 +95,9 @@ const readyLine = /^VENEER-GUEST-READY root=(\S+) fs=(\S+) payload=([0-9a-f]{64}
 
 const wroteLine = /^VENEER-GUEST-WROTE sha256=([0-9a-f]{64})\r?\n/m;
 const keptLine = /^VENEER-GUEST-KEPT sha256=([0-9a-f]{64}) expected=([0-9a-f]{64})\r?\n/m;
+
+const loadLines = /^VENEER-GUEST-LOAD round=(\d+) (ok|bad)\r?\n/gm;
+const loadKeptLine = /^VENEER-GUEST-LOAD-KEPT files=(\d+) (ok|bad)\r?\n/m;
 
 const run = promisify(execFile);
 
@@ -129,6 +145,7 @@ function machineArguments(options: BootOptions, accelerator: 'kvm' | 'tcg'): str
   const wishes = [
     ...(options.hold === true ? ['veneer.hold'] : []),
     ...(options.write === true ? ['veneer.write'] : []),
+    ...(options.load === undefined ? [] : ['veneer.load']),
   ].join(' ');
   const processor = accelerator === 'kvm' ? ['kvm', '-cpu', 'host'] : ['tcg,thread=multi', '-cpu', 'max'];
   return [
@@ -147,12 +164,14 @@ async function makeOverlay(options: BootOptions): Promise<void> {
 }
 
 /** What the guest said of its own writes. */
-function writtenBy(serial: string): Pick<BootReport, 'wroteSha256' | 'kept'> {
+function writtenBy(serial: string): Pick<BootReport, 'wroteSha256' | 'kept' | 'loadKept'> {
+  const [, files, state] = loadKeptLine.exec(serial) ?? [];
   const wrote = wroteLine.exec(serial)?.[1];
   const [, sha256, expected] = keptLine.exec(serial) ?? [];
   return {
     ...(wrote === undefined ? {} : { wroteSha256: wrote }),
     ...(sha256 === undefined || expected === undefined ? {} : { kept: { sha256, expected } }),
+    ...(files === undefined ? {} : { loadKept: { files: Number(files), isRight: state === 'ok' } }),
   };
 }
 
@@ -168,12 +187,30 @@ interface Machine {
   endedAfterMs: number;
   serial: string;
   errors: string;
+  /** Types a line at the guest's console. */
+  type(line: string): void;
   kill(): void;
+}
+
+/** Runs what the caller does while the guest is under its load, and ends that. @throws Error when the guest read back something else */
+async function underLoad(machine: Machine, load: (guest: LoadedGuest) => Promise<void>): Promise<void> {
+  const rounds = (): number => {
+    const found = [...machine.serial.matchAll(loadLines)];
+    const bad = found.find(([, , state]) => state !== 'ok');
+    if (bad !== undefined) throw new Error(`the guest's load read back something else in round ${bad[1] ?? '?'}`);
+    return found.length;
+  };
+  try {
+    await load({ rounds });
+  } finally {
+    machine.type('stop');
+  }
+  rounds();
 }
 
 function startMachine(commandLine: readonly string[]): Machine {
   // The kernel kills QEMU if this process dies without coming to its own clean-up.
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...commandLine], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...commandLine], { stdio: ['pipe', 'pipe', 'pipe'] });
   const startedMs = performance.now();
   const elapsedMs = (): number => Math.round(performance.now() - startedMs);
   const ready = Promise.withResolvers<void>();
@@ -186,6 +223,7 @@ function startMachine(commandLine: readonly string[]): Machine {
     endedAfterMs: 0,
     serial: '',
     errors: '',
+    type: (line) => void child.stdin.write(`${line}\n`),
     kill: () => void child.kill('SIGKILL'),
   };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
@@ -201,6 +239,8 @@ function startMachine(commandLine: readonly string[]): Machine {
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     machine.errors = (machine.errors + text).slice(-serialLimitCharacters);
   });
+  // A machine that has ended takes no input.
+  child.stdin.on('error', () => undefined);
   child.on('error', exit.reject);
   // "close" comes after the last output; "exit" may come before.
   child.on('close', (status, signal) => {
@@ -250,6 +290,8 @@ export async function bootGuest(options: BootOptions): Promise<BootReport> {
   const machine = startMachine(commandLine);
   try {
     await Promise.race([machine.ready, machine.exit, limit.passed]);
+    if (options.load !== undefined && machine.readyMatch !== undefined)
+      await Promise.race([underLoad(machine, options.load), limit.passed]);
     if (options.hold !== true || machine.readyMatch === undefined) {
       const problem = await Promise.race([machine.exit, limit.passed]);
       if (problem !== undefined) throw new Error(problem);
