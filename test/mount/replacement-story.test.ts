@@ -13,7 +13,7 @@ const withinMs = 600_000;
 
 const formats = [
   ['vm.vhdx', 'vhdx', 'kernel', 'virtio-blk'],
-  ['vm.qcow2', 'qcow2', 'kernel', 'ahci'],
+  ['vm.qcow2', 'qcow2', 'kernel', 'nvme'],
   ['vm.vmdk', 'vmdk', 'fuse-native', 'ide'],
 ] as const;
 
