@@ -1,5 +1,5 @@
 /** A Windows on a disk: its volume, its SYSTEM hive, the boot configuration stores beside it, and what it calls its disks. */
-import { UnsupportedError } from '../../base/errors.ts';
+import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import type { GivenTable } from '../../bootable/plan.ts';
 import type { GuestFileSystem } from '../file-system.ts';
 import type { GuestVolume } from '../guest-disk.ts';
@@ -84,8 +84,17 @@ export function tableForWindows(all: readonly GuestVolume[], style: 'mbr' | 'gpt
   return full?.style === 'gpt' ? { diskGuid: full.disk, partitions } : { partitions };
 }
 
+/** Of a kind that Windows has, and not so broken that nothing is found on it: such a volume of data is no reason to refuse the system. */
 function isForWindows(fileSystem: GuestFileSystem | undefined): fileSystem is WindowsFileSystem {
-  return fileSystem !== undefined && 'roomOf' in fileSystem;
+  if (fileSystem === undefined || !('roomOf' in fileSystem)) return false;
+  try {
+    fileSystem.stat(systemPath);
+    fileSystem.stat(storePaths.bios);
+    return true;
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof UnsupportedError) return false;
+    throw error;
+  }
 }
 
 function storesOn(on: WindowsVolume): PlacedStore[] {

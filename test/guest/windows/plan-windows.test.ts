@@ -2,34 +2,9 @@ import { expect, it, type TestContext } from 'vitest';
 import { targets, type GuestPlan } from '../../../src/guest/plan.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { exportDifference, filledHive, hivexValue, judgeHive, realHive, skipWithout } from './hives.ts';
-import { Machine, partitionStartBytes, storeFile, systemFile } from './machine.ts';
+import { Machine, partitionStartBytes, smallSystem, storeFile, systemFile } from './machine.ts';
 
 const programs = ['hivexregedit', 'hivexget', 'reged', 'regfinfo'];
-
-/** Start values and drive letters of a small SYSTEM hive. */
-const smallSystem = [
-  '[\\Select]',
-  '"Current"=dword:00000001',
-  '"Default"=dword:00000001',
-  '[\\ControlSet001]',
-  '[\\ControlSet001\\Control]',
-  '[\\ControlSet001\\Control\\Class]',
-  '[\\ControlSet001\\Control\\Class\\{4d36e967-e325-11ce-bfc1-08002be10318}]',
-  '"UpperFilters"=hex(7):70,00,61,00,72,00,74,00,6d,00,67,00,72,00,00,00,78,00,65,00,6e,00,66,00,69,00,6c,00,74,00,00,00,00,00',
-  '[\\ControlSet001\\Control\\CrashControl]',
-  '"AutoReboot"=dword:00000001',
-  '[\\ControlSet001\\Services]',
-  '[\\ControlSet001\\Services\\storahci]',
-  '"Start"=dword:00000003',
-  '"Type"=dword:00000001',
-  '[\\ControlSet001\\Services\\storahci\\StartOverride]',
-  '"0"=dword:00000003',
-  '"1"=dword:00000003',
-  '[\\ControlSet001\\Services\\xenfilt]',
-  '"Start"=dword:00000000',
-  '[\\MountedDevices]',
-  '"\\\\DosDevices\\\\C:"=hex(3):01,02,03,04,00,00,10,00,00,00,00,00',
-];
 
 /** The changes of a plan in one hive, and those of them that add a value. */
 function changesIn(plan: GuestPlan, name: string): { all: number; fresh: number } {

@@ -14,7 +14,7 @@ import { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../trees.ts';
 import { faultsOf as fatFaultsOf, makeFat, mtypeBytes } from './fat/made-volume.ts';
 import { filledHive, judgeHive, skipWithout } from './hives.ts';
-import { systemFile } from './machine.ts';
+import { hex, softwareLines, systemFile, utf16 } from './machine.ts';
 import { catFile, faultsOf, makeVolume } from './ntfs/made-volume.ts';
 
 const esp = { start: MiB, size: 40 * MiB, guid: '11111111-2222-3333-4444-555555555555' };
@@ -23,9 +23,6 @@ const diskGuid = '99999999-8888-7777-6666-555555555555';
 const oldPartition = '01234567-89ab-cdef-0123-456789abcdef';
 const oldDisk = 'fedcba98-7654-3210-fedc-ba9876543210';
 const loader = '12345678-aaaa-bbbb-cccc-123456789012';
-
-const hex = (bytes: Uint8Array): string => [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join(',');
-const utf16 = (text: string): string => hex(Buffer.from(`${text}\0`, 'utf16le'));
 
 function deviceOf(partition: string): string {
   const element = Buffer.alloc(88);
@@ -74,17 +71,6 @@ const system = [
   `"\\\\DosDevices\\\\C:"=hex(3):${hex(Buffer.concat([Buffer.from('DMIO:ID:'), guidToBytes(oldPartition)]))}`,
 ];
 
-const software = [
-  '[\\Microsoft]',
-  '[\\Microsoft\\Windows NT]',
-  '[\\Microsoft\\Windows NT\\CurrentVersion]',
-  `"ProductName"=hex(1):${utf16('Windows 10 Pro')}`,
-  `"CurrentBuild"=hex(1):${utf16('22631')}`,
-  '"CurrentMajorVersionNumber"=dword:0000000a',
-  '"CurrentMinorVersionNumber"=dword:00000000',
-  `"SystemRoot"=hex(1):${utf16('C:\\Windows')}`,
-];
-
 /** A boot manager as far as its header says what machine it is for. */
 function program(): Buffer {
   const bytes = Buffer.alloc(300_000, 0x5a);
@@ -102,7 +88,7 @@ interface Parts {
 
 function makeDisk(context: TestContext, folder: TempFolder, winload: string): Parts {
   skipWithout(context, ['sgdisk', 'hivexregedit', 'reged', 'regfinfo']);
-  const files = { [systemFile]: filledHive(system), 'Windows/System32/config/SOFTWARE': filledHive(software) };
+  const files = { [systemFile]: filledHive(system), 'Windows/System32/config/SOFTWARE': filledHive(softwareLines) };
   const ntfs = makeVolume(context, folder, { sizeBytes: windows.size, files }).image;
   const fat = makeFat(context, folder, {
     bits: 32,

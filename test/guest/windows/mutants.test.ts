@@ -1,0 +1,180 @@
+/** Broken hives, boot configurations, NTFS and FAT below a Windows: an error or a plan that holds, never a crash, a hang or a patch outside. */
+import fs from 'node:fs';
+import { expect, it } from 'vitest';
+import { UsageError } from '../../../src/base/errors.ts';
+import { alignUp } from '../../../src/base/ranges.ts';
+import { KiB, MiB } from '../../../src/base/units.ts';
+import type { Disk } from '../../../src/disk/disk.ts';
+import { memoryDisk } from '../../../src/disk/memory.ts';
+import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/guest/file-system.ts';
+import { openGuestDisk, type GuestDisk } from '../../../src/guest/guest-disk.ts';
+import type { Patch } from '../../../src/guest/plan.ts';
+import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
+import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
+import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
+import type { OpenFile, WindowsFileSystem } from '../../../src/guest/windows/windows-file-system.ts';
+import { soak } from '../../seeded.ts';
+import { TempFolder } from '../../temp-folder.ts';
+import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
+import { filledHive, realHive, skipWithout } from './hives.ts';
+import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
+import { makeVolume } from './ntfs/made-volume.ts';
+
+const readBytes = 4 * KiB;
+const paths = { system: '/Windows/System32/config/SYSTEM', store: '/Boot/BCD' } as const;
+
+/** Files that lie one behind another on a disk: hives without a file system that could stand in the way. */
+class BareFiles implements WindowsFileSystem {
+  readonly kind = 'ntfs';
+  readonly uuid = '';
+  readonly label = '';
+  readonly warnings: readonly string[] = [];
+  readonly #disk: Disk;
+  readonly #places: ReadonlyMap<string, { offset: number; sizeBytes: number }>;
+
+  constructor(disk: Disk, sizes: readonly (readonly [string, number])[]) {
+    this.#disk = disk;
+    const places = new Map<string, { offset: number; sizeBytes: number }>();
+    let offset = 0;
+    for (const [path, sizeBytes] of sizes) {
+      places.set(path, { offset, sizeBytes });
+      offset += alignUp(sizeBytes, readBytes);
+    }
+    this.#places = places;
+  }
+
+  stat(path: string): FileStat | undefined {
+    const place = this.#places.get(path);
+    return place === undefined ? undefined : { type: 'file', sizeBytes: place.sizeBytes };
+  }
+
+  list(): string[] {
+    return [];
+  }
+
+  readFile(path: string): Uint8Array {
+    const bytes = new Uint8Array(this.roomOf(path));
+    this.open(path).read(bytes, 0);
+    return bytes;
+  }
+
+  /** In small reads, which are what mutants change. */
+  open(path: string): OpenFile {
+    const { offset: start, sizeBytes } = this.#place(path);
+    return {
+      sizeBytes,
+      read: (target, offset) => {
+        for (let done = 0; done < target.length; done += readBytes)
+          this.#disk.read(target.subarray(done, done + readBytes), start + offset + done);
+      },
+    };
+  }
+
+  locate(path: string): readonly FilePiece[] {
+    const { offset, sizeBytes } = this.#place(path);
+    return [{ fileOffset: 0, volumeOffset: offset, lengthBytes: sizeBytes }];
+  }
+
+  roomOf(path: string): number {
+    return this.#place(path).sizeBytes;
+  }
+
+  replace(edits: readonly FileEdit[]): Patch[] {
+    return replaceInPlace(this, this.#disk, edits);
+  }
+
+  #place(path: string): { offset: number; sizeBytes: number } {
+    const place = this.#places.get(path);
+    if (place === undefined) throw new UsageError(`${path}: is no file of the guest`);
+    return place;
+  }
+}
+
+function sealHive(structure: Buffer): void {
+  if (structure.length < 512 || structure.toString('latin1', 0, 4) !== 'regf') return;
+  viewOf(structure).setUint32(baseBlock.offsetOf('checksum'), checksumOf(structure), true);
+}
+
+/** A disk that holds only these files, and what a plan makes of it. */
+function mutantsOfFiles(title: string, files: readonly (readonly [string, Uint8Array])[]): number {
+  const disk = Buffer.concat(
+    files.map(([, contents]) => Buffer.concat([contents], alignUp(contents.length, readBytes))),
+  );
+  const sizes = files.map(([path, contents]) => [path, contents.length] as const);
+  const use = (mutant: Disk): readonly Patch[] => {
+    const partition = { number: 1, startBytes: 0, sizeBytes: mutant.sizeBytes };
+    const guest: GuestDisk = {
+      disk: mutant,
+      table: { style: 'mbr', diskSignature: 7, partitions: [partition], warnings: [] },
+      volumes: [
+        {
+          name: 'partition 1',
+          disk: mutant,
+          partition,
+          fileSystem: new BareFiles(mutant, sizes),
+          toDisk: (patches) => [...patches],
+        },
+      ],
+      warnings: [],
+    };
+    return planWindows(guest, 'hyperv-gen1')?.patches ?? [];
+  };
+  return survivesGuestMutants(title, { disk, use, reseal: sealHive });
+}
+
+/** Some mutants get through, or what is behind the first check was never reached; and some do not. */
+function expectBoth(planned: number): void {
+  expect(planned).toBeGreaterThan(0);
+  expect(planned).toBeLessThan(guestMutantCount);
+}
+
+const timeout = 1_800_000;
+
+it('mutants of a small SYSTEM hive', { timeout }, (context) => {
+  skipWithout(context, ['hivexregedit']);
+  expectBoth(mutantsOfFiles('small SYSTEM', [[paths.system, filledHive(smallSystem, 8 * KiB)]]));
+});
+
+it('mutants of a boot configuration', { timeout }, (context) => {
+  skipWithout(context, ['hivexregedit']);
+  const store = realHive(context, 'BCDlaptop');
+  // The first changes of a plan that is made are of the store, which is larger.
+  expectBoth(
+    mutantsOfFiles('BCD', [
+      [paths.store, store],
+      [paths.system, filledHive(smallSystem)],
+    ]),
+  );
+});
+
+it('mutants of a hive with its logs', { timeout }, (context) => {
+  const logs = ['.LOG1', '.LOG2'].map((suffix) => realHive(context, `dirty/NewDirtyHive1/NewDirtyHive${suffix}`));
+  const files: [string, Uint8Array][] = [
+    [paths.store, realHive(context, 'dirty/NewDirtyHive1/NewDirtyHive')],
+    ...logs.map((log, index): [string, Uint8Array] => [`${paths.store}.LOG${index + 1}`, log]),
+    [paths.system, filledHive(smallSystem)],
+  ];
+  expectBoth(mutantsOfFiles('hive and logs', files));
+});
+
+it.runIf(soak)('mutants of the SYSTEM hive of Windows 7', { timeout }, (context) => {
+  expectBoth(mutantsOfFiles('SYSTEM of Windows 7', [[paths.system, realHive(context, 'SYSTEM')]]));
+});
+
+it('mutants of an NTFS volume', { timeout }, (context) => {
+  skipWithout(context, ['hivexregedit']);
+  using folder = new TempFolder();
+  const files: Record<string, Uint8Array> = {
+    'Windows/System32/config/SYSTEM': filledHive(smallSystem),
+    'Windows/System32/config/SOFTWARE': filledHive(softwareLines),
+    'Boot/BCD': filledHive(['[\\Objects]']),
+    'hiberfil.sys': Buffer.alloc(5000, 'hibr'),
+  };
+  for (let index = 0; index < 300; index++) files[`Windows/System32/file${index}.dll`] = Buffer.alloc(index % 700);
+  const { image } = makeVolume(context, folder, { sizeBytes: 8 * MiB, files });
+  const disk = withPartition(fs.readFileSync(image));
+  const use = (mutant: Disk): readonly Patch[] => planWindows(openGuestDisk(mutant), 'hyperv-gen1')?.patches ?? [];
+  expect(use(memoryDisk(disk)).length).toBeGreaterThan(5);
+  expect(disk.length).toBe(partitionStartBytes + 8 * MiB);
+  expectBoth(survivesGuestMutants('NTFS', { disk, use, reseal: sealHive }));
+});
