@@ -12,6 +12,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { bootVolume } from './demo-volume.ts';
 import { bootGuest, probeAccelerator } from './guest/boot.ts';
 import { buildGuestDisk, type Guest } from './guest/guest.ts';
 import { runReplacementStory } from './replacement-story.ts';
@@ -47,6 +48,7 @@ async function main(): Promise<void> {
     await runReplacementStory({ guest, folder, mountpoint, pluginName: 'vm.vhdx', format: 'vhdx', tell });
     if (hashOfImages(folder) !== imagesBefore) throw new Error('the images changed');
     tell('the images are what they were, byte for byte');
+    await bootVolume(guest, tell);
   } finally {
     if (isMounted(mountpoint)) await veneer('unmount', '--lazy', mountpoint);
     fs.rmSync(home, { recursive: true, force: true });

@@ -18,7 +18,7 @@ test_packages=(
   libvhdi-utils python3-libvhdi libvmdk-utils libqcow-utils 7zip  # independent readers of the native formats
   xmount ewf-tools libnbd-bin nbdkit                              # peers to compare with
   gdisk dosfstools mtools nasm                                    # partition tables, EFI system partitions, boot code
-  xfsprogs btrfs-progs ntfs-3g lvm2                               # makers and judges of guests' file systems
+  xfsprogs btrfs-progs ntfs-3g lvm2 mmdebstrap                    # makers and judges of guests' file systems
   libhivex-bin libwin-hivex-perl chntpw libregf-utils             # registry hives
   samba smbclient strace fio stress-ng                                   # network sources, faults, benchmarks
 )
