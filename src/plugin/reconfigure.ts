@@ -14,7 +14,7 @@ import { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import { grubConfig } from '../bootable/grub-config.ts';
 import { openGuestDisk, type GuestDisk } from '../guest/guest-disk.ts';
-import { planLinux } from '../guest/linux/plan.ts';
+import { planGuest } from '../guest/plan-guest.ts';
 import { encodePatchSet, type PatchSet } from '../guest/patch-set.ts';
 import { checkPatches, type GuestPlan, type Patch, type Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
@@ -45,7 +45,7 @@ export function planReconfiguration(pluginPath: string, target: Target, options:
     ),
   );
   const guest = openGuestDisk(disk.value);
-  const plan = planGuest(guest, target, plugin, options);
+  const plan = planGuest(guest, target, { wrapped: plugin.bootable !== undefined, console: options.console });
   if (plan === undefined)
     throw new UnsupportedError(`${pluginPath}: no system that can be reconfigured was found: ${whatIsThere(guest)}`);
   const patches = checkPatches(plan.patches, disk.value);
@@ -57,15 +57,6 @@ export function planReconfiguration(pluginPath: string, target: Target, options:
 function withoutTarget(plugin: PluginFile): PluginFile {
   const { target, ...plain } = plugin;
   return target === undefined ? plugin : plain;
-}
-
-function planGuest(
-  guest: GuestDisk,
-  target: Target,
-  plugin: PluginFile,
-  options: ReconfigureOptions,
-): GuestPlan | undefined {
-  return planLinux(guest, target, { wrapped: plugin.bootable !== undefined, console: options.console });
 }
 
 function whatIsThere(guest: GuestDisk): string {

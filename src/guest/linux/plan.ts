@@ -207,7 +207,10 @@ function editOwnMenu(
       kernelArguments: isStandard ? console : undefined,
       extraInitrd: versionOf(entry.kernel) === facts.version ? extra?.name : undefined,
     };
-    const edit = editEntry(menu.place.path, menu.text, entry, wishes);
+    let edit = editEntry(menu.place.path, menu.text, entry, wishes);
+    // Other entries are better off with the right names than with nothing.
+    if (typeof edit === 'string' && !isStandard)
+      edit = editEntry(menu.place.path, menu.text, entry, { prefix, extraInitrd: undefined });
     if (typeof edit === 'string') {
       if (isStandard) draft.warnings.push(`grub.cfg stays as it is: ${edit}`);
       continue;
