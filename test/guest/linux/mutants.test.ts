@@ -1,7 +1,7 @@
 /** Broken ext4, XFS and btrfs below a Linux: an error or a plan that holds, never a crash, a hang or a patch outside of the disk. */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, expect, it, vi } from 'vitest';
 import { UnsupportedError } from '../../../src/base/errors.ts';
 import { MiB } from '../../../src/base/units.ts';
 import { crc32c, sealCrc32c } from '../../../src/bytes/checksum.ts';
@@ -16,9 +16,12 @@ import { writeSystem } from './small-system.ts';
 
 const folder = new TempFolder();
 const tree = folder.file('tree');
+/** In a soak there are thousands of mutants. */
+const endsWithinMs = 1_800_000;
 const noMounts = whyNoMounts();
 if (noMounts !== undefined) console.log(`mutants of XFS and btrfs are not tested: ${noMounts}`);
 
+vi.setConfig({ testTimeout: endsWithinMs });
 beforeAll(() => writeSystem(tree, { fstab: `/dev/sda1 / ext4 defaults 0 1\n${'# a comment\n'.repeat(400)}` }));
 afterAll(() => folder.remove());
 
