@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { describeError, VeneerError } from '../base/errors.ts';
 import { bootCommand } from './boot.ts';
+import { chainCommand } from './chain.ts';
 import { differencingCommand } from './differencing.ts';
 import { fillCommand } from './fill.ts';
 import { finalizeCommand } from './finalize.ts';
@@ -18,6 +19,7 @@ const program = new Command('veneer')
   .version('0.1.0')
   .option('--debug', 'print the stack of an error')
   .addCommand(imageCommand())
+  .addCommand(chainCommand())
   .addCommand(keyCommand())
   .addCommand(pluginCommand())
   .addCommand(differencingCommand())

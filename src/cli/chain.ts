@@ -1,0 +1,149 @@
+/** `veneer chain list|prune` */
+import fs from 'node:fs';
+import path from 'node:path';
+import { Command } from 'commander';
+import { UsageError } from '../base/errors.ts';
+import { formatBytes } from '../base/units.ts';
+import { listImages, type FolderImages } from '../backup/folder-images.ts';
+import { Image } from '../backup/image.ts';
+import { applyPrune, planPrune, type PruneOptions, type PrunePlan, type PruneStep } from '../backup/prune.ts';
+import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
+import { reportProgress } from './progress.ts';
+
+export function chainCommand(): Command {
+  return new Command('chain')
+    .description('the chains of a folder: what they are, and how they are kept short')
+    .addCommand(listCommand())
+    .addCommand(pruneCommand());
+}
+
+function listCommand(): Command {
+  return new Command('list')
+    .description('the chains of a folder and their images; needs no key')
+    .argument('<folder>')
+    .option('--json', 'for programs')
+    .action((folder: string, flags: { json?: boolean }) => {
+      const found = listImages(folder);
+      console.log(flags.json === true ? JSON.stringify(found, null, 2) : listText(folder, found));
+      for (const { reason } of found.damaged) console.error(`veneer: ${reason}`);
+      if (found.damaged.length > 0) process.exitCode = 1;
+    });
+}
+
+interface PruneFlags {
+  readonly keepLast?: string;
+  readonly keepDaily?: string;
+  readonly keepWeekly?: string;
+  readonly keepMonthly?: string;
+  readonly maxDepth?: string;
+  readonly dryRun?: boolean;
+}
+
+function pruneCommand(): Command {
+  return new Command('prune')
+    .description('keep some restore points, and consolidate the others into them; needs no key')
+    .argument('<folder>', 'all chains of a folder, or one image: its chain')
+    .option('--keep-last <count>', 'the newest')
+    .option('--keep-daily <count>', 'the newest of each of the last days that have one (UTC)')
+    .option('--keep-weekly <count>', 'the newest of each of the last weeks that have one')
+    .option('--keep-monthly <count>', 'the newest of each of the last months that have one')
+    .option('--max-depth <count>', 'make synthetic fulls, so that reading a restore point needs no more images')
+    .option('--dry-run', 'print the plan and do nothing')
+    .action(async (place: string, flags: PruneFlags) => {
+      const isFolder = fs.statSync(place).isDirectory();
+      const folder = isFolder ? place : path.dirname(place);
+      const pointers = pluginPointers(folder);
+      const options: PruneOptions = {
+        ...rulesOf(flags),
+        ...(isFolder ? {} : { chainId: chainIdOf(place) }),
+        whyNeeded: (imageId) => whyPointedTo(pointers, imageId),
+      };
+      const plans = planPrune(folder, options);
+      for (const plan of plans) console.log(planText(plan));
+      if (plans.length === 0) console.log(`${folder}: no images`);
+      if (flags.dryRun !== true) await work(folder, plans, options);
+    });
+}
+
+async function work(folder: string, plans: readonly PrunePlan[], options: PruneOptions): Promise<void> {
+  if (plans.every(({ steps }) => steps.length === 0)) return;
+  let current = -1;
+  let progress: ReturnType<typeof reportProgress> | undefined;
+  try {
+    await applyPrune(folder, plans, options, ({ step, steps, doneBytes, totalBytes }) => {
+      if (step !== current) {
+        progress?.stop();
+        progress = reportProgress(`step ${step} of ${steps}`);
+        current = step;
+      }
+      progress?.update(doneBytes, totalBytes);
+    });
+  } finally {
+    progress?.stop();
+  }
+  console.log(`${folder}: done`);
+}
+
+function rulesOf(flags: PruneFlags): PruneOptions {
+  const count = (option: string, text: string | undefined): number | undefined => {
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < 0) throw new UsageError(`${option}: "${text}" is not a number`);
+    return value;
+  };
+  const entries = [
+    ['last', count('--keep-last', flags.keepLast)],
+    ['daily', count('--keep-daily', flags.keepDaily)],
+    ['weekly', count('--keep-weekly', flags.keepWeekly)],
+    ['monthly', count('--keep-monthly', flags.keepMonthly)],
+    ['maxDepth', count('--max-depth', flags.maxDepth)],
+  ] as const;
+  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+}
+
+function chainIdOf(file: string): string {
+  const image = Image.open(file);
+  image.close();
+  return image.description.chainId;
+}
+
+function listText(folder: string, { images }: FolderImages): string {
+  if (images.length === 0) return `${folder}: no images`;
+  const chains = Map.groupBy(images, ({ description }) => description.chainId);
+  return [...chains]
+    .map(([chainId, all]) => {
+      const bytes = all.reduce((sum, { description }) => sum + description.fileSizeBytes, 0);
+      const sealed = all[0]?.description.sealed === true ? ', encrypted' : '';
+      const rows = all
+        .sort((a, b) => b.description.sequence - a.description.sequence)
+        .map(({ path: file, description, sources }) => {
+          const made = description.kind === 'consolidated' ? ` of ${sources.length}` : '';
+          return `  ${String(description.sequence).padEnd(5)} ${path.basename(file)}: ${description.kind}${made}, ${description.createdAt.toISOString()}, ${formatBytes(description.fileSizeBytes)}`;
+        });
+      return [`chain ${chainId}: ${all.length} images, ${formatBytes(bytes)}${sealed}`, ...rows].join('\n');
+    })
+    .join('\n');
+}
+
+function planText({ chainId, kept, steps, depthBefore, depthAfter }: PrunePlan): string {
+  const rows = kept.map(
+    ({ image, reason }) =>
+      `  stays    ${path.basename(image.path)}, ${image.description.createdAt.toISOString()} (${reason})`,
+  );
+  const depth = depthBefore === depthAfter ? `depth ${depthBefore}` : `depth ${depthBefore}, then ${depthAfter}`;
+  const none = steps.length === 0 ? ['  nothing is to be done'] : [];
+  return [`chain ${chainId}: ${depth}`, ...rows, ...steps.map(stepText), ...none].join('\n');
+}
+
+function stepText(step: PruneStep): string {
+  const names = (images: readonly { readonly path: string }[]): string =>
+    images.map((image) => path.basename(image.path)).join(', ');
+  if (step.kind === 'remove') return `  removed  ${names(step.images)}`;
+  const bytes = step.images.reduce((sum, { description }) => sum + description.storedBytes, 0);
+  const [target, ...others] = step.images;
+  const stay =
+    step.remove.length < others.length
+      ? `; of these stay ${names(others.filter((image) => !step.remove.includes(image)))}`
+      : '';
+  return `  one of   ${target === undefined ? '' : path.basename(target.path)} and ${names(others)}, at most ${formatBytes(bytes)}${stay}`;
+}

@@ -1,0 +1,216 @@
+/** Pruning: what stays reads as before, what goes is consolidated or removed, and an interrupted work is ended by the same command. */
+import fs from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
+import { closing } from '../../src/base/ownership.ts';
+import { KiB, MiB } from '../../src/base/units.ts';
+import { openChainDisk } from '../../src/backup/chain.ts';
+import { createImage } from '../../src/backup/create.ts';
+import { applyPrune, planPrune, type PruneOptions } from '../../src/backup/prune.ts';
+import { keptByRules } from '../../src/backup/retention.ts';
+import { expectReadsAs, type ModelDisk } from '../disk/model-disk.ts';
+import { seededTest, type Seeded } from '../seeded.ts';
+import { TempFolder } from '../temp-folder.ts';
+import { faultsOf } from './image-holds.ts';
+import { keyFile, ringOf } from './keys.ts';
+import { SourceDisk } from './source-disk.ts';
+
+const owner = keyFile('owner');
+const dayMs = 24 * 60 * 60 * 1000;
+const start = Date.UTC(2026, 0, 5, 12);
+
+interface Made extends Disposable {
+  readonly folder: TempFolder;
+  /** What the disk held at each image, by name. */
+  readonly models: Map<string, ModelDisk>;
+}
+
+/** An encrypted chain with an image each day, each of some changed blocks. */
+async function daily(random: Seeded, days: number): Promise<Made> {
+  const folder = new TempFolder();
+  fs.mkdirSync(folder.file('images'));
+  const source = new SourceDisk(folder.file('source.raw'), 2 * MiB);
+  const models = new Map<string, ModelDisk>();
+  vi.useFakeTimers({ toFake: ['Date'] });
+  try {
+    let parent: string | undefined;
+    for (let day = 0; day < days; day++) {
+      vi.setSystemTime(start + day * dayMs);
+      source.write(random.below(MiB), random.bytes(40 * KiB));
+      const name = `${String(day).padStart(2, '0')}.${day === 0 ? 'spf' : 'spi'}`;
+      const file = path.join(folder.file('images'), name);
+      await createImage(source.path, file, {
+        ...(parent === undefined ? { blockBytes: 16 * KiB, encrypt: owner } : { parent, keys: ringOf(owner) }),
+      });
+      models.set(name, source.model.copy());
+      parent = file;
+    }
+  } finally {
+    vi.useRealTimers();
+  }
+  return { folder, models, [Symbol.dispose]: () => folder.remove() };
+}
+
+function namesIn({ folder }: Made): string[] {
+  return fs.readdirSync(folder.file('images')).sort();
+}
+
+/** Every image that is there reads as it did, and is proved. */
+function expectAllHold(made: Made): void {
+  for (const name of namesIn(made)) {
+    const file = path.join(made.folder.file('images'), name);
+    const model = made.models.get(name);
+    if (model === undefined) throw new Error(`${name} is not one of the chain`);
+    using disk = closing(openChainDisk(file, undefined, undefined, ringOf(owner)));
+    expectReadsAs(disk.value, model);
+    expect(faultsOf(file, ringOf(owner)), name).toEqual([]);
+  }
+}
+
+async function prune(made: Made, options: PruneOptions): Promise<void> {
+  const folder = made.folder.file('images');
+  await applyPrune(folder, planPrune(folder, options), options);
+}
+
+describe('rules of retention', () => {
+  const points = (...days: number[]): { createdAt: Date }[] =>
+    days.map((day) => ({ createdAt: new Date(start + day * dayMs) }));
+  const kept = (all: { createdAt: Date }[], rules: PruneOptions): number[] =>
+    [...keptByRules(all, rules).keys()].map((point) => all.indexOf(point)).sort((a, b) => a - b);
+
+  it('keep the newest of each period, days without any not counted', () => {
+    const all = points(0, 0.1, 1, 1.2, 5, 9, 9.3);
+    expect(kept(all, { daily: 3 })).toEqual([3, 4, 6]);
+    expect(kept(all, { last: 2 })).toEqual([5, 6]);
+  });
+
+  it('have weeks begin on Monday and months on their first day, in UTC', () => {
+    // The 5th of January 2026 is a Monday.
+    const all = points(6, 7, 26, 27, 56);
+    expect(kept(all, { weekly: 10 })).toEqual([0, 1, 3, 4]);
+    expect(kept(all, { monthly: 2 })).toEqual([3, 4]);
+  });
+
+  it('are needed', () => {
+    expect(() => keptByRules(points(1), {})).toThrow(/--keep-last/);
+  });
+
+  it('keep the same when they are applied to what they kept', () => {
+    const random = seededTest('retention');
+    for (let round = 0; round < 200; round++) {
+      const all = points(...Array.from({ length: 30 }, () => random.below(2000) / 10));
+      const rules = {
+        last: random.below(4),
+        daily: random.below(6),
+        weekly: random.below(5),
+        monthly: 1 + random.below(4),
+      };
+      const first = [...keptByRules(all, rules).keys()];
+      // Whatever of the rest is still there.
+      const left = all.filter((point) => first.includes(point) || random.oneIn(3));
+      expect(new Set(keptByRules(left, rules).keys())).toEqual(new Set(first));
+    }
+  });
+});
+
+describe('a pruned chain', () => {
+  it('has the restore points that the rules keep, and the oldest of them is a synthetic full', async () => {
+    using made = await daily(seededTest('prune'), 12);
+    await prune(made, { last: 2, weekly: 2 });
+    expect(namesIn(made)).toEqual(['06.spi', '10.spi', '11.spi']);
+    expectAllHold(made);
+    expect(planPrune(made.folder.file('images'), { last: 2, weekly: 2 })[0]).toMatchObject({
+      steps: [],
+      depthAfter: 3,
+    });
+  });
+
+  it('keeps what a plugin file points to, and what two branches share', async () => {
+    using made = await daily(seededTest('prune pins'), 8);
+    const folder = made.folder.file('images');
+    const branch = path.join(folder, 'branch.spi');
+    await createImage(made.folder.file('source.raw'), branch, {
+      parent: path.join(folder, '03.spi'),
+      keys: ringOf(owner),
+    });
+    made.models.set('branch.spi', made.models.get('07.spi') ?? fail());
+    const pinned = planPrune(folder, { last: 8 })[0]?.kept.find(({ image }) => image.path.endsWith('01.spi'));
+    const options: PruneOptions = {
+      last: 2,
+      whyNeeded: (imageId) => (imageId === pinned?.image.description.imageId ? 'vm.vhdx points to it' : undefined),
+    };
+    const [plan] = planPrune(folder, options);
+    expect(plan?.kept.map(({ image, reason }) => `${path.basename(image.path)} ${reason}`)).toEqual([
+      '07.spi last',
+      'branch.spi last',
+      '03.spi several images are made on it',
+      '01.spi vm.vhdx points to it',
+    ]);
+    await prune(made, options);
+    expect(namesIn(made)).toEqual(['01.spi', '03.spi', '07.spi', 'branch.spi']);
+    expectAllHold(made);
+  });
+
+  it('is no deeper than its bound, though all restore points stay', async () => {
+    using made = await daily(seededTest('prune depth'), 7);
+    const before = namesIn(made);
+    const options = { last: 7, maxDepth: 3 };
+    expect(planPrune(made.folder.file('images'), options)[0]).toMatchObject({ depthBefore: 7, depthAfter: 3 });
+    await prune(made, options);
+    expect(namesIn(made)).toEqual(before);
+    for (const name of before) {
+      using disk = closing(openChainDisk(path.join(made.folder.file('images'), name)));
+      expect(disk.value.images.length).toBeLessThanOrEqual(3);
+    }
+    expectAllHold(made);
+    expect(planPrune(made.folder.file('images'), options)[0]?.steps).toEqual([]);
+  });
+
+  it('that was interrupted between any two removals is ended by the same command', async () => {
+    using made = await daily(seededTest('prune resumed'), 9);
+    const folder = made.folder.file('images');
+    const rules = { last: 1, weekly: 2 };
+    const remove = fs.rmSync.bind(fs);
+    const removed = vi.spyOn(fs, 'rmSync');
+    let left = 0;
+    try {
+      removed.mockImplementation((file, options) => {
+        if (String(file).endsWith('.part') || left-- > 0) remove(file, options);
+        else throw new Error('killed');
+      });
+      let runs = 0;
+      let failure: unknown = 'not run';
+      for (; failure !== undefined && runs < 20; runs++) {
+        left = 2;
+        failure = await prune(made, rules).then(
+          () => undefined,
+          (error: unknown) => error,
+        );
+        expectAllHold(made);
+      }
+      expect(failure).toBeUndefined();
+      expect(runs).toBeGreaterThan(2);
+    } finally {
+      removed.mockRestore();
+    }
+    expect(fs.readdirSync(folder).sort()).toEqual(['06.spi', '08.spi']);
+  });
+
+  it('that someone reads stays as it is', async () => {
+    using made = await daily(seededTest('prune in use'), 4);
+    const before = namesIn(made);
+    {
+      using disk = closing(openChainDisk(path.join(made.folder.file('images'), '01.spi')));
+      await expect(prune(made, { last: 1 })).rejects.toThrow(/01\.spi: is in use/);
+      expect(disk.value.images).toHaveLength(2);
+    }
+    expect(namesIn(made)).toEqual(before);
+    await prune(made, { last: 1 });
+    expect(namesIn(made)).toEqual(['03.spi']);
+    expectAllHold(made);
+  });
+});
+
+function fail(): never {
+  throw new Error('no such image');
+}
