@@ -1,6 +1,6 @@
 /** The disk around volumes for a plugin file that is being made: the volumes are looked at, and the boot loader is built, once. */
 import path from 'node:path';
-import { assert, UnsupportedError } from '../base/errors.ts';
+import { assert, CapacityError, UnsupportedError, UsageError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
@@ -9,9 +9,11 @@ import type { ImageDescription } from '../backup/image.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import { sectorBytes, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { makeLoader } from '../bootable/loader.ts';
-import { planBootable, type GivenTable } from '../bootable/plan.ts';
+import { planBootable, type BootablePlan, type BootableRequest, type GivenTable } from '../bootable/plan.ts';
 import { inspectVolume } from '../bootable/volume.ts';
 import type { Disk } from '../disk/disk.ts';
+import { isRefusal, openGuestDisk } from '../guest/guest-disk.ts';
+import { tableForWindows } from '../guest/windows/installation.ts';
 import { describeBootFile } from './boot-file.ts';
 import type { Bootable, ImagePointer } from './bootable-schema.ts';
 
@@ -57,15 +59,21 @@ export function makeAround(
       }
       return inspectVolume(chain.disk, chain.path);
     });
-    const { geometry, bootFile } = planBootable({
+    const request = {
       identity,
       firmware,
       style,
       volumes,
       loader: makeLoader(firmware, style, volumes),
       ...(boot.kernelArguments === undefined ? {} : { kernelArguments: boot.kernelArguments }),
-      ...(boot.given === undefined ? {} : { given: boot.given }),
-    });
+    };
+    const { geometry, bootFile } =
+      boot.given === undefined
+        ? planAsRemembered(
+            request,
+            chains.map((chain) => chain.disk),
+          )
+        : planBootable({ ...request, given: boot.given });
     const bootable: Bootable = {
       ...geometry,
       furtherImages: chains
@@ -78,6 +86,35 @@ export function makeAround(
     return { bootable, bootFile, disk, close: () => closeAll(further()) };
   } catch (error) {
     closeAll(further());
+    throw error;
+  }
+}
+
+/** With the signature, the GUIDs and the places that a Windows on these volumes remembers, as far as they can be had together. */
+function planAsRemembered(request: Omit<BootableRequest, 'given'>, disks: readonly Disk[]): BootablePlan {
+  const given = rememberedTable(disks, request.style);
+  if (given === undefined) return planBootable(request);
+  try {
+    return planBootable({ ...request, given });
+  } catch (error) {
+    if (!(error instanceof UsageError || error instanceof CapacityError)) throw error;
+    const partitions = given.partitions?.map(({ guid }) => (guid === undefined ? {} : { guid })) ?? [];
+    return planBootable({ ...request, given: { ...given, partitions } });
+  }
+}
+
+function rememberedTable(disks: readonly Disk[], style: PartitionStyle): GivenTable | undefined {
+  try {
+    const volumes = disks.map((disk) => openGuestDisk(disk).volumes[0]);
+    return volumes.includes(undefined)
+      ? undefined
+      : tableForWindows(
+          volumes.filter((volume) => volume !== undefined),
+          style,
+        );
+  } catch (error) {
+    // What reconfiguration would refuse can still have a disk around it.
+    if (isRefusal(error)) return undefined;
     throw error;
   }
 }
