@@ -41,11 +41,23 @@ export async function prepareMount(
 
 /** Whether a file system is mounted exactly there. Reads /proc, never the mount itself. */
 export function isMountpoint(absolute: string): boolean {
+  return mountLine(absolute) !== undefined;
+}
+
+/** The number of the FUSE connection that is mounted there: the minor part of the mount's device number. */
+export function connectionOf(absolute: string): number | undefined {
+  const minor = mountLine(absolute)?.[2]?.split(':')[1];
+  return minor === undefined ? undefined : Number(minor);
+}
+
+/** The fields of the last mount there. */
+function mountLine(absolute: string): string[] | undefined {
   const escaped = absolute.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
   return fs
     .readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
-    .some((line) => line.split(' ')[4] === escaped);
+    .map((line) => line.split(' '))
+    .findLast((fields) => fields[4] === escaped);
 }
 
 /**

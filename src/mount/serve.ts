@@ -12,6 +12,7 @@ import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { SharedRate } from '../replacement/pace.ts';
+import { endOnCrash } from './crash.ts';
 import { serveControl, type MountStatus } from './control.ts';
 import { answerFill } from './fill-requests.ts';
 import { defaultFillOptions, Fills } from './fills.ts';
@@ -97,6 +98,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log });
+  const letGo = endOnCrash(real.mountpoint, log);
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
   // So that status shows every plugin file from the start.
   filter.list(filter.root);
@@ -128,6 +130,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     await transport.close();
     closeReplacements(replacements, log);
     removeRecord(real.mountpoint);
+    letGo();
     log('info', 'unmounted', {});
   });
   return { record, hint: hintOf(filter, options), ended, stop };
