@@ -15,6 +15,7 @@ run_packages=(
   e2fsprogs cpio xz-utils dpkg openssl fdisk                      # example guests
 )
 test_packages=(
+  python3-cryptography                                            # the independent reader of encrypted images
   libvhdi-utils python3-libvhdi libvmdk-utils libqcow-utils 7zip  # independent readers of the native formats
   xmount ewf-tools libnbd-bin nbdkit                              # peers to compare with
   gdisk dosfstools mtools nasm                                    # partition tables, EFI system partitions, boot code
