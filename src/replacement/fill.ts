@@ -13,15 +13,21 @@
  * 2. the region's bits in the live map, in one write; then in memory
  */
 import { FormatError, IntegrityError, UnavailableError } from '../base/errors.ts';
-import { writeFully } from '../base/full-io.ts';
 import { MiB } from '../base/units.ts';
 import type { Extent } from '../disk/disk.ts';
-import { seekData, seekHole } from '../disk/lseek.ts';
+import type { DataFile } from './data-file.ts';
 import { presentBit, unitBytes } from './layout.ts';
 import { recordBits, recordRange } from './map-file.ts';
 import { PresenceMap } from './presence-map.ts';
-import { punchHole } from './punch-hole.ts';
-import { readVisible, requireSound, shared, sizeOf, type BaseFile, type SharedReplacement } from './shared.ts';
+import {
+  dataFileOf,
+  readVisible,
+  requireSound,
+  shared,
+  sizeOf,
+  type BaseFile,
+  type SharedReplacement,
+} from './shared.ts';
 
 /** A synthesized file whose runs of zeros are known. */
 export interface FillBase extends BaseFile {
@@ -41,12 +47,14 @@ export class Filler {
   readonly #parts: SharedReplacement;
   readonly #numbers: BigInt64Array;
   readonly #base: FillBase;
+  readonly #data: DataFile;
   readonly #chunk = new Uint8Array(maxChunkUnits * unitBytes);
 
   constructor(parts: SharedReplacement, base: FillBase) {
     this.#parts = parts;
     this.#numbers = new BigInt64Array(parts.numbers);
     this.#base = base;
+    this.#data = dataFileOf(parts);
     this.map = new PresenceMap(parts.presence);
   }
 
@@ -137,7 +145,7 @@ export class Filler {
       readVisible(this.#numbers, this.#base, source, at);
     }
     if (source.length === 0) return 0;
-    writeFully(this.#parts.dataFd, source, at, this.#parts.name);
+    this.#data.write(source, at);
     recordBits(this.#parts.mapFd, this.map, unit, presentBit, this.#parts.name);
     return source.length;
   }
@@ -156,24 +164,22 @@ export class Filler {
 
   /** Makes holes of whatever the data file has in these units. */
   #empty(first: number, end: number, which: (unit: number) => boolean): void {
-    const { dataFd, name } = this.#parts;
     const limit = end * unitBytes;
-    for (let at = seekData(dataFd, first * unitBytes, name); at !== undefined && at < limit;) {
-      const hole = Math.min(seekHole(dataFd, at, name) ?? limit, limit);
+    for (let at = this.#data.nextData(first * unitBytes); at !== undefined && at < limit;) {
+      const hole = Math.min(this.#data.nextHole(at) ?? limit, limit);
       for (let unit = Math.floor(at / unitBytes); unit * unitBytes < hole; unit++)
         if (which(unit)) this.#emptyUnit(unit);
-      at = seekData(dataFd, Math.max(hole, at + 1), name);
+      at = this.#data.nextData(Math.max(hole, at + 1));
     }
   }
 
   #emptyUnit(unit: number): void {
-    const { dataFd, name } = this.#parts;
     try {
-      punchHole(dataFd, unit * unitBytes, unitBytes, name);
+      this.#data.makeHole(unit * unitBytes, unitBytes);
     } catch (error) {
       if (!(error instanceof UnavailableError)) throw error;
       const length = Math.min(unitBytes, sizeOf(this.#parts) - unit * unitBytes);
-      writeFully(dataFd, new Uint8Array(Math.max(0, length)), unit * unitBytes, name);
+      this.#data.write(new Uint8Array(Math.max(0, length)), unit * unitBytes);
     }
   }
 }

@@ -6,10 +6,13 @@ import { UnavailableError } from '../base/errors.ts';
 import { mapPageBytes, presentBit, unitsPerPage, writtenBit } from './layout.ts';
 
 const unitsPerWord = 16;
-/** Locks of units, then of pages, then the one of flushes. Taken in the order flush, unit, page: at most one of a kind, or all units. */
+/**
+ * Locks of units, then of pages, then the one of flushes and the one of the data file's end. Taken in the order flush, unit, then page or end:
+ * at most one of a kind, or all units.
+ */
 const locksPerKind = 1024;
-const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind } as const;
-const lockCount = 2 * locksPerKind + 1;
+const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind, end: 2 * locksPerKind + 1 } as const;
+const lockCount = 2 * locksPerKind + 2;
 /** Behind the locks: for each lock of units, how often it was taken and given back; odd while it is held. */
 const firstTurn = lockCount;
 /** Longer than a copy-up or a flush to a slow disk takes; then the thread that holds the lock has died. */
@@ -103,7 +106,7 @@ export class PresenceMap {
    * @throws UnavailableError when the lock cannot be had in five minutes
    */
   locked<T>(kind: keyof typeof lockKinds, key: number, action: () => T): T {
-    const lock = lockKinds[kind] + (kind === 'flush' ? 0 : key % locksPerKind);
+    const lock = lockKinds[kind] + (kind === 'unit' || kind === 'page' ? key % locksPerKind : 0);
     this.#acquire(lock);
     try {
       return action();

@@ -7,8 +7,8 @@
  *
  * Once the replacement is complete, only the data file is read.
  */
-import { readFully } from '../base/full-io.ts';
 import { Balance, type Source } from './balance.ts';
+import type { DataFile } from './data-file.ts';
 import { willNeed } from './file-advice.ts';
 import { HotUnits } from './hot-units.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
@@ -35,15 +35,17 @@ export class ReplacementReader {
   readonly #shared: SharedReplacement;
   readonly #map: PresenceMap;
   readonly #base: BaseFile;
+  readonly #data: DataFile;
   readonly #numbers: BigInt64Array;
   readonly #balance: Balance;
   readonly #hot: HotUnits;
   #divided = 0;
 
-  constructor(parts: SharedReplacement, map: PresenceMap, base: BaseFile) {
+  constructor(parts: SharedReplacement, map: PresenceMap, base: BaseFile, data: DataFile) {
     this.#shared = parts;
     this.#map = map;
     this.#base = base;
+    this.#data = data;
     this.#numbers = new BigInt64Array(parts.numbers);
     this.#balance = new Balance(parts.speeds);
     this.#hot = new HotUnits(parts.hot);
@@ -135,17 +137,16 @@ export class ReplacementReader {
 
   /** Each unit is as before or after any one write: the system copies bytes one after the other, and a write may come between. */
   #readData(target: Uint8Array, at: number): void {
-    const { dataFd, name } = this.#shared;
     const [first, end] = [Math.floor(at / unitBytes), Math.ceil((at + target.length) / unitBytes)];
     const turn = this.#map.turnOf(first, end);
     if (turn !== undefined) {
-      readFully(dataFd, target, at, name);
+      this.#data.read(target, at);
       if (this.#map.turnOf(first, end) === turn) return;
     }
     for (let unit = first; unit < end; unit++) {
       const from = Math.max(0, unit * unitBytes - at);
       const part = target.subarray(from, (unit + 1) * unitBytes - at);
-      this.#map.locked('unit', unit, () => readFully(dataFd, part, at + from, name));
+      this.#map.locked('unit', unit, () => this.#data.read(part, at + from));
     }
   }
 }

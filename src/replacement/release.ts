@@ -13,8 +13,7 @@ import { flushFile } from '../base/durable.ts';
 import { presentBit, unitBytes, unitsPerPage, writtenBit } from './layout.ts';
 import { clearPage } from './map-file.ts';
 import { PresenceMap } from './presence-map.ts';
-import { punchHole } from './punch-hole.ts';
-import { requireSound, shared, type SharedReplacement } from './shared.ts';
+import { dataFileOf, requireSound, shared, type SharedReplacement } from './shared.ts';
 
 /** Its bits of two kinds, one above the other: `present` and `written` of every unit of a byte. */
 const presentBits = 0b01010101;
@@ -54,9 +53,10 @@ function releasePage(parts: SharedReplacement, map: PresenceMap, page: number): 
   for (let unit = page * unitsPerPage; unit < (page + 1) * unitsPerPage; unit++)
     if ((map.get(unit) & (presentBit | writtenBit)) === presentBit) units.push(unit);
   clearPage(parts.mapFd, map, page, units, parts.name, () => flushFile(parts.mapFd, parts.name));
+  const file = dataFileOf(parts);
   for (const unit of units) {
     try {
-      punchHole(parts.dataFd, unit * unitBytes, unitBytes, parts.name);
+      file.makeHole(unit * unitBytes, unitBytes);
     } catch (error) {
       // A file system without holes keeps the room; the data is not looked at any more.
       if (!(error instanceof UnavailableError)) throw error;

@@ -16,17 +16,16 @@
  * changed the size, under them, and read again while he is kept out. The system copies bytes one after the other, and a guest may expect of
  * its disk that a sector is as before a write or as after it.
  */
-import { flushFile, resizeFile } from '../base/durable.ts';
+import { flushFile } from '../base/durable.ts';
 import { CapacityError, UnavailableError, VeneerError } from '../base/errors.ts';
-import { writeFully } from '../base/full-io.ts';
 import type { Extent } from '../disk/disk.ts';
-import { seekData, seekHole } from '../disk/lseek.ts';
+import type { DataFile } from './data-file.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
 import { bothBits, PresenceMap } from './presence-map.ts';
-import { punchHole } from './punch-hole.ts';
 import {
   commitHeader,
+  dataFileOf,
   flushAll,
   orPoison,
   readVisible,
@@ -55,6 +54,7 @@ export class Replacement {
   readonly #shared: SharedReplacement;
   readonly #numbers: BigInt64Array;
   readonly #base: BaseFile;
+  readonly #data: DataFile;
   readonly #reader: ReplacementReader;
   readonly #unit = new Uint8Array(unitBytes);
 
@@ -63,7 +63,8 @@ export class Replacement {
     this.#numbers = new BigInt64Array(sharedParts.numbers);
     this.#base = base;
     this.map = new PresenceMap(sharedParts.presence);
-    this.#reader = new ReplacementReader(sharedParts, this.map, base);
+    this.#data = dataFileOf(sharedParts);
+    this.#reader = new ReplacementReader(sharedParts, this.map, base, this.#data);
   }
 
   /** The file as the guest sees it: it may have grown or shrunk. */
@@ -108,13 +109,12 @@ export class Replacement {
 
   /** The runs of the data file itself, for a replacement that serves alone. */
   *dataExtents(offset: number, length: number): Generator<Extent> {
-    const { dataFd, name } = this.#shared;
     const end = offset + length;
     for (let at = offset; at < end;) {
-      const data = Math.min(seekData(dataFd, at, name) ?? end, end);
+      const data = Math.min(this.#data.nextData(at) ?? end, end);
       if (data > at) yield { offset: at, length: data - at, kind: 'zero' };
       if (data >= end) return;
-      at = Math.min(seekHole(dataFd, data, name) ?? end, end);
+      at = Math.min(this.#data.nextHole(data) ?? end, end);
       yield { offset: data, length: at - data, kind: 'data' };
     }
   }
@@ -238,14 +238,14 @@ export class Replacement {
   }
 
   #resize(sizeBytes: number): void {
-    resizeFile(this.#shared.dataFd, sizeBytes, this.#shared.name);
+    this.#data.resize(sizeBytes);
     Atomics.store(this.#numbers, shared.sizeBytes, BigInt(sizeBytes));
   }
 
   /** After a write past the end that failed: takes away what it left there, which would show once the file grows. */
   #cutUnacknowledged(): void {
     try {
-      this.#resizing(() => resizeFile(this.#shared.dataFd, this.sizeBytes, this.#shared.name));
+      this.#resizing(() => this.#data.resize(this.sizeBytes));
     } catch (error) {
       // The write's own failure is what its caller hears of.
       if (!(error instanceof VeneerError)) throw error;
@@ -261,7 +261,7 @@ export class Replacement {
     if (this.map.isPresent(unit)) {
       // Before the data: a unit that does not count as written is taken from whichever source is faster.
       this.#setBits(unit);
-      writeFully(this.#shared.dataFd, source, at, this.#shared.name);
+      this.#data.write(source, at);
     } else {
       this.#writeNewUnit(unit, source, at);
       this.#setBits(unit);
@@ -273,13 +273,13 @@ export class Replacement {
     const start = unit * unitBytes;
     const lengthBytes = Math.min(unitBytes, Math.max(this.sizeBytes, at + source.length) - start);
     if (source.length === lengthBytes) {
-      writeFully(this.#shared.dataFd, source, at, this.#shared.name);
+      this.#data.write(source, at);
       return;
     }
     const whole = this.#unit.subarray(0, lengthBytes);
     readVisible(this.#numbers, this.#base, whole, start);
     whole.set(source, at - start);
-    writeFully(this.#shared.dataFd, whole, start, this.#shared.name);
+    this.#data.write(whole, start);
   }
 
   #discardPart(unit: number, from: number, to: number): void {
@@ -298,7 +298,7 @@ export class Replacement {
   /** False where the file system can make no hole. */
   #punch(unit: number): boolean {
     try {
-      punchHole(this.#shared.dataFd, unit * unitBytes, unitBytes, this.#shared.name);
+      this.#data.makeHole(unit * unitBytes, unitBytes);
       return true;
     } catch (error) {
       if (error instanceof UnavailableError) return false;

@@ -6,6 +6,7 @@ import fs from 'node:fs';
 import { flushFile } from '../base/durable.ts';
 import { UnavailableError, VeneerError } from '../base/errors.ts';
 import { nilGuid, type Guid } from '../bytes/guid.ts';
+import { PlainFile, type DataFile } from './data-file.ts';
 import { mapVersion, unitBytes } from './layout.ts';
 import { flushMap, writeHeader } from './map-file.ts';
 import type { PresenceMap, SharedPresence } from './presence-map.ts';
@@ -62,6 +63,11 @@ export interface HeaderChange {
   readonly state?: number;
   readonly direct?: 0 | 1;
   readonly suspect?: 0 | 1;
+}
+
+/** The data file, for one thread. */
+export function dataFileOf(parts: SharedReplacement): DataFile {
+  return new PlainFile(parts.dataFd, parts.name);
 }
 
 /** Writes the next header, durably. The caller holds the flush lock. */

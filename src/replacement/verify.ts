@@ -6,14 +6,13 @@
  */
 import { createHash } from 'node:crypto';
 import { UnavailableError } from '../base/errors.ts';
-import { readFully, writeFully } from '../base/full-io.ts';
-import { seekData } from '../disk/lseek.ts';
+import type { DataFile } from './data-file.ts';
 import { dropCached } from './file-advice.ts';
 import { Filler, fileUnits, regionBytes, type FillBase } from './fill.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
 import { PresenceMap } from './presence-map.ts';
-import { readVisible, shared, sizeOf, type SharedReplacement } from './shared.ts';
+import { dataFileOf, readVisible, shared, sizeOf, type SharedReplacement } from './shared.ts';
 
 const regionUnits = regionBytes / unitBytes;
 /** A unit that was copied again and still differs after so many times cannot be kept by the disk. */
@@ -27,6 +26,7 @@ export class Verifier {
   readonly #parts: SharedReplacement;
   readonly #numbers: BigInt64Array;
   readonly #base: FillBase;
+  readonly #file: DataFile;
   readonly #map: PresenceMap;
   readonly #filler: Filler;
   /** A range of the data file that is known to be a hole. */
@@ -39,6 +39,7 @@ export class Verifier {
     this.#parts = parts;
     this.#numbers = new BigInt64Array(parts.numbers);
     this.#base = base;
+    this.#file = dataFileOf(parts);
     this.#filler = new Filler(parts, base);
     this.#map = this.#filler.map;
   }
@@ -64,7 +65,7 @@ export class Verifier {
   #isEmpty(unit: number): boolean {
     if (unit * unitBytes < this.#emptyFrom || (unit + 1) * unitBytes > this.#emptyTo) {
       this.#emptyFrom = unit * unitBytes;
-      this.#emptyTo = seekData(this.#parts.dataFd, this.#emptyFrom, this.#parts.name) ?? Infinity;
+      this.#emptyTo = this.#file.nextData(this.#emptyFrom) ?? Infinity;
     }
     return (unit + 1) * unitBytes <= this.#emptyTo;
   }
@@ -83,7 +84,7 @@ export class Verifier {
   #isRight(unit: number): boolean {
     const lengthBytes = Math.max(0, Math.min(unitBytes, sizeOf(this.#parts) - unit * unitBytes));
     const found = this.#data.subarray(0, lengthBytes);
-    readFully(this.#parts.dataFd, found, unit * unitBytes, this.#parts.name);
+    this.#file.read(found, unit * unitBytes);
     if (this.#map.get(unit) !== presentBit) return true;
     const expected = this.#expected.subarray(0, lengthBytes);
     readVisible(this.#numbers, this.#base, expected, unit * unitBytes);
@@ -91,7 +92,7 @@ export class Verifier {
   }
 
   #mend(unit: number): void {
-    const { dataFd, mapFd, name } = this.#parts;
+    const { mapFd, name } = this.#parts;
     this.#map.locked('unit', unit, () => {
       if (this.#isRight(unit)) return;
       if (Atomics.load(this.#numbers, shared.suspect) !== 0n) {
@@ -99,12 +100,8 @@ export class Verifier {
         this.adoptedUnits++;
         return;
       }
-      writeFully(
-        dataFd,
-        this.#expected.subarray(0, Math.max(0, sizeOf(this.#parts) - unit * unitBytes)),
-        unit * unitBytes,
-        name,
-      );
+      const lengthBytes = Math.max(0, sizeOf(this.#parts) - unit * unitBytes);
+      this.#file.write(this.#expected.subarray(0, lengthBytes), unit * unitBytes);
       this.repairedUnits++;
     });
   }
@@ -137,6 +134,7 @@ export function proveContents(
   onProgress: (doneBytes: number) => void = () => undefined,
 ): Proof {
   const map = new PresenceMap(parts.presence);
+  const file = dataFileOf(parts);
   const numbers = new BigInt64Array(parts.numbers);
   const [replacement, expected] = [createHash('sha256'), createHash('sha256')];
   const [found, synthesized] = [Buffer.alloc(unitBytes), Buffer.alloc(unitBytes)];
@@ -150,7 +148,7 @@ export function proveContents(
     const theirs = synthesized.subarray(0, ours.length);
     map.locked('unit', unit, () => {
       const bits = isDirect ? map.get(unit) | writtenBit : map.get(unit);
-      if ((bits & presentBit) !== 0) readFully(parts.dataFd, ours, at, parts.name);
+      if ((bits & presentBit) !== 0) file.read(ours, at);
       if ((bits & presentBit) === 0) {
         missingUnits++;
         readVisible(numbers, base, ours, at);
