@@ -15,6 +15,7 @@ import { findInstallation, rememberedName, type Installation, type WindowsVolume
 import { driveLetter, encodePartition, mountedDevicesKey, readMountedDevices } from './mounted-devices.ts';
 import { NtfsVolume } from './ntfs/volume.ts';
 import { RecordedEdits } from './recorded-edits.ts';
+import { startVirtio } from './virtio.ts';
 import { bootDrivers, disableForeign, plainStarts, startControllers } from './services.ts';
 
 /**
@@ -82,6 +83,8 @@ class Planning {
         this.#warnings.push(
           `${controlSet}: Windows has no driver of its own for a boot disk of ${this.#target}; it will not start there`,
         );
+      if (this.#target === 'qemu-virtio')
+        this.#warnings.push(...startVirtio(this.#system, this.#found.windows.fileSystem, controlSet));
       plainStarts(this.#system, controlSet);
       disableForeign(this.#system, controlSet);
     }

@@ -1,5 +1,14 @@
 import { expect, it, type TestContext } from 'vitest';
+import { alignUp } from '../../../src/base/ranges.ts';
 import { targets, type GuestPlan } from '../../../src/guest/plan.ts';
+import {
+  baseBlock,
+  binsStartBytes,
+  checksumOf,
+  fileTypes,
+  logEntry,
+} from '../../../src/guest/windows/registry/layout.ts';
+import { marvin32 } from '../../../src/guest/windows/registry/marvin.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { exportDifference, filledHive, hivexValue, judgeHive, realHive, skipWithout } from './hives.ts';
 import { Machine, partitionStartBytes, smallSystem, storeFile, systemFile } from './machine.ts';
@@ -107,7 +116,67 @@ it('a small hive: start types, every override, filters of another hypervisor and
   expectApplied(machine, plan, files);
 });
 
-it('every target plans for both real hives, within the disk, in a few kilobytes', (context) => {
+/** A log as Windows 8.1 and later write it, with one entry: these bins in one page. */
+function logOf(hive: Buffer, bins: Uint8Array): Buffer {
+  const log = Buffer.alloc(512 + alignUp(logEntry.sizeBytes + 8 + bins.length, 512));
+  hive.copy(log, 0, 0, 512);
+  log.writeUInt32LE(hive.readUInt32LE(4), 8);
+  log.writeUInt32LE(fileTypes.logOfEntries, 28);
+  log.writeUInt32LE(checksumOf(log), baseBlock.offsetOf('checksum'));
+  const entry = log.subarray(512);
+  entry.writeUInt32LE(bins.length, logEntry.sizeBytes + 4);
+  entry.set(bins, logEntry.sizeBytes + 8);
+  const hashOfPages = marvin32(entry.subarray(logEntry.sizeBytes));
+  const head = {
+    sizeBytes: entry.length,
+    flags: 0,
+    sequence: hive.readUInt32LE(4),
+    binsLength: bins.length,
+    pageCount: 1,
+  };
+  logEntry.encode({ ...head, hashOfPages, hashOfHeader: 0n }, entry);
+  entry.writeBigUInt64LE(marvin32(entry.subarray(0, 32)), 32);
+  return log;
+}
+
+it('a hive that was not written to its end is replayed from its log, edited, and the log emptied', (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, programs);
+  const now = filledHive([...smallSystem, '[\\Known]', '"Only"="to the log"']);
+  const before = Buffer.alloc(now.length);
+  filledHive(smallSystem).copy(before);
+  before.writeUInt32LE(before.readUInt32LE(8) + 1, 4);
+  before.writeUInt32LE(checksumOf(before), baseBlock.offsetOf('checksum'));
+  const log = logOf(before, now.subarray(binsStartBytes));
+  const machine = machineOf(context, folder, { [systemFile]: before, [`${systemFile}.LOG1`]: log });
+  const plan = machine.plan('virtualbox');
+  expect(plan.warnings.filter((warning) => warning.includes('no log applies'))).toEqual([]);
+  machine.apply(plan);
+  const after = machine.file(systemFile);
+  judgeHive(after);
+  using copy = new TempFolder();
+  expect(hivexValue(copy.write('hive', after), '\\Known', 'Only')).toBe('to the log');
+  expect(hivexValue(copy.file('hive'), '\\ControlSet001\\Services\\storahci', 'Start')).toBe('0');
+  expect(machine.file(`${systemFile}.LOG1`).equals(Buffer.concat([Buffer.alloc(512), log.subarray(512)]))).toBe(true);
+  expect(machine.faults()).toBe('');
+});
+
+it('virtio: drivers that are there start at boot, and what is missing is said with a way to get it', (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, programs);
+  const service = ['[\\ControlSet001\\Services\\viostor]', '"Start"=dword:00000003'];
+  const files = {
+    [systemFile]: filledHive([...smallSystem.slice(0, -2), ...service, ...smallSystem.slice(-2)]),
+    'Windows/System32/drivers/viostor.sys': Buffer.alloc(5000, 'driver'),
+  };
+  const plan = machineOf(context, folder, files).plan('qemu-virtio');
+  expect(plan.changes.map(({ where }) => where)).toContain('SYSTEM: ControlSet001\\Services\\viostor\\Start');
+  expect(plan.warnings.filter((warning) => warning.includes('virtio-win'))).toEqual([
+    expect.stringMatching(/has no vioscsi and does not start from such a disk; start it once with --target qemu/),
+  ]);
+});
+
+it('every target plans for a real hive, within the disk, in a few kilobytes', (context) => {
   using folder = new TempFolder();
   const machine = machineOf(context, folder, { [systemFile]: realHive(context, 'SYSTEM_WIN_10_1709') });
   for (const target of targets) {
