@@ -132,12 +132,15 @@ function bootText(bootable: NonNullable<PluginFile['bootable']>): string {
 }
 
 function partitionRows(bootable: NonNullable<PluginFile['bootable']>): string[][] {
-  return bootable.partitions.map((partition, index) => [
+  const { style, diskSignature, diskGuid } = bootable;
+  const name = style === 'mbr' ? `signature ${diskSignature.toString(16).padStart(8, '0')}` : `GUID ${diskGuid}`;
+  const rows = bootable.partitions.map((partition, index) => [
     `  ${index + 1}`,
     `${partition.type}${partition.active ? ', active' : ''}, ${formatBytes(partition.sizeBytes)} at ${formatBytes(partition.startBytes)}, ${
       partition.volume === undefined ? 'made' : `volume ${partition.volume}`
     }`,
   ]);
+  return [['table', `${style}, ${name}`], ...rows];
 }
 
 function showCommand(): Command {
