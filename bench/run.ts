@@ -1,7 +1,7 @@
 /**
  * npm run bench [-- NAMES...] [--rounds N] [--seconds S] [--size-mib M] [--transport T]... [--profile]
  *
- * Names: reads, writes, create, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
+ * Names: reads, writes, fill, create, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
  * and into bench/RESULTS.md. Mounts and processes are gone when it ends, also after Ctrl-C and failures.
  */
 import fs from 'node:fs';
@@ -12,6 +12,7 @@ import { transportsOffered } from './contenders.ts';
 import type { BenchContext, Benchmark } from './context.ts';
 import { benchCreate } from './create.ts';
 import { unmountAll } from './mounts.ts';
+import { benchFill } from './fill.ts';
 import { benchOpen } from './open.ts';
 import { benchReads } from './reads.ts';
 import { circumstances, writeSection } from './results.ts';
@@ -21,6 +22,7 @@ import { benchWrites } from './writes.ts';
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   reads: benchReads,
   writes: benchWrites,
+  fill: benchFill,
   create: benchCreate,
   verify: benchVerify,
   open: benchOpen,

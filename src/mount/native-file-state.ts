@@ -143,13 +143,17 @@ export class NativeFileState implements Closable {
   }
 
   /**
-   * The real file, where it serves alone and no handle is open that goes through this code: for a transport that lets the kernel read and
-   * write it by itself. The caller has a handle that is counted, and counts it as direct when it gives it out so.
+   * The real file, where it serves alone: for a transport that lets the kernel read and write it by itself. The caller counts each handle
+   * that it gives out so.
    */
   get directFile(): DirectFile | undefined {
     const replacement = this.#replaced();
-    if (replacement?.servesAlone !== true) return undefined;
-    return this.#counters.get('openNow') - this.#counters.get('directNow') === 1 ? replacement.directFile : undefined;
+    return replacement?.servesAlone === true ? replacement.directFile : undefined;
+  }
+
+  /** Whether the caller has the only handle that goes through this code, of all threads. */
+  get isOnlyHandle(): boolean {
+    return this.#counters.get('openNow') - this.#counters.get('directNow') === 1;
   }
 
   /** Whether bytes may have changed that no write here told of: what the kernel keeps of them may be stale. */

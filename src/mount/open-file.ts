@@ -119,6 +119,10 @@ export class SynthesizedFile implements OpenFile {
     return this.state.directFile;
   }
 
+  get isOnlyHandle(): boolean {
+    return this.state.isOnlyHandle;
+  }
+
   get isWrittenDirectly(): boolean {
     return this.state.isWrittenDirectly;
   }

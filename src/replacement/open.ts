@@ -281,7 +281,7 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
     numbers: numbers.buffer,
     hot: HotUnits.allocate(),
     speeds: Balance.allocate(),
-    backing: new SharedArrayBuffer(4),
+    backing: new SharedArrayBuffer(8),
   };
 }
 

@@ -43,7 +43,7 @@ export type { BaseFile, SharedReplacement } from './shared.ts';
 /** The data file itself, for who goes straight to it. */
 export interface DirectFile {
   readonly fd: number;
-  /** A number that the threads of a mount agree on, 0 at first: [0]. */
+  /** For the threads of a mount, 0 at first: a number that they agree on, and a lock. */
   readonly backing: Int32Array;
   /** To be called before the first write: from then on the map does not tell what was written. */
   allowWrites(): void;

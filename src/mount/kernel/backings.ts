@@ -8,12 +8,15 @@
 import koffi from 'koffi';
 import { errorOfErrno } from '../system-error.ts';
 import { describeError } from '../../base/errors.ts';
+import { SharedLock } from '../../base/shared-lock.ts';
 import type { Log } from '../native-file-state.ts';
 import type { SynthesizedFile } from '../open-file.ts';
+import type { DirectFile } from '../../replacement/replacement.ts';
 
-/** _IOW(229, 1, struct fuse_backing_map), _IOW(229, 2, uint32_t) */
+/** _IOW(229, 1, struct fuse_backing_map) */
 const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
-const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
+/** Of DirectFile.backing. */
+const word = { number: 0, lock: 1 } as const;
 
 const ioctl = koffi.load(null).func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
   fd: number,
@@ -22,39 +25,51 @@ const ioctl = koffi.load(null).func('int ioctl(int fd, ulong request, const uint
 ) => number;
 
 export class Backings {
-  #channel: number | undefined;
+  readonly #channel: number | undefined;
+  #isRefused = false;
+  readonly #owner: number;
   readonly #log: Log;
 
-  /** @param channel of the mount; undefined where the kernel cannot */
-  constructor(channel: number | undefined, log: Log) {
+  /**
+   * @param channel of the mount; undefined where the kernel cannot
+   * @param owner this thread's number, from 1 on
+   */
+  constructor(channel: number | undefined, owner: number, log: Log) {
     this.#channel = channel;
+    this.#owner = owner;
     this.#log = log;
   }
 
-  /** The number to answer an open with; undefined where the handle is to be an ordinary one. */
+  /**
+   * The number to answer an open with; undefined where the handle is to be an ordinary one. A file is registered when no other handle of it
+   * is open; from then on every handle of it is a direct one. A handle that another thread is about to give out counts as open: whoever
+   * registers has the lock, and who comes later finds the number there.
+   */
   of(file: SynthesizedFile, forWriting: boolean): number | undefined {
     const channel = this.#channel;
     const direct = channel === undefined ? undefined : file.directFile;
     if (channel === undefined || direct === undefined) return undefined;
-    try {
-      const backing = Atomics.load(direct.backing, 0) || register(channel, direct.fd, direct.backing);
-      if (forWriting) direct.allowWrites();
-      return backing;
-    } catch (error) {
-      // What it refused once, it refuses again.
-      this.#channel = undefined;
-      this.#log('info', `the kernel does not serve complete disk files by itself: ${describeError(error)}`, {});
-      return undefined;
-    }
+    const lock = new SharedLock(direct.backing, word.lock, this.#owner);
+    const number = lock.hold(() => {
+      const known = Atomics.load(direct.backing, word.number);
+      return known === 0 && file.isOnlyHandle ? this.#register(channel, direct) : known;
+    });
+    if (number === 0) return undefined;
+    if (forWriting) direct.allowWrites();
+    return number;
   }
-}
 
-/** Of two threads that register at once, the second takes the number of the first. */
-function register(channel: number, fd: number, agreed: Int32Array): number {
-  const backing = ioctl(channel, FUSE_DEV_IOC_BACKING_OPEN, Uint32Array.of(fd, 0, 0, 0));
-  if (backing <= 0) throw errorOfErrno(koffi.errno(), 'ioctl', 'FUSE_DEV_IOC_BACKING_OPEN');
-  const first = Atomics.compareExchange(agreed, 0, 0, backing);
-  if (first === 0) return backing;
-  ioctl(channel, FUSE_DEV_IOC_BACKING_CLOSE, Uint32Array.of(backing));
-  return first;
+  /** @returns 0 where it is not allowed, or the file lies on a stacked file system: what the kernel refused once, it refuses again */
+  #register(channel: number, { fd, backing }: DirectFile): number {
+    if (this.#isRefused) return 0;
+    const number = ioctl(channel, FUSE_DEV_IOC_BACKING_OPEN, Uint32Array.of(fd, 0, 0, 0));
+    if (number > 0) {
+      Atomics.store(backing, word.number, number);
+      return number;
+    }
+    const why = describeError(errorOfErrno(koffi.errno(), 'ioctl', 'FUSE_DEV_IOC_BACKING_OPEN'));
+    this.#isRefused = true;
+    this.#log('info', `the kernel does not serve complete disk files by itself: ${why}`, {});
+    return 0;
+  }
 }

@@ -86,7 +86,7 @@ class ChannelWorker {
       new OpenFiles(table, filter),
       table,
       log,
-      new Backings(data.passthrough ? data.channel : undefined, log),
+      new Backings(data.passthrough ? data.channel : undefined, lane, log),
     );
     this.#read = readHandler(this.#session);
     this.#handlers = new Map([

@@ -9,7 +9,7 @@ import { createPluginFile } from '../../../src/plugin/create.ts';
 import type { FillStatus } from '../../../src/mount/fill-job.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { SmallDisk, whyNoSmallDisk } from '../../replacement/small-disk.ts';
-import { diskBytes, readPart, writeGuest } from '../guest-disk.ts';
+import { diskBytes, readFrom, readPart, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
 import { describeTransports } from '../transports.ts';
 
@@ -149,6 +149,32 @@ describeTransports('a disk that is filled', (transport) => {
     await veneerOk('finalize', place.under('vm.raw'));
     expect((await readPart(place.behind('vm.raw'), 12345, 5000)).equals(Buffer.alloc(5000, 0xe7))).toBe(true);
     expect(place.complaints()).toEqual([]);
+  });
+
+  it('opens for many at once after the cut-over, while older handles are open or not', async () => {
+    const { place } = await placeWithGuest('vm.raw');
+    await place.mount(...transport.options);
+    const file = place.under('vm.raw');
+    await veneerOk('fill', 'start', file);
+    await expectState(file, 'complete');
+    const contents = await readPart(file, 0, diskBytes);
+    for (let round = 0; round < 5; round++) {
+      const handles = await Promise.all(Array.from({ length: 8 }, async () => await fs.promises.open(file, 'r+')));
+      try {
+        for (const [index, handle] of handles.entries()) {
+          contents.fill(round * 8 + index, index * 100_000, index * 100_000 + 70_000);
+          await handle.write(contents, index * 100_000, 70_000, index * 100_000);
+        }
+        for (const handle of handles) {
+          const found = await readFrom(handle, 0, diskBytes);
+          expect(found.equals(contents)).toBe(true);
+        }
+      } finally {
+        await Promise.all(handles.map(async (handle) => await handle.close()));
+      }
+    }
+    await veneerOk('finalize', file);
+    expect((await readPart(place.behind('vm.raw'), 0, diskBytes)).equals(contents)).toBe(true);
   });
 
   it('pauses, goes on, is cancelled and gives its room back; what was written stays', async () => {
