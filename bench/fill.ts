@@ -26,7 +26,10 @@ const fioOutput = z.object({
       error: z.literal(0),
       read: z.object({
         iops: z.number(),
-        clat_ns: z.object({ percentile: z.object({ '50.000000': z.number(), '99.000000': z.number() }) }),
+        /** Of reads. */
+        clat_ns: z.object({
+          percentile: z.object({ '50.000000': z.number(), '99.000000': z.number() }).optional(),
+        }),
       }),
       write: z.object({ iops: z.number() }),
     }),
@@ -105,8 +108,8 @@ async function fio(context: BenchContext, file: string, load: Load, seed: number
   const percentile = read.clat_ns.percentile;
   return {
     perSecond: load.rw === 'randwrite' ? write.iops : read.iops,
-    p50Us: percentile['50.000000'] / 1000,
-    p99Us: percentile['99.000000'] / 1000,
+    p50Us: (percentile?.['50.000000'] ?? Number.NaN) / 1000,
+    p99Us: (percentile?.['99.000000'] ?? Number.NaN) / 1000,
   };
 }
 
