@@ -167,6 +167,10 @@ function pluginText(plugin: PluginFile, file: string): string {
       ['image id', pointer.imageId],
     ]),
     ['writes', plugin.write ?? 'intercept'],
+    ...(plugin.patchSets ?? []).map(({ target, name }) => [
+      'patches',
+      `${name}, for ${target}${target === plugin.target ? ', in force' : ''}`,
+    ]),
   ];
   return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`).join('\n');
 }
