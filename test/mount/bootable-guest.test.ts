@@ -91,7 +91,7 @@ describe('a volume that boots', () => {
   it.each(soak ? firmwares : (['bios'] as const))(
     'an initramfs in the room is loaded behind the guest’s own, with %s',
     async (firmware) => {
-      const folder = new TempFolder();
+      using folder = new TempFolder();
       const volume = volumes.get('ext4')?.path ?? '';
       const cpio = fs.readFileSync(await makeInitramfs(folder));
       const style = firmware === 'bios' ? 'mbr' : 'gpt';
@@ -106,7 +106,6 @@ describe('a volume that boots', () => {
       const report = await bootGuest({ drive: raw, format: 'raw', firmware, timeoutMs: bootsWithinMs });
       expect(report.serial).toMatch(/^ADDED veneer.asked=1\r?$/m);
       expect(report.payloadSha256).toBe(volumes.get('ext4')?.payloadSha256);
-      folder.remove();
     },
     bootsWithinMs,
   );

@@ -85,7 +85,7 @@ describe.skipIf(whySkipped !== undefined)(`a Debian${whySkipped === undefined ? 
     'on a whole disk needs nothing around it',
     async () => {
       const place = placeForTest();
-      const made = new TempFolder();
+      using made = new TempFolder();
       await createImage(volumeOf('ext4'), place.behind('volume.spf'), { content: 'volume' });
       await veneerOk('plugin', 'create', '--boot', 'uefi', place.behind('volume.spf'), place.behind('vm.raw'));
       await place.mount();
