@@ -1,13 +1,11 @@
 /** What is open under the mount: a file that passes through, or a native file that is made on the fly. */
 import fs from 'node:fs';
+import { fallocateMode } from '../base/fallocate.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFileState } from './native-file-state.ts';
 import type { DirectFile } from '../replacement/replacement.ts';
 import { allocate } from './system-calls.ts';
 import { systemError } from './system-error.ts';
-
-/** FALLOC_FL_* */
-const allocateMode = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
 
 export interface OpenFile {
   /** Set for native files: whole pages of it may stay in the kernel's cache, since it changes only through this mount. */
@@ -133,12 +131,12 @@ export class SynthesizedFile implements OpenFile {
 
   /** A replacement takes room when it is written; what is made zero becomes holes. */
   allocate(mode: number, offset: number, lengthBytes: number): void {
-    const zeroes = (mode & (allocateMode.punchHole | allocateMode.zeroRange)) !== 0;
-    if ((mode & ~(allocateMode.keepSize | allocateMode.punchHole | allocateMode.zeroRange)) !== 0) {
+    const zeroes = (mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) !== 0;
+    if ((mode & ~(fallocateMode.keepSize | fallocateMode.punchHole | fallocateMode.zeroRange)) !== 0) {
       throw systemError('EOPNOTSUPP', 'fallocate', this.state.name);
     }
     const end = offset + lengthBytes;
-    if ((mode & allocateMode.keepSize) === 0 && end > this.state.sizeBytes) this.state.truncate(end);
+    if ((mode & fallocateMode.keepSize) === 0 && end > this.state.sizeBytes) this.state.truncate(end);
     if (zeroes) this.state.discard(offset, lengthBytes);
   }
 

@@ -1,6 +1,7 @@
 /** System calls that a file system needs and Node does not have, through koffi. Each throws as Node's own would. */
 import fs from 'node:fs';
 import koffi from 'koffi';
+import { fallocate } from '../base/fallocate.ts';
 import { errorOfErrno } from './system-error.ts';
 
 /** Where the flags of *at() calls are relative to: nothing, all paths here are absolute. */
@@ -55,12 +56,6 @@ const getdents64 = libc.func('int64_t getdents64(int fd, _Out_ uint8_t *buffer, 
   size: number,
 ) => number;
 const memfd = libc.func('int memfd_create(const char *name, uint flags)') as (name: string, flags: number) => number;
-const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)') as (
-  fd: number,
-  mode: number,
-  offset: number,
-  length: number,
-) => number;
 const copyRange = libc.func(
   'int64_t copy_file_range(int from, int64_t *offset, int to, int64_t *target, size_t length, uint flags)',
 ) as (from: number, offset: BigInt64Array, to: number, target: BigInt64Array, length: number, flags: number) => number;
@@ -79,6 +74,12 @@ const setpriority = libc.func('int setpriority(int which, uint who, int priority
   priority: number,
 ) => number;
 const exit = libc.func('void _exit(int code)') as (code: number) => void;
+
+const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
+  fd: number,
+  request: number,
+  argument: Uint32Array,
+) => number;
 
 function checked(result: number, syscall: string, name: string): number {
   if (result < 0) throw errorOfErrno(koffi.errno(), syscall, name);
@@ -128,6 +129,11 @@ export function readEntries(fd: number, buffer: Uint8Array): number {
   return checked(getdents64(fd, buffer, buffer.length), 'getdents64', String(fd));
 }
 
+/** Asks a device for something. @param what names the request in errors */
+export function callDevice(fd: number, request: number, argument: Uint32Array, what: string): number {
+  return checked(ioctl(fd, request, argument), 'ioctl', what);
+}
+
 /** A file that has no name and lives in memory. */
 export function memoryFile(name: string): number {
   return checked(memfd(name, MFD_CLOEXEC), 'memfd_create', name);
@@ -135,7 +141,8 @@ export function memoryFile(name: string): number {
 
 /** @param mode of fallocate(2) */
 export function allocate(fd: number, mode: number, offset: number, length: number): void {
-  checked(fallocate(fd, mode, offset, length), 'fallocate', String(fd));
+  const errno = fallocate(fd, mode, offset, length);
+  if (errno !== 0) throw errorOfErrno(errno, 'fallocate', String(fd));
 }
 
 /** @returns bytes copied, perhaps fewer than asked for */

@@ -5,24 +5,17 @@
  * The kernel's rules (Linux 6.9): all handles of a file that are open at once have the same number, and none of them is an ordinary one. Who
  * registers needs CAP_SYS_ADMIN, and the file behind must not lie on a stacked file system itself. Where it refuses, handles stay ordinary.
  */
-import koffi from 'koffi';
-import { errorOfErrno } from '../system-error.ts';
 import { describeError } from '../../base/errors.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
 import type { Log } from '../native-file-state.ts';
 import type { SynthesizedFile } from '../open-file.ts';
+import { callDevice } from '../system-calls.ts';
 import type { DirectFile } from '../../replacement/replacement.ts';
 
 /** _IOW(229, 1, struct fuse_backing_map) */
 const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
 /** Of DirectFile.backing. */
 const word = { number: 0, lock: 1 } as const;
-
-const ioctl = koffi.load(null).func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
-  fd: number,
-  request: number,
-  argument: Uint32Array,
-) => number;
 
 export class Backings {
   readonly #channel: number | undefined;
@@ -62,12 +55,17 @@ export class Backings {
   /** @returns 0 where it is not allowed, or the file lies on a stacked file system: what the kernel refused once, it refuses again */
   #register(channel: number, { fd, backing }: DirectFile): number {
     if (this.#isRefused) return 0;
-    const number = ioctl(channel, FUSE_DEV_IOC_BACKING_OPEN, Uint32Array.of(fd, 0, 0, 0));
-    if (number > 0) {
-      Atomics.store(backing, word.number, number);
-      return number;
+    let why: string;
+    try {
+      const number = callDevice(channel, FUSE_DEV_IOC_BACKING_OPEN, Uint32Array.of(fd, 0, 0, 0), 'BACKING_OPEN');
+      if (number > 0) {
+        Atomics.store(backing, word.number, number);
+        return number;
+      }
+      why = `its number is ${number}`;
+    } catch (error) {
+      why = describeError(error);
     }
-    const why = describeError(errorOfErrno(koffi.errno(), 'ioctl', 'FUSE_DEV_IOC_BACKING_OPEN'));
     this.#isRefused = true;
     this.#log('info', `the kernel does not serve complete disk files by itself: ${why}`, {});
     return 0;

@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import koffi from 'koffi';
 import { UnavailableError } from '../../base/errors.ts';
+import { callDevice } from '../system-calls.ts';
 import { errorOfErrno } from '../system-error.ts';
 import { maxReadBytes } from './protocol.ts';
 
@@ -29,11 +30,6 @@ const libc = koffi.load(null);
 const mount = libc.func(
   'int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)',
 ) as (source: string, target: string, type: string, flags: number, data: string) => number;
-const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
-  fd: number,
-  request: number,
-  argument: Uint32Array,
-) => number;
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *sockets)') as (
   domain: number,
   type: number,
@@ -57,10 +53,13 @@ export async function mountDevice(mountpoint: string): Promise<number> {
 /** A further channel of the same mount: requests go to whichever channel is read first. */
 export function cloneChannel(fd: number): number {
   const clone = fs.openSync(fuseDevice, fs.constants.O_RDWR);
-  if (ioctl(clone, FUSE_DEV_IOC_CLONE, Uint32Array.of(fd)) === 0) return clone;
-  const errno = koffi.errno();
-  fs.closeSync(clone);
-  throw errorOfErrno(errno, 'ioctl', fuseDevice);
+  try {
+    callDevice(clone, FUSE_DEV_IOC_CLONE, Uint32Array.of(fd), fuseDevice);
+    return clone;
+  } catch (error) {
+    fs.closeSync(clone);
+    throw error;
+  }
 }
 
 function mountAsRoot(mountpoint: string): number {
