@@ -8,7 +8,8 @@ import type { Disk } from '../../../src/disk/disk.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/guest/file-system.ts';
 import { openGuestDisk, type GuestDisk } from '../../../src/guest/guest-disk.ts';
-import type { Patch } from '../../../src/guest/plan.ts';
+import { checkPatches, type Patch } from '../../../src/guest/plan.ts';
+import { openFat } from '../../../src/guest/windows/fat/volume.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
 import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
@@ -16,6 +17,7 @@ import type { OpenFile, WindowsFileSystem } from '../../../src/guest/windows/win
 import { soak } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
+import { makeFat } from './fat/made-volume.ts';
 import { filledHive, realHive, skipWithout } from './hives.ts';
 import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
 import { makeVolume } from './ntfs/made-volume.ts';
@@ -177,4 +179,23 @@ it('mutants of an NTFS volume', { timeout }, (context) => {
   expect(use(memoryDisk(disk)).length).toBeGreaterThan(5);
   expect(disk.length).toBe(partitionStartBytes + 8 * MiB);
   expectBoth(survivesGuestMutants('NTFS', { disk, use, reseal: sealHive }));
+});
+
+it.for([16, 32])('mutants of a FAT%i volume', { timeout }, (bits, context) => {
+  using folder = new TempFolder();
+  const path = 'EFI/Microsoft/Boot/BCD';
+  const image = makeFat(context, folder, {
+    bits,
+    sizeBytes: bits === 16 ? 16 * MiB : 40 * MiB,
+    files: { [path]: Buffer.alloc(30 * KiB, 1), 'a file with a long name': Buffer.alloc(100, 2) },
+  });
+  const use = (mutant: Disk): readonly Patch[] => {
+    const volume = openFat(mutant);
+    if (volume === undefined) return [];
+    volume.list('/');
+    volume.readFile(`/${path}`, MiB);
+    const edits = volume.replace([{ path: `/${path}`, fileOffset: 10_000, after: Buffer.alloc(10_000, 3) }]);
+    return checkPatches([...edits, ...volume.addFile('/EFI/BOOT/BOOTX64.EFI', Buffer.alloc(100 * KiB, 4))], mutant);
+  };
+  expectBoth(survivesGuestMutants(`FAT${bits}`, { disk: fs.readFileSync(image), use }));
 });
