@@ -140,9 +140,8 @@ it(
   'a signal before the guest runs takes the mount away again',
   async () => {
     const place = await placeWith('vm.raw');
-    const running = start(place, place.behind('vm.raw'), '--serial');
+    const running = start(place, place.behind('vm.raw'), '--serial', '--stop-within', '0');
     await running.until(/./);
-    running.child.kill('SIGINT');
     running.child.kill('SIGINT');
     expect(await running.ended, running.output).toBe(1);
     expectNothingLeft(place);
