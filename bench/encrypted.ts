@@ -154,7 +154,9 @@ async function mountOne(
   const image = path.join(images, 'disk.spf');
   const create = ['image', 'create', raw, image, '--codec', codec, ...sealing(kind, key)];
   await run(process.execPath, [veneerMain, ...create], context.signal);
-  await run(process.execPath, [veneerMain, 'plugin', 'create', image, path.join(images, 'disk.raw')], context.signal);
+  const choice = kind === 'plain' ? [] : ['--replacement', 'sealed'];
+  const plugin = ['plugin', 'create', image, path.join(images, 'disk.raw'), ...choice];
+  await run(process.execPath, [veneerMain, ...plugin], context.signal);
   const keys = kind === 'plain' ? [] : ['--key-file', key];
   const server = startServer(process.execPath, [veneerMain, 'mount', images, mountpoint, '--foreground', ...keys]);
   servers.defer(async () => {

@@ -39,6 +39,11 @@ export class KeyRing {
     return { credentials: this.#credentials, chains: [...this.#chains.values()].map((key) => key.toThread()) };
   }
 
+  /** A chain's key that is at hand already, with no image of it. */
+  ofChain(chainId: Guid): ChainKey | undefined {
+    return this.#chains.get(chainId);
+  }
+
   /** The key of an encrypted image's chain; undefined when nothing here opens it. */
   find(image: Image): ChainKey | undefined {
     const known = this.#chains.get(image.description.chainId);

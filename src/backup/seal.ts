@@ -71,9 +71,14 @@ export class ChainKey {
       .digest();
   }
 
-  #derive(use: KeyUse, context: Uint8Array): Uint8Array {
+  /** Key material of one use, for ciphers that seal otherwise. For the threads of this process, as the chain key. */
+  material(use: KeyUse, context: Uint8Array, lengthBytes: number): Uint8Array {
+    return this.#derive(use, context, lengthBytes);
+  }
+
+  #derive(use: KeyUse, context: Uint8Array, lengthBytes = chainKeyBytes): Uint8Array {
     const info = Buffer.concat([Buffer.from(`${use}\0`), context]);
-    return new Uint8Array(hkdfSync('sha256', this.#bytes, guidToBytes(this.chainId), info, chainKeyBytes));
+    return new Uint8Array(hkdfSync('sha256', this.#bytes, guidToBytes(this.chainId), info, lengthBytes));
   }
 }
 

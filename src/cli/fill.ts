@@ -160,6 +160,7 @@ function activityText({ activity, isYielding }: FillStatus): string {
     flush: 'flushing',
     verify: 'reading back',
     prove: 'proving',
+    decrypt: 'decrypting',
     waiting: 'waiting for the image',
     idle: '',
   }[activity];

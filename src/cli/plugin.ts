@@ -6,7 +6,14 @@ import { formatNames, synthesizeFiles, type FormatName } from '../native/formats
 import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
-import { readPluginFile, writeModes, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
+import {
+  readPluginFile,
+  replacementKinds,
+  writeModes,
+  type PluginFile,
+  type ReplacementKind,
+  type WriteMode,
+} from '../plugin/plugin-file.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 
 export function pluginCommand(): Command {
@@ -21,6 +28,7 @@ interface CreateFlags extends KeyFlags {
   readonly layout?: string;
   readonly payloadBlockSize?: string;
   readonly write?: WriteMode;
+  readonly replacement?: ReplacementKind;
   readonly boot?: Firmware;
   readonly partitionStyle?: PartitionStyle;
   readonly volume: readonly string[];
@@ -42,6 +50,12 @@ function createCommand(): Command {
         '--write <mode>',
         'writes are kept (intercept), dropped at unmount (discard) or refused (none)',
       ).choices(writeModes),
+    )
+    .addOption(
+      new Option(
+        '--replacement <kind>',
+        'of an encrypted image: what is written or filled is kept sealed with its key, or plain',
+      ).choices(replacementKinds),
     )
     .addOption(
       new Option('--boot <firmware>', 'make a disk that boots around an image of a single volume').choices(firmwares),
@@ -69,6 +83,7 @@ function createCommand(): Command {
         ? {}
         : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
       ...(flags.write === undefined ? {} : { write: flags.write }),
+      ...(flags.replacement === undefined ? {} : { replacement: flags.replacement }),
       ...(boot === undefined ? {} : { boot, keys: await keysFor(image, flags) }),
       ...(flags.force === undefined ? {} : { force: flags.force }),
     });
@@ -167,6 +182,7 @@ function pluginText(plugin: PluginFile, file: string): string {
       ['image id', pointer.imageId],
     ]),
     ['writes', plugin.write ?? 'intercept'],
+    ...(plugin.replacement === undefined ? [] : [['kept', plugin.replacement]]),
     ...(plugin.patchSets ?? []).map(({ target, name }) => [
       'patches',
       `${name}, for ${target}${target === plugin.target ? ', in force' : ''}`,

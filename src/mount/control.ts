@@ -36,6 +36,8 @@ const requestSchema = z.union([
     file: z.string(),
     isPolite: z.boolean().exactOptional(),
     isVerified: z.boolean().exactOptional(),
+    /** Whether finalizing may make a plain file of a sealed one. */
+    decrypts: z.boolean().exactOptional(),
     /** What all fills of the mount share; 0: no limit; as it is, when absent. */
     bytesPerSecond: z.number().nonnegative().exactOptional(),
   }),

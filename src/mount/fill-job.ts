@@ -129,6 +129,11 @@ export class FillJob {
     throw new UnavailableError(failed?.message ?? `${this.target.name}: could not be read`);
   }
 
+  /** Makes the plain file of a sealed one; see decrypt.ts. */
+  async decrypt(filePath: string): Promise<void> {
+    await this.#team('decrypt', { isPolite: false, isVerified: true }, 1, new FillBoard(), filePath);
+  }
+
   /** To be called now and then: the rate is measured between calls. */
   look(): void {
     const units = this.#activity === 'verify' ? this.#board.get('verifiedUnits') : this.#copied();
@@ -249,7 +254,13 @@ export class FillJob {
     return this.#board.get('hotUnits') + this.#board.get('coldUnits');
   }
 
-  async #team(step: FillStep, options: FillOptions, count: number, board = this.#board): Promise<FillMessage[]> {
+  async #team(
+    step: FillStep,
+    options: FillOptions,
+    count: number,
+    board = this.#board,
+    filePath = '',
+  ): Promise<FillMessage[]> {
     if (board === this.#board) {
       this.#activity = step;
       board.set('region', 0);
@@ -259,6 +270,7 @@ export class FillJob {
       step,
       place: this.target.place,
       parts: this.parts,
+      filePath,
       board: board.buffer,
       rate: rate.buffer,
       statistics: statistics.buffer,

@@ -35,7 +35,7 @@ export async function answerFill(fills: Fills, filter: Filter, request: FillRequ
     case 'verify':
       return await fills.prove(disk);
     case 'finalize':
-      return { record: fills.finalize(disk) };
+      return { record: await fills.finalize(disk, request.decrypts === true) };
     case 'status':
   }
   return fills.status(disk);

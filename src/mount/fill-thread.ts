@@ -5,6 +5,7 @@
 import { BlockCache } from '../backup/block-cache.ts';
 import { MiB } from '../base/units.ts';
 import { openSynthesized, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
+import { writePlain } from '../replacement/decrypt.ts';
 import { Filler, regionCount } from '../replacement/fill.ts';
 import { HotUnits } from '../replacement/hot-units.ts';
 import { unitBytes } from '../replacement/layout.ts';
@@ -16,7 +17,7 @@ import { FillBoard } from './fill-board.ts';
 import { Statistics } from './statistics.ts';
 import { yieldToOthers } from './system-calls.ts';
 
-export const fillSteps = ['count', 'copy', 'flush', 'verify', 'prove'] as const;
+export const fillSteps = ['count', 'copy', 'flush', 'verify', 'prove', 'decrypt'] as const;
 export type FillStep = (typeof fillSteps)[number];
 
 /** Plain values and shared memory. */
@@ -24,6 +25,8 @@ export interface FillTask {
   readonly step: FillStep;
   readonly place: SynthesizedPlace;
   readonly parts: SharedReplacement;
+  /** Of the native file, for a step that makes another beside it; else empty. */
+  readonly filePath: string;
   readonly board: SharedArrayBuffer;
   readonly rate: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
@@ -106,6 +109,9 @@ const steps: Readonly<Record<FillStep, Step>> = {
       board.add('repairedUnits', verifier.repairedUnits);
       board.add('adoptedUnits', verifier.adoptedUnits);
     }
+  },
+  decrypt(task) {
+    writePlain(task.parts, task.filePath);
   },
   prove(task, base, post) {
     post({ kind: 'proof', proof: proveContents(task.parts, base) });

@@ -1,8 +1,12 @@
 /** The fills of a mount: which native files are being filled, what may be asked of them, and how they go on after a mount. */
 import { UsageError } from '../base/errors.ts';
-import { finalizeFiles } from '../replacement/finalize.ts';
+import { KeyRing } from '../backup/key-ring.ts';
+import { sealingKey } from '../plugin/resolve.ts';
+import { freeze, thaw } from '../replacement/decrypt.ts';
+import { finalizeFiles, requireFinalizable } from '../replacement/finalize.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { releaseCopies } from '../replacement/release.ts';
+import type { SharedReplacement } from '../replacement/shared.ts';
 import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
 import type { Proof } from '../replacement/verify.ts';
 import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
@@ -75,14 +79,40 @@ export class Fills {
     return proofs;
   }
 
-  /** @returns the path of the record that the plugin file is kept as */
-  finalize(disk: NativeDisk): string {
+  /**
+   * @param decrypts whether a sealed replacement may become a plain file
+   * @returns the path of the record that the plugin file is kept as
+   * @throws UsageError where it is not complete, or sealed without `decrypts`, or open; CapacityError, UnavailableError
+   */
+  async finalize(disk: NativeDisk, decrypts: boolean): Promise<string> {
     const files = disk.files.map((file) => {
       // Of a disk of several files, an earlier attempt may have put some in their places.
       if (!file.isReplaced()) throw new UsageError(`${disk.name}: is not filled; start with: veneer fill start`);
-      return { path: file.replacement.place.path, parts: this.#job(disk, file).parts };
+      const job = this.#job(disk, file);
+      return { name: file.name, path: file.replacement.place.path, parts: job.parts, job };
     });
-    const record = finalizeFiles(disk.pluginPath, files);
+    const sealed = files.filter(({ parts }) => parts.seal !== undefined);
+    if (sealed.length > 0 && !decrypts) {
+      throw new UsageError(
+        `${disk.name}: its disk file is sealed; veneer finalize --decrypt puts a plain one in its place, which anybody can read who can read the file`,
+      );
+    }
+    for (const { parts } of sealed) requireFinalizable(parts);
+    if (sealed.some(({ name }) => this.#context.statistics.counters(name).get('openNow') > 0))
+      throw new UsageError(`${disk.name}: is open; what is sealed is decrypted while no guest uses it`);
+    const stopped: SharedReplacement[] = [];
+    let record: string;
+    try {
+      for (const { parts } of sealed) {
+        freeze(parts);
+        stopped.push(parts);
+      }
+      for (const { job, path } of sealed) await job.decrypt(path);
+      record = finalizeFiles(disk.pluginPath, files);
+    } catch (error) {
+      for (const parts of stopped) thaw(parts);
+      throw error;
+    }
     for (const file of disk.files) this.#jobs.delete(file.replacement.key);
     return record;
   }
@@ -119,7 +149,10 @@ export class Fills {
     const { key, place, discard } = file.replacement;
     if (discard)
       throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
-    const parts = this.#replacements.acquire(key, place, discard);
+    const { plugin, pluginPath, allowed, keys } = file.synthesized;
+    const parts = this.#replacements.acquire(key, place, discard, () =>
+      sealingKey(plugin, pluginPath, allowed, new KeyRing(keys)).toThread(),
+    );
     let job = this.#jobs.get(key);
     if (job === undefined || job.parts !== parts) {
       const target: FillTarget = { name: file.name, place: file.synthesized };

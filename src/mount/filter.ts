@@ -353,8 +353,8 @@ export class Filter implements Closable {
       const native = this.#natives.find(place, stat);
       const { file } = native;
       const writable = this.#natives.replacementOf(place, native);
-      const written = writable === undefined ? undefined : replacementStat(writable.place.path);
-      const sizeBytes = written === undefined ? file.map.sizeBytes : Number(written.size);
+      const written = writable === undefined ? undefined : replacementStat(writable.place);
+      const sizeBytes = written === undefined ? file.map.sizeBytes : written.sizeBytes;
       this.#natives.countersOf(place, sizeBytes);
       return {
         ...own,

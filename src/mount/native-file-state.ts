@@ -9,7 +9,7 @@ import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { openPluginDisk, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
+import { openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
 import { Replacement, type DirectFile } from '../replacement/replacement.ts';
 import type { Replacements } from './replacements.ts';
@@ -235,7 +235,11 @@ export class NativeFileState implements Closable {
   #replace(): Replacement {
     const { replacement } = this.#identity;
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
-    const parts = this.#context.replacements.acquire(replacement.key, replacement.place, replacement.discard);
+    const { plugin, pluginPath } = this.#identity;
+    const { allowed, keys, replacements } = this.#context;
+    const parts = replacements.acquire(replacement.key, replacement.place, replacement.discard, () =>
+      sealingKey(plugin, pluginPath, allowed, keys).toThread(),
+    );
     this.#replacement = new Replacement(parts, {
       sizeBytes: this.#file.map.sizeBytes,
       read: (target, offset) => this.#file.map.read(target, offset, this.#openDisk),

@@ -146,7 +146,12 @@ export class Natives implements Closable {
     const { id } = source.plugin;
     return {
       key: `${id}:${source.files.indexOf(file)}:${mode}`,
-      place: { path: filePath, pluginId: id, baseBytes: file.map.sizeBytes },
+      place: {
+        path: filePath,
+        pluginId: id,
+        baseBytes: file.map.sizeBytes,
+        isSealed: source.plugin.replacement === 'sealed',
+      },
       discard,
     };
   }

@@ -1,6 +1,7 @@
 /**
  * The replacement disk files that are open in a mount: each opened once, by the main thread, and used by all threads.
  */
+import type { ThreadKey } from '../backup/seal.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import {
   isStillNamed,
@@ -15,9 +16,10 @@ export interface Replacements {
   /**
    * The replacement of a native file, opened or made at the first call.
    * @param key the same for one native file whatever its plugin file is called
-   * @throws as openReplacement does
+   * @param sealingKey asked for only where it is sealed
+   * @throws as openReplacement does, and as `sealingKey` does
    */
-  acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement;
+  acquire(key: string, place: ReplacementPlace, discard: boolean, sealingKey: () => ThreadKey): SharedReplacement;
 }
 
 /** Keeps them in this thread. */
@@ -25,14 +27,15 @@ export class OpenReplacements implements Replacements, Closable {
   readonly #open = new Map<string, { open: OpenReplacement; path: string; discard: boolean }>();
   readonly #removed: OpenReplacement[] = [];
 
-  acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement {
+  acquire(key: string, place: ReplacementPlace, discard: boolean, sealingKey: () => ThreadKey): SharedReplacement {
     const known = this.#open.get(key);
     if (known !== undefined && isStillNamed(known.open, known.path)) return known.open.parts;
     // It went with its plugin file. Those who have it open still use its descriptors, until the mount ends.
     if (known !== undefined) this.#removed.push(known.open);
+    const chainKey = place.isSealed ? sealingKey() : undefined;
     // What an earlier mount was to discard, and died before it did.
     if (discard) removeReplacement(place.path);
-    const open = openReplacement(place);
+    const open = openReplacement(place, chainKey);
     this.#open.set(key, { open, path: place.path, discard });
     return open.parts;
   }

@@ -42,6 +42,7 @@ export function writtenSource(sourcePath: string): WrittenSource | undefined {
       path: path.join(path.dirname(pluginPath), file.name),
       pluginId: plugin.id,
       baseBytes: file.map.sizeBytes,
+      isSealed: plugin.replacement === 'sealed',
     }),
   );
   return { plugin, changed: mergeRanges(changedRanges(shown, plugin, files, written)) };

@@ -21,7 +21,14 @@ import type { DiskFacts, PlanOptions } from '../native/format.ts';
 import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
-import { encodePluginFile, markerBytes, parsePluginFile, type PluginFile, type WriteMode } from './plugin-file.ts';
+import {
+  encodePluginFile,
+  markerBytes,
+  parsePluginFile,
+  type PluginFile,
+  type ReplacementKind,
+  type WriteMode,
+} from './plugin-file.ts';
 
 export interface PluginOptions extends PlanOptions {
   /** Default: by the plugin file's extension. */
@@ -29,6 +36,8 @@ export interface PluginOptions extends PlanOptions {
   readonly force?: boolean;
   /** What becomes of writes to the native file. */
   readonly write?: WriteMode;
+  /** What is written, or copied out of an encrypted image: sealed with its key or plain. To be chosen for each of these, and for no other. */
+  readonly replacement?: ReplacementKind;
   /** Makes a disk that boots around the volume of the image, and around further ones. */
   readonly boot?: BootOptions;
   /** Of encrypted images: a volume must be looked into to boot it. */
@@ -56,9 +65,12 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   // The whole chain, so that a broken one is found now and not by the guest.
   using chain = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
   const image = newestOf(chain.value);
+  const isEncrypted = image.sealed || (options.boot?.furtherImages ?? []).some(isEncryptedImage);
+  requireChoice(imagePath, isEncrypted, options.replacement);
+  const { write, replacement } = options;
   if (options.boot === undefined) {
     const native = planForDisk(chain.value, format, identity, options);
-    return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write: options.write }));
+    return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write, replacement }));
   }
   using around = closing(
     makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, { ...options.boot, keys: options.keys }),
@@ -67,7 +79,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   if (bootFile.length > 0) assertMayWriteBootFile(pluginPath, bootFile, options.force === true);
   const facts = factsOf(image, identity, (unitBytes) => allocatedRuns(disk, unitBytes));
   const native = planGeometry(format, { ...facts, sizeBytes: disk.sizeBytes }, options);
-  const plugin = describePlugin(image, { relativePath, identity, native, write: options.write, bootable });
+  const plugin = describePlugin(image, { relativePath, identity, native, write, replacement, bootable });
   // Whoever sees the plugin file finds the boot file there.
   if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
   return writePlugin(pluginPath, plugin);
@@ -77,6 +89,22 @@ function writePlugin(pluginPath: string, plugin: Parameters<typeof encodePluginF
   const bytes = encodePluginFile(plugin);
   writeFileDurably(pluginPath, bytes);
   return parsePluginFile(bytes, pluginPath);
+}
+
+function isEncryptedImage(imagePath: string): boolean {
+  using image = closing(Image.open(imagePath));
+  return image.value.description.sealed;
+}
+
+/** What leaves an encrypted image is never silently plain. @throws UsageError */
+function requireChoice(imagePath: string, isEncrypted: boolean, replacement: ReplacementKind | undefined): void {
+  if (isEncrypted && replacement === undefined) {
+    throw new UsageError(
+      `${imagePath}: is encrypted; say whether what is written to its disk is to be kept sealed with its key or plain: --replacement sealed or --replacement plain`,
+    );
+  }
+  if (!isEncrypted && replacement === 'sealed')
+    throw new UsageError(`${imagePath}: is not encrypted, and there is no key to seal with; leave --replacement away`);
 }
 
 /** Whether a file claims to be an image. */
@@ -125,6 +153,7 @@ function describePlugin(
     readonly identity: Guid;
     readonly native: Geometry;
     readonly write?: WriteMode | undefined;
+    readonly replacement?: ReplacementKind | undefined;
     readonly bootable?: Bootable;
   },
 ): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
@@ -137,6 +166,7 @@ function describePlugin(
     },
     ...(plugin.bootable === undefined ? {} : { bootable: plugin.bootable }),
     ...(plugin.write === undefined ? {} : { write: plugin.write }),
+    ...(plugin.replacement === undefined ? {} : { replacement: plugin.replacement }),
     native: plugin.native,
   };
 }

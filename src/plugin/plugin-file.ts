@@ -21,6 +21,10 @@ export const writeModes = ['intercept', 'discard', 'none'] as const;
 /** What becomes of writes to a native file: kept beside the plugin file, thrown away at unmount, or refused. */
 export type WriteMode = (typeof writeModes)[number];
 
+export const replacementKinds = ['sealed', 'plain'] as const;
+/** Of an encrypted image: whether what is written or copied out of it is sealed at rest with its key, or stands there for all to read. */
+export type ReplacementKind = (typeof replacementKinds)[number];
+
 const version = 1;
 
 const fields = z.strictObject({
@@ -37,6 +41,8 @@ const fields = z.strictObject({
   }),
   /** What becomes of writes; `intercept` when absent. A mount may decide otherwise. */
   write: z.enum(writeModes).exactOptional(),
+  /** Of an encrypted image; of any other, plain. */
+  replacement: z.enum(replacementKinds).exactOptional(),
   /** Of a disk that is made around volumes, of which `image` has the first. */
   bootable: bootableSchema.exactOptional(),
   /** What was made of the guest for other hardware, each in a file beside this one; of `target` is the one that is in force. */

@@ -99,6 +99,7 @@ export function nativePathsOf(pluginPath: string): string[] {
  */
 export function keepPlan(pluginPath: string, target: Target, plan: GuestPlan): PluginFile {
   const plugin = readPluginFile(pluginPath);
+  requirePlainPatchSet(plugin, pluginPath);
   const contents = encodePatchSet(patchSetOf(plugin, target, plan));
   const others = plugin.patchSets?.filter((set) => set.target !== target) ?? [];
   writeFileDurably(patchSetPath(pluginPath, target), contents);
@@ -107,6 +108,14 @@ export function keepPlan(pluginPath: string, target: Target, plan: GuestPlan): P
     patchSets: [...others, describePatchSet(pluginPath, target, contents)],
     target,
   });
+}
+
+/** A patch set holds bytes of the guest, and is not sealed. @throws UnsupportedError */
+function requirePlainPatchSet(plugin: PluginFile, pluginPath: string): void {
+  if (plugin.replacement !== 'sealed') return;
+  throw new UnsupportedError(
+    `${pluginPath}: what is made of its encrypted image is to be sealed, and patch sets cannot be yet; make the plugin file with --replacement plain to reconfigure it`,
+  );
 }
 
 /** Forgets the patch set of a target, or all of them. Returns which. */

@@ -5,10 +5,12 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
-import { closeAll } from '../base/ownership.ts';
+import { closeAll, closing } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
+import { Image } from '../backup/image.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
+import type { ChainKey } from '../backup/seal.ts';
 import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
 import { memoryDisk } from '../disk/memory.ts';
@@ -115,6 +117,36 @@ function pluginDisk(disk: Disk, chains: readonly ChainDisk[]): PluginDisk {
   };
 }
 
+/**
+ * The key that what is written to the disk is sealed with: of its first encrypted image's chain. One that is at hand needs no image.
+ * @throws ForbiddenError when there is none; UnavailableError when there is neither a key nor the image that could be opened for it
+ */
+export function sealingKey(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths, keys: KeyRing): ChainKey {
+  for (const pointer of imagesOf(plugin)) {
+    const known = keys.ofChain(pointer.chainId);
+    if (known !== undefined) return known;
+    const { named, judge } = judged(pointer, pluginPath, allowed);
+    const imagePath = currentPathOf(named, pointer, judge);
+    judge(imagePath);
+    using image = closing(Image.open(imagePath));
+    if (image.value.description.sealed) return keys.require(image.value);
+  }
+  throw new FormatError(pluginPath, 'replacement', 0, 'is to be sealed, but none of its images is encrypted');
+}
+
+function judged(
+  pointer: ImagePointer,
+  pluginPath: string,
+  allowed: AllowedPaths,
+): { named: string; judge: (image: string) => void } {
+  const folders = realFolders(allowed);
+  return {
+    named: imagePathOf(pointer, pluginPath, allowed),
+    judge: (image) =>
+      requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image)),
+  };
+}
+
 function openPointer(
   pointer: ImagePointer,
   sizeBytes: number,
@@ -123,10 +155,7 @@ function openPointer(
   cache: BlockCache,
   keys: KeyRing,
 ): ChainDisk {
-  const named = imagePathOf(pointer, pluginPath, allowed);
-  const folders = realFolders(allowed);
-  const judge = (image: string): void =>
-    requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image));
+  const { named, judge } = judged(pointer, pluginPath, allowed);
   const imagePath = currentPathOf(named, pointer, judge);
   const disk = openChainDisk(imagePath, cache, judge, keys);
   try {

@@ -54,8 +54,8 @@ export class Filler {
     this.#parts = parts;
     this.#numbers = new BigInt64Array(parts.numbers);
     this.#base = base;
-    this.#data = dataFileOf(parts);
     this.map = new PresenceMap(parts.presence);
+    this.#data = dataFileOf(parts, this.map);
   }
 
   /**

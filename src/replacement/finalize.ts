@@ -1,22 +1,23 @@
 /**
  * The last step: the replacement takes the plugin file's place in the folder. What is left is an ordinary disk file, and the plugin file
- * beside it as a record, under a name that no mount takes for a disk.
+ * beside it as a record, under a name that no mount takes for a disk. Of a sealed replacement it is the plain file that was made of it first
+ * (decrypt.ts), and nobody writes any more.
  *
  * Crash order:
  * 1. all files of the disk are flushed; then each one's header says `final`, durably
  * 2. files that only the mount had (a VMDK's extent) get their names, and the folder is flushed
  * 3. the plugin file gets a second name, that of the record, and the folder is flushed
  * 4. the main file is renamed over the plugin file: one name, at every moment whole; the folder is flushed
- * 5. the maps are removed
+ * 5. the maps are removed, and then the sealed data files
  * After a crash before 4 the plugin file is still there, the replacement serves alone, and finalizing again goes on. After one behind 4 the
  * disk file is in place; finalizing again, or the next plugin file of that name, removes what step 5 has left.
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { systemErrorCode, UsageError } from '../base/errors.ts';
-import { syncFolder, writeFileDurably } from '../base/durable.ts';
+import { syncFolder, unfinishedSuffix, writeFileDurably } from '../base/durable.ts';
 import { writeFailure } from '../base/full-io.ts';
-import { dataPathOf, mapPathOf } from './open.ts';
+import { dataPathOf, mapPathOf, plainPathOf, unlinkReplacement } from './open.ts';
 import { PresenceMap } from './presence-map.ts';
 import { flushAll, type SharedReplacement } from './shared.ts';
 import { changeState, requireWay, stateOf } from './states.ts';
@@ -52,12 +53,16 @@ export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[
   for (const file of files.filter(({ path: filePath }) => filePath !== pluginPath)) putInPlace(file, owner, folder);
   const record = keepRecord(pluginPath, folder);
   for (const file of files.filter(({ path: filePath }) => filePath === pluginPath)) putInPlace(file, owner, folder);
-  for (const file of files) fs.rmSync(mapPathOf(file.path), { force: true });
+  for (const { path: filePath, parts } of files) {
+    if (parts?.seal === undefined) fs.rmSync(mapPathOf(filePath), { force: true });
+    else unlinkReplacement(filePath);
+  }
   syncFolder(folder);
   return record;
 }
 
-function requireFinalizable(parts: SharedReplacement): void {
+/** @throws UsageError when it is not complete */
+export function requireFinalizable(parts: SharedReplacement): void {
   const state = stateOf(parts);
   if (state === 'final') return;
   if (state === 'filling') throw new UsageError(`${parts.name}: is still being filled; see: veneer fill status`);
@@ -67,11 +72,17 @@ function requireFinalizable(parts: SharedReplacement): void {
 /** The disk file belongs to whom the plugin file belonged, and may be read and written by the same. */
 function putInPlace({ path: filePath, parts }: FinalizedFile, owner: fs.Stats, folder: string): void {
   if (parts === undefined) return;
+  const from = parts.seal === undefined ? dataPathOf(filePath) : plainPathOf(filePath) + unfinishedSuffix;
   try {
-    fs.fchownSync(parts.dataFd, owner.uid, owner.gid);
-    fs.fchmodSync(parts.dataFd, owner.mode & 0o777);
-    fs.fsyncSync(parts.dataFd);
-    fs.renameSync(dataPathOf(filePath), filePath);
+    const fd = fs.openSync(from, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
+    try {
+      fs.fchownSync(fd, owner.uid, owner.gid);
+      fs.fchmodSync(fd, owner.mode & 0o777);
+      fs.fsyncSync(fd);
+    } finally {
+      fs.closeSync(fd);
+    }
+    fs.renameSync(from, filePath);
   } catch (error) {
     throw writeFailure(filePath, 'put the disk file in its place', error);
   }

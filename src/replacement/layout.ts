@@ -14,14 +14,16 @@
  * on disk, and after a power loss, which the boot's identity shows, or a flush that failed, only they count.
  */
 import { KiB, MiB, TiB } from '../base/units.ts';
-import { ascii, guid, layout, reserved, text, u16le, u32le, u64le, u8, type Decoded } from '../bytes/layout.ts';
+import { ascii, bytes, guid, layout, reserved, text, u16le, u32le, u64le, u8, type Decoded } from '../bytes/layout.ts';
 
 export const unitBytes = 64 * KiB;
 export const mapHeaderBytes = 4 * KiB;
 export const mapPageBytes = 4 * KiB;
 export const unitsPerPage = (mapPageBytes * 8) / 2;
 export const firstPageOffset = 2 * mapHeaderBytes;
-export const mapVersion = 1;
+/** Of a plain data file, and of a sealed one: who knows only plain ones must not take it for one. */
+export const mapVersions = { plain: 1, sealed: 2 } as const;
+export const keyCheckBytes = 16;
 /** A file may grow to twice its size and this, as growing formats do when a guest fills its disk. */
 export const growthRoomBytes = 64 * MiB;
 export const maxFileBytes = 128 * TiB;
@@ -43,7 +45,12 @@ export const mapHeader = layout('replacement map header', mapHeaderBytes, {
   fileName: text(72, 256, 'utf8'), // of the native file
   direct: u8(328), //          1 once a guest may have written past the map: every unit counts as written then
   suspect: u8(329), //         1 after a power loss: unwritten units may hold writes that no flush had covered
-  reserved2: reserved(330, 3762),
+  sealed: u8(330), //          1 when the data file is sealed (sealed-file.ts); the fields below are zero else
+  reserved1: reserved(331, 5),
+  sealId: guid(336), //        of this very copy: its key is derived for the plugin file and for this
+  keyCheck: bytes(352, keyCheckBytes), // derived with its key: another key is told at once
+  cutBytes: u64le(368), //     while cutting: the length to which a sealed data file is being cut
+  reserved2: reserved(376, 3716),
   crc32c: u32le(4092),
 });
 export type MapHeader = Decoded<typeof mapHeader>;

@@ -52,7 +52,8 @@ export function readHeader(fd: number, name: string): FoundHeader {
   const [newest, other] = found.sort((a, b) => (a.header.sequence < b.header.sequence ? 1 : -1));
   if (newest === undefined) throw new FormatError(name, 'header', 0, 'neither copy is sound', { cause: firstError });
   const { header, otherOffset } = newest;
-  if (header.version !== format.mapVersion || header.unitBytes !== format.unitBytes) {
+  const version = format.mapVersions[header.sealed === 1 ? 'sealed' : 'plain'];
+  if (header.version !== version || header.unitBytes !== format.unitBytes) {
     throw new FormatError(
       name,
       'version',

@@ -20,13 +20,17 @@ import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerEr
 import { lockExclusively } from '../base/file-lock.ts';
 import { writeFailure } from '../base/full-io.ts';
 import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedSuffix } from '../base/durable.ts';
-import type { Guid } from '../bytes/guid.ts';
+import type { ThreadKey } from '../backup/seal.ts';
+import { randomGuid, type Guid } from '../bytes/guid.ts';
 import * as format from './layout.ts';
 import { currentBootId, loadPages, readHeader, repairHeader, writeHeader, writeLivePages } from './map-file.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
 import { Balance } from './balance.ts';
 import { HotUnits } from './hot-units.ts';
-import { shared, type SharedReplacement } from './shared.ts';
+import { PlainFile } from './data-file.ts';
+import { deriveSeal, requireKey, sealOf, type ReplacementSeal } from './replacement-seal.ts';
+import { heldBytesOf, SealedFile, storedBytesOf } from './sealed-file.ts';
+import { sealFields, shared, type SharedReplacement } from './shared.ts';
 import { replacementStates } from './states.ts';
 
 export interface ReplacementPlace {
@@ -35,18 +39,28 @@ export interface ReplacementPlace {
   readonly pluginId: Guid;
   /** Size of the synthesized file. */
   readonly baseBytes: number;
+  /** Whether what is written is sealed at rest. */
+  readonly isSealed: boolean;
 }
 
 const dataSuffix = '.replacement';
 const mapSuffix = '.replacement-map';
+/** What a sealed one is decrypted into, until it takes its place. */
+const plainSuffix = '.replacement-plain';
 
 /** Whether a name in the folder is a part of some replacement: such files are not shown under the mount. */
 export function isReplacementName(name: string): boolean {
-  return [dataSuffix, mapSuffix, mapSuffix + unfinishedSuffix].some((suffix) => name.endsWith(suffix));
+  return [dataSuffix, mapSuffix, mapSuffix + unfinishedSuffix, plainSuffix + unfinishedSuffix].some((suffix) =>
+    name.endsWith(suffix),
+  );
 }
 
 export function dataPathOf(filePath: string): string {
   return filePath + dataSuffix;
+}
+
+export function plainPathOf(filePath: string): string {
+  return filePath + plainSuffix;
 }
 
 export function mapPathOf(filePath: string): string {
@@ -110,21 +124,28 @@ export interface OpenReplacement extends Closable {
 
 /**
  * Opens the replacement of a native file, or makes one.
+ * @param key of the image's chain, for one that is sealed
  * @param bootId other than the current one only in tests of power loss
  * @throws FormatError when it belongs to another plugin file or its map is damaged: nothing is changed then
+ * @throws ForbiddenError when it is sealed, and the key is missing or another one
  * @throws UsageError when it is open elsewhere; CapacityError when the disk is full; ReadOnlyError, UnavailableError
  */
-export function openReplacement(place: ReplacementPlace, bootId: Guid = currentBootId()): OpenReplacement {
+export function openReplacement(
+  place: ReplacementPlace,
+  key?: ThreadKey,
+  bootId: Guid = currentBootId(),
+): OpenReplacement {
   const mapPath = place.path + mapSuffix;
   const closers: Closable[] = [];
+  if (place.isSealed) requireKey(key, place.path);
   removeLeftover(place);
   try {
     const dataFd = openData(place);
     closers.push({ close: () => fs.closeSync(dataFd) });
-    if (!hasReplacement(place.path)) makeFiles(place, dataFd, bootId);
+    if (!hasReplacement(place.path)) makeFiles(place, dataFd, key, bootId);
     const mapFd = openToWrite(mapPath);
     closers.push({ close: () => fs.closeSync(mapFd) });
-    const parts = load(place, { mapFd, dataFd, mapPath, bootId });
+    const parts = load(place, key, { mapFd, dataFd, mapPath, bootId });
     let closed = false;
     return {
       parts,
@@ -195,16 +216,17 @@ function openToWrite(filePath: string, moreFlags = 0): number {
   }
 }
 
-function makeFiles(place: ReplacementPlace, dataFd: number, bootId: Guid): void {
+function makeFiles(place: ReplacementPlace, dataFd: number, key: ThreadKey | undefined, bootId: Guid): void {
   const dataPath = place.path + dataSuffix;
   resizeFile(dataFd, 0, dataPath);
-  resizeFile(dataFd, place.baseBytes, dataPath);
+  resizeFile(dataFd, place.isSealed ? storedBytesOf(place.baseBytes) : place.baseBytes, dataPath);
   flushFile(dataFd, dataPath);
   syncFolder(path.dirname(dataPath));
+  const seal = place.isSealed ? deriveSeal(requireKey(key, place.path), place.pluginId, randomGuid()) : undefined;
   const mapPath = place.path + mapSuffix;
   const mapFd = openUnfinished(mapPath, 'empty', 0o600);
   try {
-    writeHeader(mapFd, firstHeader(place, bootId), mapPath);
+    writeHeader(mapFd, firstHeader(place, seal, bootId), mapPath);
     commitFile(mapFd, mapPath);
   } catch (error) {
     fs.rmSync(mapPath + unfinishedSuffix, { force: true });
@@ -214,9 +236,9 @@ function makeFiles(place: ReplacementPlace, dataFd: number, bootId: Guid): void 
   }
 }
 
-function firstHeader(place: ReplacementPlace, bootId: Guid): format.MapHeader {
+function firstHeader(place: ReplacementPlace, seal: ReplacementSeal | undefined, bootId: Guid): format.MapHeader {
   return {
-    version: format.mapVersion,
+    version: format.mapVersions[seal === undefined ? 'plain' : 'sealed'],
     state: replacementStates.indexOf('intercepting'),
     cutting: 0,
     unitBytes: format.unitBytes,
@@ -228,6 +250,8 @@ function firstHeader(place: ReplacementPlace, bootId: Guid): format.MapHeader {
     fileName: path.basename(place.path),
     direct: 0,
     suspect: 0,
+    ...sealFields(seal),
+    cutBytes: 0n,
     crc32c: 0,
   };
 }
@@ -249,22 +273,26 @@ interface Files {
   readonly bootId: Guid;
 }
 
-function load(place: ReplacementPlace, files: Files): SharedReplacement {
+function load(place: ReplacementPlace, key: ThreadKey | undefined, files: Files): SharedReplacement {
   const { mapFd, dataFd, mapPath, bootId } = files;
   const copies = readHeader(mapFd, mapPath);
   const found = copies.header;
   checkBelongs(found, place, mapPath);
-  checkLength(place, dataFd, found);
-  repairHeader(mapFd, copies, mapPath);
+  const seal = sealOf(found, place.isSealed, key, mapPath);
   const presence = newPresence(unitCountOf(place.baseBytes));
   const map = new PresenceMap(presence);
+  const dataPath = place.path + dataSuffix;
+  const file = seal === undefined ? new PlainFile(dataFd, dataPath) : new SealedFile(dataFd, dataPath, seal.key, map);
+  checkLength(dataPath, file instanceof SealedFile ? file.settledBytes : file.sizeBytes, found);
+  repairHeader(mapFd, copies, mapPath);
   const sameBoot = found.bootId === bootId;
   const loaded = loadPages(mapFd, map, sameBoot, mapPath);
+  settleData(file, found, files);
   const header = settle(found, map, files);
   // Bits that no flush has covered yet.
   if (sameBoot) map.markDirty(loaded);
   const numbers = new BigInt64Array(new SharedArrayBuffer(shared.count * 8));
-  numbers[shared.sizeBytes] = BigInt(fs.fstatSync(dataFd).size);
+  numbers[shared.sizeBytes] = BigInt(file.sizeBytes);
   numbers[shared.visibleBytes] = header.visibleBytes;
   numbers[shared.sequence] = header.sequence;
   numbers[shared.state] = BigInt(header.state);
@@ -277,6 +305,7 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
     baseBytes: place.baseBytes,
     dataFd,
     mapFd,
+    seal,
     presence,
     numbers: numbers.buffer,
     hot: HotUnits.allocate(),
@@ -286,38 +315,46 @@ function load(place: ReplacementPlace, files: Files): SharedReplacement {
 }
 
 /** The data file is never shorter than what still shows of the synthesized one: it is made as long, and cut after the header says so. */
-function checkLength(place: ReplacementPlace, dataFd: number, header: format.MapHeader): void {
-  const { size } = fs.fstatSync(dataFd);
+function checkLength(dataPath: string, size: number, header: format.MapHeader): void {
   if (BigInt(size) >= header.visibleBytes) return;
   const detail = `is ${size} bytes, but was at least ${header.visibleBytes}; was it truncated?`;
-  throw new FormatError(place.path + dataSuffix, 'length', 0, detail);
+  throw new FormatError(dataPath, 'length', 0, detail);
 }
 
-/** What a crash has left to do, in the order above. Returns the header that holds from now on. */
-function settle(
-  found: format.MapHeader,
-  map: PresenceMap,
-  { mapFd, dataFd, mapPath, bootId }: Files,
-): format.MapHeader {
-  const sameBoot = found.bootId === bootId;
-  if (sameBoot && found.cutting === 0) return found;
-  if (found.cutting !== 0) {
-    resizeFile(dataFd, Number(found.visibleBytes), mapPath);
+/** Finishes a cut, and makes true again what is to hold of a sealed file. */
+function settleData(file: PlainFile | SealedFile, found: format.MapHeader, { dataFd, mapPath }: Files): void {
+  if (file instanceof SealedFile) {
+    file.settle(found.cutting === 0 ? undefined : Number(found.cutBytes));
+  } else if (found.cutting !== 0) {
+    file.resize(Number(found.visibleBytes));
     flushFile(dataFd, mapPath);
   }
+}
+
+/** What else a crash has left to do, in the order above. Returns the header that holds from now on. */
+function settle(found: format.MapHeader, map: PresenceMap, { mapFd, mapPath, bootId }: Files): format.MapHeader {
+  const sameBoot = found.bootId === bootId;
+  if (sameBoot && found.cutting === 0) return found;
   if (!sameBoot) {
     writeLivePages(mapFd, map, mapPath);
     flushFile(mapFd, mapPath);
   }
   // Of units that were copied but not written, the bits may be older than the data now.
   const suspect = sameBoot ? found.suspect : 1;
-  const header = { ...found, cutting: 0, bootId, suspect, sequence: found.sequence + 1n };
+  const header = { ...found, cutting: 0, cutBytes: 0n, bootId, suspect, sequence: found.sequence + 1n };
   writeHeader(mapFd, header, mapPath);
   return header;
 }
 
-/** Size of the file as last written; undefined when nothing was. Asks the file system only. */
-export function replacementStat(filePath: string): fs.BigIntStats | undefined {
+/** Size and times of the file as last written; undefined when nothing was. Asks the file system only. */
+export function replacementStat({
+  path: filePath,
+  isSealed,
+}: ReplacementPlace): { sizeBytes: number; mtimeNs: bigint; ctimeNs: bigint } | undefined {
   if (!hasReplacement(filePath)) return undefined;
-  return fs.statSync(filePath + dataSuffix, { bigint: true, throwIfNoEntry: false });
+  const stat = fs.statSync(filePath + dataSuffix, { bigint: true, throwIfNoEntry: false });
+  if (stat === undefined) return undefined;
+  const stored = Number(stat.size);
+  const { mtimeNs, ctimeNs } = stat;
+  return { mtimeNs, ctimeNs, sizeBytes: isSealed ? heldBytesOf(stored) : stored };
 }

@@ -53,7 +53,7 @@ function releasePage(parts: SharedReplacement, map: PresenceMap, page: number): 
   for (let unit = page * unitsPerPage; unit < (page + 1) * unitsPerPage; unit++)
     if ((map.get(unit) & (presentBit | writtenBit)) === presentBit) units.push(unit);
   clearPage(parts.mapFd, map, page, units, parts.name, () => flushFile(parts.mapFd, parts.name));
-  const file = dataFileOf(parts);
+  const file = dataFileOf(parts, map);
   for (const unit of units) {
     try {
       file.makeHole(unit * unitBytes, unitBytes);

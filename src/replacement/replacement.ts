@@ -63,7 +63,7 @@ export class Replacement {
     this.#numbers = new BigInt64Array(sharedParts.numbers);
     this.#base = base;
     this.map = new PresenceMap(sharedParts.presence);
-    this.#data = dataFileOf(sharedParts);
+    this.#data = dataFileOf(sharedParts, this.map);
     this.#reader = new ReplacementReader(sharedParts, this.map, base, this.#data);
   }
 
@@ -81,7 +81,9 @@ export class Replacement {
     return servesAlone(this.#shared);
   }
 
-  get directFile(): DirectFile {
+  /** Undefined where it is sealed: what reads it must open the seals. */
+  get directFile(): DirectFile | undefined {
+    if (this.#shared.seal !== undefined) return undefined;
     return {
       fd: this.#shared.dataFd,
       backing: new Int32Array(this.#shared.backing),
@@ -165,7 +167,7 @@ export class Replacement {
 
   /**
    * Sets the size. What is cut off is gone: when the file grows again, it reads as zeros there.
-   * Crash order where less of the synthesized file is to show:
+   * Crash order where less of the synthesized file is to show, and of every cut of a sealed file:
    * 1. the header says how much, and that a cut is under way
    * 2. the data file is cut, and flushed
    * 3. the header says that the cut is done
@@ -175,7 +177,8 @@ export class Replacement {
     this.#requireRoom(sizeBytes);
     this.#resizing(() => {
       requireSound(this.#shared);
-      if (sizeBytes < this.#number(shared.visibleBytes)) this.#cut(sizeBytes);
+      const isCut = this.#shared.seal !== undefined && sizeBytes < this.sizeBytes;
+      if (isCut || sizeBytes < this.#number(shared.visibleBytes)) this.#cut(sizeBytes);
       else this.#resize(sizeBytes);
     });
   }
@@ -222,18 +225,21 @@ export class Replacement {
 
   #cut(sizeBytes: number): void {
     const before = { visibleBytes: this.#number(shared.visibleBytes), cutting: 0 } as const;
-    const during = { visibleBytes: sizeBytes, cutting: 1 } as const;
+    const visibleBytes = Math.min(sizeBytes, before.visibleBytes);
+    const during = { visibleBytes, cutting: 1, cutBytes: sizeBytes } as const;
     orPoison(this.#shared, before, () => commitHeader(this.#shared, during));
     try {
       this.#resize(sizeBytes);
     } catch (error) {
+      // Half a cut is one that the next open finishes.
+      if (this.#data.sizeBytes < this.sizeBytes) orPoison(this.#shared, during, () => rethrow(error));
       orPoison(this.#shared, before, () => commitHeader(this.#shared, before));
       throw error;
     }
-    Atomics.store(this.#numbers, shared.visibleBytes, BigInt(sizeBytes));
+    Atomics.store(this.#numbers, shared.visibleBytes, BigInt(visibleBytes));
     orPoison(this.#shared, during, () => {
       flushFile(this.#shared.dataFd, this.#shared.name);
-      commitHeader(this.#shared, { visibleBytes: sizeBytes, cutting: 0 });
+      commitHeader(this.#shared, { visibleBytes, cutting: 0 });
     });
   }
 
@@ -245,11 +251,21 @@ export class Replacement {
   /** After a write past the end that failed: takes away what it left there, which would show once the file grows. */
   #cutUnacknowledged(): void {
     try {
-      this.#resizing(() => this.#data.resize(this.sizeBytes));
+      this.#resizing(() => this.#cutBack());
     } catch (error) {
       // The write's own failure is what its caller hears of.
       if (!(error instanceof VeneerError)) throw error;
     }
+  }
+
+  #cutBack(): void {
+    if (this.#shared.seal === undefined) {
+      this.#data.resize(this.sizeBytes);
+      return;
+    }
+    // Done by half, it would leave behind the end what the next growth shows.
+    const header = { visibleBytes: this.#number(shared.visibleBytes), cutting: 0 } as const;
+    orPoison(this.#shared, header, () => this.#data.resize(this.sizeBytes));
   }
 
   #writePart(source: Uint8Array, at: number): void {
@@ -258,6 +274,8 @@ export class Replacement {
   }
 
   #writeLocked(unit: number, source: Uint8Array, at: number): void {
+    // Asked again: from the moment on that all units were locked, nothing may change.
+    if (this.#shared.seal !== undefined) requireSound(this.#shared);
     if (this.map.isPresent(unit)) {
       // Before the data: a unit that does not count as written is taken from whichever source is faster.
       this.#setBits(unit);
@@ -284,6 +302,7 @@ export class Replacement {
 
   #discardPart(unit: number, from: number, to: number): void {
     this.map.locked('unit', unit, () => {
+      requireSound(this.#shared);
       // Others may have changed the size since it was asked for: what they wrote behind the old end stays, what they cut off stays away.
       const inside = Math.min((unit + 1) * unitBytes, this.sizeBytes);
       const end = Math.min(to, inside);
@@ -322,4 +341,8 @@ export class Replacement {
   #number(index: number): number {
     return Number(Atomics.load(this.#numbers, index));
   }
+}
+
+function rethrow(error: unknown): never {
+  throw error;
 }

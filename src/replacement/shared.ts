@@ -7,7 +7,9 @@ import { flushFile } from '../base/durable.ts';
 import { UnavailableError, VeneerError } from '../base/errors.ts';
 import { nilGuid, type Guid } from '../bytes/guid.ts';
 import { PlainFile, type DataFile } from './data-file.ts';
-import { mapVersion, unitBytes } from './layout.ts';
+import { noSeal, type ReplacementSeal } from './replacement-seal.ts';
+import { SealedFile } from './sealed-file.ts';
+import { mapVersions, unitBytes } from './layout.ts';
 import { flushMap, writeHeader } from './map-file.ts';
 import type { PresenceMap, SharedPresence } from './presence-map.ts';
 
@@ -20,6 +22,8 @@ export interface SharedReplacement {
   readonly baseBytes: number;
   readonly dataFd: number;
   readonly mapFd: number;
+  /** Of a sealed data file. */
+  readonly seal: ReplacementSeal | undefined;
   readonly presence: SharedPresence;
   /** Indexes below. */
   readonly numbers: SharedArrayBuffer;
@@ -38,7 +42,7 @@ export interface BaseFile {
 }
 
 /**
- * Indexes into `numbers`: signed 64-bit. `poisoned` is 1 after a failed flush; `resizes` counts the starts and the ends of changes of size,
+ * Indexes into `numbers`: signed 64-bit. `poisoned` is 1 after a failed flush, and 2 while nothing may be written (decrypt.ts); `resizes` counts the starts and the ends of changes of size,
  * and so is odd during one, and during what else takes units away from readers; `direct` is 1 once a guest may write past the map, straight
  * to the data file; `suspect` is 1 after a power loss, until the file was verified: a unit that counts as unwritten may then hold a write
  * that no flush had covered, and so only the data file says what it holds.
@@ -59,6 +63,8 @@ export const shared = {
 export interface HeaderChange {
   readonly visibleBytes: number;
   readonly cutting: 0 | 1;
+  /** While cutting. */
+  readonly cutBytes?: number;
   /** As they are, when absent. */
   readonly state?: number;
   readonly direct?: 0 | 1;
@@ -66,8 +72,13 @@ export interface HeaderChange {
 }
 
 /** The data file, for one thread. */
-export function dataFileOf(parts: SharedReplacement): DataFile {
-  return new PlainFile(parts.dataFd, parts.name);
+export function dataFileOf({ dataFd, name, seal }: SharedReplacement, map: PresenceMap): DataFile {
+  return seal === undefined ? new PlainFile(dataFd, name) : new SealedFile(dataFd, name, seal.key, map);
+}
+
+/** What the header says of the seal. */
+export function sealFields(seal: ReplacementSeal | undefined): { sealed: 0 | 1; sealId: Guid; keyCheck: Uint8Array } {
+  return { sealed: seal === undefined ? 0 : 1, sealId: (seal ?? noSeal).id, keyCheck: (seal ?? noSeal).check };
 }
 
 /** Writes the next header, durably. The caller holds the flush lock. */
@@ -76,7 +87,7 @@ export function commitHeader(parts: SharedReplacement, change: HeaderChange, boo
   // A number that may have reached the disk is not used again, even where writing it failed.
   const sequence = Atomics.add(numbers, shared.sequence, 1n) + 1n;
   const header = {
-    version: mapVersion,
+    version: mapVersions[parts.seal === undefined ? 'plain' : 'sealed'],
     state: change.state ?? Number(Atomics.load(numbers, shared.state)),
     cutting: change.cutting,
     unitBytes,
@@ -88,6 +99,8 @@ export function commitHeader(parts: SharedReplacement, change: HeaderChange, boo
     fileName: parts.name,
     direct: change.direct ?? Number(Atomics.load(numbers, shared.direct)),
     suspect: change.suspect ?? Number(Atomics.load(numbers, shared.suspect)),
+    ...sealFields(parts.seal),
+    cutBytes: BigInt(change.cutBytes ?? 0),
     crc32c: 0,
   };
   writeHeader(parts.mapFd, header, parts.name);
@@ -110,15 +123,27 @@ export function readVisible(numbers: BigInt64Array, base: BaseFile, target: Uint
 
 /** Makes everything that was acknowledged durable. The caller holds the flush lock. @throws CapacityError, UnavailableError */
 export function flushAll(parts: SharedReplacement, map: PresenceMap): void {
-  requireSound(parts);
+  requireFlushed(parts);
   const visibleBytes = Number(Atomics.load(new BigInt64Array(parts.numbers), shared.visibleBytes));
   const flush = (fd: number) => () => orPoison(parts, { visibleBytes, cutting: 0 }, () => flushFile(fd, parts.name));
   flushMap(parts.mapFd, map, { data: flush(parts.dataFd), map: flush(parts.mapFd) }, parts.name);
 }
 
-/** @throws UnavailableError after a flush failed: what it covered may be lost, and going on would hide it */
+/** Before a write. @throws UnavailableError as requireFlushed, and while the file is being decrypted */
 export function requireSound(parts: SharedReplacement): void {
   if (Atomics.load(new BigInt64Array(parts.numbers), shared.poisoned) === 0n) return;
+  requireFlushed(parts);
+  throw new UnavailableError(
+    `${parts.name}: is being decrypted into a plain disk file; write to that when it is done`,
+    {
+      retryable: true,
+    },
+  );
+}
+
+/** @throws UnavailableError after a flush failed: what it covered may be lost, and going on would hide it */
+export function requireFlushed(parts: SharedReplacement): void {
+  if (Atomics.load(new BigInt64Array(parts.numbers), shared.poisoned) !== 1n) return;
   throw new UnavailableError(`${parts.name}: an earlier flush failed; unmount, check the disk below, and mount again`);
 }
 

@@ -31,7 +31,7 @@
  */
 import { UsageError } from '../base/errors.ts';
 import type { PresenceMap } from './presence-map.ts';
-import { commitHeader, requireSound, shared, type SharedReplacement } from './shared.ts';
+import { commitHeader, requireFlushed, requireSound, shared, type SharedReplacement } from './shared.ts';
 
 /** The same numbers on disk. */
 export const replacementStates = ['intercepting', 'filling', 'paused', 'complete', 'final', 'failed'] as const;
@@ -88,7 +88,7 @@ export function changeState(
     const from = stateOf(parts);
     if (from === to) return;
     requireWay(parts.name, from, to);
-    requireSound(parts);
+    requireFlushed(parts);
     const change = {
       visibleBytes: Number(Atomics.load(numbers, shared.visibleBytes)),
       cutting: 0,

@@ -39,9 +39,9 @@ export class Verifier {
     this.#parts = parts;
     this.#numbers = new BigInt64Array(parts.numbers);
     this.#base = base;
-    this.#file = dataFileOf(parts);
     this.#filler = new Filler(parts, base);
     this.#map = this.#filler.map;
+    this.#file = dataFileOf(parts, this.#map);
   }
 
   /**
@@ -134,7 +134,7 @@ export function proveContents(
   onProgress: (doneBytes: number) => void = () => undefined,
 ): Proof {
   const map = new PresenceMap(parts.presence);
-  const file = dataFileOf(parts);
+  const file = dataFileOf(parts, map);
   const numbers = new BigInt64Array(parts.numbers);
   const [replacement, expected] = [createHash('sha256'), createHash('sha256')];
   const [found, synthesized] = [Buffer.alloc(unitBytes), Buffer.alloc(unitBytes)];

@@ -29,7 +29,7 @@ beforeAll(async () => {
   other = folder.write('other', random.bytes(32));
   for (const file of [key, other]) fs.chmodSync(file, 0o600);
   await veneerOk('image', 'create', source.path, `${images}/0.spf`, '--encrypt', '--key-file', key);
-  await veneerOk('plugin', 'create', `${images}/0.spf`, `${images}/vm.raw`);
+  await veneerOk('plugin', 'create', `${images}/0.spf`, `${images}/vm.raw`, '--replacement', 'sealed');
 });
 afterAll(() => folder.remove());
 
@@ -204,7 +204,7 @@ it('a chain is consolidated and pruned at the command line, and what a plugin fi
     const parent = step === 0 ? ['--encrypt'] : ['--parent', `${place}/${names[step - 1] ?? ''}`];
     await veneerOk('image', 'create', source.path, `${place}/${name}`, '--key-file', key, ...parent);
   }
-  await veneerOk('plugin', 'create', `${place}/1.spi`, `${place}/old.vhdx`);
+  await veneerOk('plugin', 'create', `${place}/1.spi`, `${place}/old.vhdx`, '--replacement', 'sealed');
   expect(await veneerOk('chain', 'list', place)).toMatch(/4 images.*encrypted\n {2}3 .*3\.spi: incremental/);
   const refused = await veneerRefuses('image', 'consolidate', `${place}/3.spi`, `${place}/3.spi`, '--replace');
   expect(refused).toMatch(/1\.spi: old\.vhdx points to it/);

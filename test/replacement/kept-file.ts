@@ -1,5 +1,6 @@
 /** A native file whose writes are kept, as tests open it: over a pattern for a base, in a folder. */
 import { closeAll, type Closable } from '../../src/base/ownership.ts';
+import { ChainKey } from '../../src/backup/seal.ts';
 import { openReplacement, type OpenReplacement, type ReplacementPlace } from '../../src/replacement/open.ts';
 import { Filler } from '../../src/replacement/fill.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
@@ -9,8 +10,17 @@ const pluginId = '6f2d1c9e-0b7a-4e53-8a41-d3c5e7f90b12';
 /** Boots that are not this one. */
 export const otherBoots = ['00000000-1111-4222-8333-444444444444', '99999999-8888-4777-8666-555555555555'] as const;
 
-export function placeOf(path: string, baseBytes: number): ReplacementPlace {
-  return { path, pluginId, baseBytes };
+/** Both kinds of data files. */
+export const kinds = ['plain', 'sealed'] as const;
+export type Kind = (typeof kinds)[number];
+
+export const testKey = new ChainKey({
+  chainId: '0d9c2f6e-5a1b-4c3d-8e7f-a1b2c3d4e5f6',
+  bytes: Uint8Array.from({ length: 32 }, (_, index) => index * 7 + 1),
+}).toThread();
+
+export function placeOf(path: string, baseBytes: number, kind: Kind = 'plain'): ReplacementPlace {
+  return { path, pluginId, baseBytes, isSealed: kind === 'sealed' };
 }
 
 /** Names of the files of a replacement. */
@@ -24,7 +34,7 @@ export class KeptFile implements Disposable, Closable {
   readonly filler: Filler;
 
   constructor(place: ReplacementPlace, bootId?: string) {
-    this.open = bootId === undefined ? openReplacement(place) : openReplacement(place, bootId);
+    this.open = openReplacement(place, place.isSealed ? testKey : undefined, bootId);
     const base = patternBase(place.baseBytes, true);
     this.replacement = new Replacement(this.open.parts, base);
     this.filler = new Filler(this.open.parts, base);

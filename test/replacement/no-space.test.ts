@@ -4,13 +4,14 @@ import { describe, expect, it } from 'vitest';
 import { CapacityError, UnavailableError } from '../../src/base/errors.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
+import { replacementStat } from '../../src/replacement/open.ts';
 import { thrownBy } from '../backup/image-holds.ts';
 import { runInjected, systemCalls, whyNoStrace } from '../backup/strace.ts';
 import { expectSameBytes, ModelDisk } from '../disk/model-disk.ts';
 import { Seeded, seededTest, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { contentsOf, expectNothingFlushedLost, expectStepDoneOrNot, History } from './interrupted.ts';
-import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
+import { filesOf, KeptFile, kinds, otherBoots, placeOf } from './kept-file.ts';
 import { applyTo, applyToModel, nextStep, type Arena, type Step } from './random-steps.ts';
 import { SmallDisk, smallDisks, whyNoSmallDisk } from './small-disk.ts';
 import type { WriteJob } from './write-script.ts';
@@ -38,16 +39,16 @@ function expectHolds(file: KeptFile, model: ModelDisk): void {
 }
 
 describe('a replacement on a full disk', () => {
-  it.for(smallDisks)(
-    '(%s) refuses what needs room, keeps the rest, and goes on when there is room again',
+  it.for(smallDisks.flatMap((disk) => kinds.map((kind) => [disk, kind] as const)))(
+    '(%s, %s data file) refuses what needs room, keeps the rest, and goes on when there is room again',
     { timeout: timeoutMs },
-    (kind, ctx) => {
-      const random = seededTest(`full ${kind}`);
-      const reason = whyNoSmallDisk(kind);
+    ([disks, kind], ctx) => {
+      const random = seededTest(`full ${disks} ${kind}`);
+      const reason = whyNoSmallDisk(disks);
       if (reason !== undefined) ctx.skip(reason);
-      for (let round = 0; round < (soak ? 20 : 3); round++) {
-        using disk = new SmallDisk(kind, 16 * MiB);
-        const place = placeOf(path.join(disk.path, 'disk.vhdx'), baseBytes);
+      for (let round = 0; round < (soak ? 20 : kind === 'plain' ? 3 : 1); round++) {
+        using disk = new SmallDisk(disks, 16 * MiB);
+        const place = placeOf(path.join(disk.path, 'disk.vhdx'), baseBytes, kind);
         let model: ModelDisk;
         {
           using file = new KeptFile(place);
@@ -59,7 +60,7 @@ describe('a replacement on a full disk', () => {
             model = tried.model;
             if (tried.refused) refusals++;
             if (tried.refused || step % 20 === 0) expectHolds(file, model);
-            expect(fs.statSync(filesOf(place).data).size).toBe(file.sizeBytes);
+            expect(replacementStat(place)?.sizeBytes).toBe(file.sizeBytes);
           }
           expect(refusals).toBeGreaterThan(0);
           free();

@@ -3,7 +3,8 @@
  * file, or the first read of one that was written, comes here.
  */
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
-import { UnavailableError } from '../../base/errors.ts';
+import type { ThreadKey } from '../../backup/seal.ts';
+import { assert, UnavailableError } from '../../base/errors.ts';
 import { fromFailure, toFailure, type Failure } from '../../base/worker-team.ts';
 import type { ReplacementPlace } from '../../replacement/open.ts';
 import type { SharedReplacement } from '../../replacement/replacement.ts';
@@ -13,6 +14,8 @@ interface Asked {
   readonly key: string;
   readonly place: ReplacementPlace;
   readonly discard: boolean;
+  /** Where it is sealed. Within this process only. */
+  readonly chainKey: ThreadKey | undefined;
 }
 
 type Answer = { readonly parts: SharedReplacement } | Failure;
@@ -30,9 +33,10 @@ export class AskedReplacements implements Replacements {
     this.#answered = new Int32Array(answered);
   }
 
-  acquire(key: string, place: ReplacementPlace, discard: boolean): SharedReplacement {
+  acquire(key: string, place: ReplacementPlace, discard: boolean, sealingKey: () => ThreadKey): SharedReplacement {
+    const chainKey = place.isSealed ? sealingKey() : undefined;
     Atomics.store(this.#answered, 0, 0);
-    this.#port.postMessage({ key, place, discard } satisfies Asked);
+    this.#port.postMessage({ key, place, discard, chainKey } satisfies Asked);
     Atomics.wait(this.#answered, 0, 0, answerWithinMs);
     const answer = receiveMessageOnPort(this.#port)?.message as Answer | undefined;
     if (answer === undefined) throw new UnavailableError(`${place.path}: its replacement was not opened in time`);
@@ -44,10 +48,14 @@ export class AskedReplacements implements Replacements {
 /** The main thread's side: answers on `port` until it is closed. */
 export function answerReplacements(port: MessagePort, answered: SharedArrayBuffer, replacements: Replacements): void {
   const flag = new Int32Array(answered);
-  port.on('message', ({ key, place, discard }: Asked) => {
+  port.on('message', ({ key, place, discard, chainKey }: Asked) => {
+    const given = (): ThreadKey => {
+      assert(chainKey !== undefined, 'a sealed replacement was asked for without its key');
+      return chainKey;
+    };
     let answer: Answer;
     try {
-      answer = { parts: replacements.acquire(key, place, discard) };
+      answer = { parts: replacements.acquire(key, place, discard, given) };
     } catch (error) {
       answer = { failure: toFailure(error) };
     }

@@ -1,0 +1,77 @@
+/**
+ * The plain disk file of a sealed replacement that serves alone, made beside it as NAME.replacement-plain.part. Nobody may write meanwhile
+ * (`freeze`). Whatever an interrupted attempt has left is made anew.
+ *
+ * Durable when it returns, under its unfinished name: finalize.ts gives it the plugin file's.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { CapacityError } from '../base/errors.ts';
+import { writeFully } from '../base/full-io.ts';
+import { formatBytes } from '../base/units.ts';
+import { unitBytes } from './layout.ts';
+import { plainPathOf } from './open.ts';
+import { PresenceMap } from './presence-map.ts';
+import { dataFileOf, requireSound, shared, sizeOf, type SharedReplacement } from './shared.ts';
+
+const frozen = 2n;
+
+/** From now on writes are refused, until `thaw`. @throws UnavailableError when they are already, or an earlier flush failed */
+export function freeze(parts: SharedReplacement): void {
+  const map = new PresenceMap(parts.presence);
+  map.locked('flush', 0, () =>
+    map.allUnitsLocked(() => {
+      requireSound(parts);
+      Atomics.store(new BigInt64Array(parts.numbers), shared.poisoned, frozen);
+    }),
+  );
+}
+
+export function thaw(parts: SharedReplacement): void {
+  Atomics.compareExchange(new BigInt64Array(parts.numbers), shared.poisoned, frozen, 0n);
+}
+
+/**
+ * @param filePath of the native file
+ * @throws CapacityError when there is no room for it; UnavailableError
+ */
+export function writePlain(parts: SharedReplacement, filePath: string): void {
+  const file = dataFileOf(parts, new PresenceMap(parts.presence));
+  const sizeBytes = sizeOf(parts);
+  const plainPath = plainPathOf(filePath);
+  const unfinished = plainPath + unfinishedSuffix;
+  fs.rmSync(unfinished, { force: true });
+  requireRoom(parts, filePath);
+  const fd = openUnfinished(plainPath, 'empty', 0o600);
+  const bytes = new Uint8Array(unitBytes);
+  try {
+    resizeFile(fd, sizeBytes, unfinished);
+    for (let at = nextUnit(file.nextData(0)); at < sizeBytes; at = nextUnit(file.nextData(at + unitBytes))) {
+      const part = bytes.subarray(0, Math.min(unitBytes, sizeBytes - at));
+      file.read(part, at);
+      writeFully(fd, part, at, unfinished);
+    }
+    flushFile(fd, unfinished);
+  } catch (error) {
+    fs.rmSync(unfinished, { force: true });
+    throw error;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Where the first unit with data begins, that `at` lies in. */
+function nextUnit(at: number | undefined): number {
+  return at === undefined ? Infinity : at - (at % unitBytes);
+}
+
+/** Told before minutes of copying, not after. */
+function requireRoom({ dataFd }: SharedReplacement, filePath: string): void {
+  const neededBytes = fs.fstatSync(dataFd).blocks * 512;
+  const { bavail, bsize } = fs.statfsSync(path.dirname(filePath));
+  if (bavail * bsize >= neededBytes) return;
+  throw new CapacityError(
+    `${filePath}: the plain disk file needs ${formatBytes(neededBytes)} beside the sealed one, and ${formatBytes(bavail * bsize)} are free; free some space and run it again`,
+  );
+}
