@@ -4,6 +4,7 @@
  */
 import fs from 'node:fs';
 import type { ReplacementPlace } from '../../src/replacement/open.ts';
+import { freeze, writePlain } from '../../src/replacement/decrypt.ts';
 import { finalizeFiles } from '../../src/replacement/finalize.ts';
 import { regionCount } from '../../src/replacement/fill.ts';
 import { changeState } from '../../src/replacement/states.ts';
@@ -50,7 +51,12 @@ if (!file.replacement.servesAlone) {
   say('complete');
 }
 write('complete written');
+if (place.isSealed) {
+  write('final written');
+  freeze(parts);
+  writePlain(parts, place.path);
+}
 finalizeFiles(place.path, [{ path: place.path, parts }]);
 say('final');
-write('final written');
+if (!place.isSealed) write('final written');
 file.close();

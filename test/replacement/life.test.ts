@@ -15,7 +15,7 @@ import { runInjected, systemCalls, whyNoStrace } from '../backup/strace.ts';
 import { expectSameBytes } from '../disk/model-disk.ts';
 import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
-import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
+import { filesOf, KeptFile, kinds, otherBoots, placeOf } from './kept-file.ts';
 import { lifeWrites } from './life-writes.ts';
 import { patternBase, sectorBytes } from './pattern-base.ts';
 
@@ -70,44 +70,52 @@ function verifyAll(file: KeptFile): { repaired: number; adopted: number } {
 }
 
 describe('the life of a replacement', () => {
-  it('that is killed at any call loses nothing acknowledged, and goes on to its end', { timeout: timeoutMs }, (ctx) => {
-    const noStrace = whyNoStrace();
-    if (noStrace !== undefined) ctx.skip(noStrace);
-    using folder = new TempFolder();
-    const startAfresh = (name: string): { place: ReturnType<typeof placeOf>; watched: string[] } => {
-      fs.mkdirSync(folder.file(name));
-      const place = placeOf(path.join(folder.file(name), 'disk.raw'), baseBytes);
-      fs.writeFileSync(place.path, pluginText);
-      const { data, map } = filesOf(place);
-      return { place, watched: [data, map, `${map}.part`, folder.file(name), place.path, `${place.path}.finalized`] };
-    };
-    const whole = startAfresh('whole');
-    const calls = systemCalls(syscalls, whole.watched, script, [JSON.stringify(whole.place)]);
-    expect(new Set(calls)).toEqual(new Set(syscalls));
-    const every = Math.max(1, Math.ceil(calls.length / maxKills));
-    let kills = 0;
-    for (const [index, syscall] of calls.entries()) {
-      if (index % every !== 0) continue;
-      const when = calls.slice(0, index + 1).filter((other) => other === syscall).length;
-      const { place, watched } = startAfresh(`${syscall} ${when}`);
-      const argument = [JSON.stringify(place)];
-      const run = runInjected({ syscall, what: 'signal=SIGKILL', when }, watched, script, argument);
-      expect(run.signal, `${syscall} ${when}: ${run.stderr}`).toBe('SIGKILL');
-      kills++;
-      const acknowledged = new Set(run.stdout.split('\n').slice(0, -1));
-      const what = `after a kill at ${syscall} ${when}`;
-      expectContents(contentsNow(place), acknowledged, what);
-      if (fs.readFileSync(place.path).length !== baseBytes) {
-        expect(fs.readFileSync(place.path, 'utf8')).toBe(pluginText);
-        const again = spawnSync(process.execPath, [script, ...argument], { encoding: 'utf8' });
-        expect(again.stdout, `${what}: ${again.stderr}`).toMatch(/final\nfinal written\n$/);
+  it.for(kinds)(
+    '(%s) that is killed at any call loses nothing acknowledged, and goes on to its end',
+    { timeout: timeoutMs },
+    (kind, ctx) => {
+      const noStrace = whyNoStrace();
+      if (noStrace !== undefined) ctx.skip(noStrace);
+      using folder = new TempFolder();
+      const startAfresh = (name: string): { place: ReturnType<typeof placeOf>; watched: string[] } => {
+        fs.mkdirSync(folder.file(name));
+        const place = placeOf(path.join(folder.file(name), 'disk.raw'), baseBytes, kind);
+        fs.writeFileSync(place.path, pluginText);
+        const { data, map } = filesOf(place);
+        const plain = `${data}-plain.part`;
+        const made = [data, map, `${map}.part`, plain, place.path, `${place.path}.finalized`];
+        return { place, watched: [...made, folder.file(name)] };
+      };
+      const whole = startAfresh('whole');
+      const calls = systemCalls(syscalls, whole.watched, script, [JSON.stringify(whole.place)]);
+      expect(new Set(calls)).toEqual(new Set(syscalls));
+      const every = Math.max(1, Math.ceil(calls.length / (kind === 'plain' ? maxKills : maxKills / 2)));
+      let kills = 0;
+      for (const [index, syscall] of calls.entries()) {
+        if (index % every !== 0) continue;
+        const when = calls.slice(0, index + 1).filter((other) => other === syscall).length;
+        const { place, watched } = startAfresh(`${syscall} ${when}`);
+        const argument = [JSON.stringify(place)];
+        const run = runInjected({ syscall, what: 'signal=SIGKILL', when }, watched, script, argument);
+        expect(run.signal, `${syscall} ${when}: ${run.stderr}`).toBe('SIGKILL');
+        kills++;
+        const acknowledged = new Set(run.stdout.split('\n').slice(0, -1));
+        const what = `after a kill at ${syscall} ${when}`;
+        expectContents(contentsNow(place), acknowledged, what);
+        if (fs.readFileSync(place.path).length !== baseBytes) {
+          expect(fs.readFileSync(place.path, 'utf8')).toBe(pluginText);
+          const again = spawnSync(process.execPath, [script, ...argument], { encoding: 'utf8' });
+          expect(again.stdout, `${what}: ${again.stderr}`).toMatch(
+            kind === 'plain' ? /final\nfinal written\n$/ : /final written\nfinal\n$/,
+          );
+        }
+        // In its place, readable with nothing of ours, and the record beside it.
+        expectContents(fs.readFileSync(place.path), acknowledged, `${what}, at the end`);
+        expect(fs.readFileSync(`${place.path}.finalized`, 'utf8')).toBe(pluginText);
       }
-      // In its place, readable with nothing of ours, and the record beside it.
-      expectContents(fs.readFileSync(place.path), acknowledged, `${what}, at the end`);
-      expect(fs.readFileSync(`${place.path}.finalized`, 'utf8')).toBe(pluginText);
-    }
-    console.info(`killed at ${kills} of ${calls.length} calls`);
-  });
+      console.info(`killed at ${kills} of ${calls.length} calls`);
+    },
+  );
 
   it.each(replacementStates)('is found %s again', (state) => {
     const ways: Record<ReplacementState, ReplacementState[]> = {
