@@ -18,6 +18,7 @@ import { RecordOpener } from './block-seal.ts';
 import { ChainIndex } from './chain-index.ts';
 import { lockInUse } from './chain-lock.ts';
 import { Image } from './image.ts';
+import { startsAsImage } from './image-description.ts';
 import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
 import { isPlain, RecordReader } from './record-reader.ts';
@@ -259,7 +260,7 @@ function idOfImage(imagePath: string): Guid | undefined {
     // Whatever else lies in the folder: a pipe must not be waited for.
     const fd = fs.openSync(imagePath, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
     try {
-      if (fs.readSync(fd, block, 0, block.length, 0) !== block.length || !Image.isImage(block)) return undefined;
+      if (fs.readSync(fd, block, 0, block.length, 0) !== block.length || !startsAsImage(block)) return undefined;
     } finally {
       fs.closeSync(fd);
     }

@@ -10,7 +10,8 @@ import { lockForRemoval } from './chain-lock.ts';
 import { openChain, openImages } from './chain.ts';
 import { consolidateInto, removeImages, type ConsolidateIntoOptions } from './consolidate.ts';
 import { listImages, type FolderImage } from './folder-images.ts';
-import { Image, type ImageDescription } from './image.ts';
+import { Image } from './image.ts';
+import type { ImageDescription } from './image-description.ts';
 
 export interface ConsolidateOptions extends Omit<ConsolidateIntoOptions, 'remove'> {
   /** Sequence of the oldest and of the newest image to take; default: all. Only where a single image names the chain. */

@@ -5,7 +5,8 @@ import { unfinishedSuffix } from '../base/durable.ts';
 import { describeError, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { Image, type ImageDescription } from './image.ts';
+import { Image } from './image.ts';
+import { startsAsImage, type ImageDescription } from './image-description.ts';
 import type { Source } from './provenance.ts';
 
 export interface FolderImage {
@@ -29,7 +30,7 @@ export function listImages(folder: string, chainId?: Guid): FolderImages {
     if (!entry.isFile() || entry.name.endsWith(unfinishedSuffix)) continue;
     const file = path.join(folder, entry.name);
     try {
-      if (!startsAsImage(file)) continue;
+      if (!isImageFile(file)) continue;
       using image = closing(Image.open(file));
       const { description } = image.value;
       if (chainId !== undefined && description.chainId !== chainId) continue;
@@ -44,11 +45,11 @@ export function listImages(folder: string, chainId?: Guid): FolderImages {
 }
 
 /** Whether a file says that it is an image; false for what cannot be read. */
-export function startsAsImage(file: string): boolean {
+export function isImageFile(file: string): boolean {
   const fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   try {
     const first = new Uint8Array(8);
-    return fs.readSync(fd, first, 0, first.length, 0) === first.length && Image.isImage(first);
+    return fs.readSync(fd, first, 0, first.length, 0) === first.length && startsAsImage(first);
   } finally {
     fs.closeSync(fd);
   }

@@ -1,49 +1,18 @@
 /**
  * One image file: opened by its tail, its root and nothing else; pages and leaves are read when asked for, and every structure is
- * checked before it is believed (magic, checksum, version, bounds).
+ * checked before it is believed.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import path from 'node:path';
-import { FormatError, IntegrityError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
+import { FormatError, IntegrityError, UsageError, VeneerError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
-import { isPowerOfTwo } from '../base/ranges.ts';
-import { checkCrc32c, crc32c } from '../bytes/checksum.ts';
-import { nilGuid, type Guid } from '../bytes/guid.ts';
+import { crc32c } from '../bytes/checksum.ts';
 import { ImageFile } from './handle.ts';
 import { KeySlots } from './key-slots.ts';
+import { hex, readDescription, readRoot, type ImageDescription, type OpenedImage } from './image-description.ts';
 import * as format from './layout.ts';
 import { readSources, type Source } from './provenance.ts';
 import type { ChainKey } from './seal.ts';
-
-/** What an image says of itself, in narrow types. */
-export interface ImageDescription {
-  readonly kind: format.ImageKind;
-  readonly content: format.ImageContent;
-  readonly codec: format.Codec;
-  readonly chainId: Guid;
-  readonly imageId: Guid;
-  /** Undefined in a full image, and in a consolidated one of a whole chain. */
-  readonly parent: { readonly imageId: Guid; readonly name: string; readonly commitHash: string } | undefined;
-  readonly sequence: number;
-  readonly blockBytes: number;
-  readonly logicalSectorBytes: number;
-  readonly physicalSectorBytes: number;
-  readonly sourceSizeBytes: number;
-  /** What older images hold past this is gone. Smaller than the disk where it was smaller in an image that was consolidated. */
-  readonly visibleBytes: number;
-  readonly createdAt: Date;
-  readonly sealed: boolean;
-  readonly fileSizeBytes: number;
-  readonly dataBlocks: number;
-  readonly zeroBlocks: number;
-  readonly discardedBlocks: number;
-  readonly storedBytes: number;
-  /** Hex SHA-256 of the commit block: names this very image, contents included. */
-  readonly commitHash: string;
-  /** What images made on this one name it by: the commit that it takes the place of, or its own. Hex. */
-  readonly lineageHash: string;
-}
 
 export interface LeafReference {
   readonly offset: number;
@@ -62,7 +31,7 @@ export class Image implements Closable {
   readonly #owned: Closable[] = [];
   #sources: readonly Source[] | undefined;
 
-  private constructor(file: ImageFile, { description, provenance }: Opened, root: Uint8Array) {
+  private constructor(file: ImageFile, { description, provenance }: OpenedImage, root: Uint8Array) {
     this.path = file.path;
     this.description = description;
     const hash = Buffer.from(description.commitHash.slice(0, 16), 'hex');
@@ -88,24 +57,11 @@ export class Image implements Closable {
     const file = ImageFile.open(imagePath);
     try {
       const opened = readDescription(file);
-      const { description, rootOffset, rootBytes, rootHash } = opened;
-      const root = new Uint8Array(rootBytes);
-      file.read(root, rootOffset);
-      expectHash(`${imagePath}: root`, rootHash, root);
-      checkRoot(imagePath, root, pagesOf(description));
-      return new Image(file, opened, root);
+      return new Image(file, opened, readRoot(file, opened));
     } catch (error) {
       file.close();
       throw error;
     }
-  }
-
-  /** Whether the file at `path` starts as an image does. Decides what it is, not whether it is sound. */
-  static isImage(firstBytes: Uint8Array): boolean {
-    return (
-      Buffer.from(firstBytes.buffer, firstBytes.byteOffset, Math.min(8, firstBytes.length)).toString('latin1') ===
-      'VENEERIM'
-    );
   }
 
   close(): void {
@@ -248,12 +204,6 @@ export class Image implements Closable {
     return record.subarray(format.recordHeaderBytes);
   }
 
-  /** Where the record of an entry lies in the file, header included. @throws FormatError where it cannot be */
-  recordRange(entry: format.LeafEntry, position: number): { offset: number; lengthBytes: number } {
-    const lengthBytes = format.recordHeaderBytes + this.#storedBytes(entry, position);
-    return { offset: this.#inside(this.blockName(position), entry.offset, lengthBytes), lengthBytes };
-  }
-
   /** Fills all targets in turn from a range where records lie. Nothing of it is checked yet. @throws UnavailableError */
   readUnchecked(targets: readonly Uint8Array[], offset: number): void {
     this.#file.readInto(targets, offset);
@@ -349,207 +299,4 @@ export function commitSignature(commit: Uint8Array, key: ChainKey): Uint8Array {
 function expectChecksum(what: string, expected: number, bytes: Uint8Array): void {
   const actual = crc32c(bytes);
   if (actual !== expected) throw new IntegrityError(what, expected, actual);
-}
-
-function expectHash(what: string, expected: Uint8Array, bytes: Uint8Array): void {
-  const actual = createHash('sha256').update(bytes).digest('hex');
-  if (actual !== hex(expected)) throw new IntegrityError(what, hex(expected), actual);
-}
-
-/** Pages that a disk of that size may have: what bounds the root, and with it the memory that opening takes. */
-function pagesOf({ sourceSizeBytes, blockBytes }: ImageDescription): number {
-  return Math.ceil(sourceSizeBytes / (blockBytes * format.leafEntries * format.pageReferences));
-}
-
-function checkRoot(imagePath: string, root: Uint8Array, pageCount: number): void {
-  let previous = -1;
-  for (let at = 0; at < root.length; at += format.rootEntryBytes) {
-    const { pageNumber } = format.rootEntry.parse(root, at);
-    if (pageNumber <= previous)
-      throw new FormatError(`${imagePath}: root`, 'page number', at, `${pageNumber} follows ${previous}`);
-    if (pageNumber >= pageCount)
-      throw new FormatError(`${imagePath}: root`, 'page number', at, `${pageNumber} is past the disk's end`);
-    previous = pageNumber;
-  }
-}
-
-interface Opened {
-  readonly description: ImageDescription;
-  readonly rootOffset: number;
-  readonly rootBytes: number;
-  readonly rootHash: Uint8Array;
-  readonly provenance: { readonly offset: number; readonly lengthBytes: number; readonly hash: Uint8Array };
-}
-
-function readDescription(file: ImageFile): Opened {
-  const name = file.path;
-  if (file.sizeBytes < format.minFileBytes) {
-    throw new FormatError(
-      name,
-      'size',
-      0,
-      `${file.sizeBytes} bytes are too few for an image; is it truncated, or something else?`,
-    );
-  }
-  const first = new Uint8Array(format.superblockBytes);
-  file.read(first, 0);
-  if (!Image.isImage(first)) throw new FormatError(name, 'magic', 0, 'is not a Veneer image');
-  const last = new Uint8Array(format.commitBytes);
-  file.read(last, file.sizeBytes - format.commitBytes);
-  const superblock = parseSuperblock(name, first);
-  const commit = parseCommit(name, last, file.sizeBytes);
-  expectHash(`${name}: superblock, as the commit knows it`, commit.superblockHash, first);
-  if (
-    commit.chainId !== superblock.chainId ||
-    commit.imageId !== superblock.imageId ||
-    commit.sequence !== superblock.sequence
-  ) {
-    throw new FormatError(`${name}: commit`, 'identity', 12, 'belongs to another image than the superblock');
-  }
-  if (commit.versionMajor !== superblock.versionMajor)
-    throw new UnsupportedError(
-      `${name}: its commit is of format version ${commit.versionMajor}; the superblock's is ${superblock.versionMajor}`,
-    );
-  const description = describe(name, superblock, commit, last);
-  const dataEnd = file.sizeBytes - format.commitBytes;
-  const narrow = (field: string, value: bigint, limit: number): number =>
-    format.narrow(`${name}: commit`, field, format.commit.offsetOf(field), value, limit);
-  const rootOffset = narrow('rootOffset', commit.rootOffset, dataEnd);
-  const rootLimit = Math.min(dataEnd - rootOffset, pagesOf(description) * format.rootEntryBytes);
-  const rootBytes = narrow('rootBytes', commit.rootBytes, rootLimit);
-  const provenanceOffset = narrow('provenanceOffset', commit.provenanceOffset, dataEnd);
-  const provenanceBytes = narrow('provenanceBytes', commit.provenanceBytes, dataEnd - provenanceOffset);
-  if (rootBytes % format.rootEntryBytes !== 0 || rootOffset < format.dataOffset(description.sealed)) {
-    throw new FormatError(`${name}: commit`, 'root', 56, `${rootBytes} bytes at ${rootOffset} cannot be a root`);
-  }
-  const provenance = { offset: provenanceOffset, lengthBytes: provenanceBytes, hash: commit.provenanceHash };
-  return { description, rootOffset, rootBytes, rootHash: commit.rootHash, provenance };
-}
-
-function parseSuperblock(name: string, block: Uint8Array): format.Superblock {
-  const what = `${name}: superblock`;
-  checkCrc32c(block, format.superblock.offsetOf('crc32c'), what);
-  const found = format.superblock.parse(block);
-  checkVersion(name, found.versionMajor);
-  if (
-    !isPowerOfTwo(found.blockBytes) ||
-    found.blockBytes < format.minBlockBytes ||
-    found.blockBytes > format.maxBlockBytes
-  ) {
-    throw new FormatError(
-      what,
-      'block size',
-      68,
-      `${found.blockBytes} is not a power of two from ${format.minBlockBytes} to ${format.maxBlockBytes}`,
-    );
-  }
-  for (const [field, size] of [
-    ['logical sector size', found.logicalSectorBytes],
-    ['physical sector size', found.physicalSectorBytes],
-  ] as const) {
-    if (!isPowerOfTwo(size) || size < 512 || size > 65_536)
-      throw new FormatError(what, field, 72, `${size} is not a sector size`);
-  }
-  if (found.sealSuite > 1)
-    throw new UnsupportedError(`${name}: is sealed in a way (${found.sealSuite}) that this Veneer does not know`);
-  if (found.sealSuite !== 0 && found.versionMajor === format.plainVersion)
-    throw new UnsupportedError(`${name}: is sealed in the way of a version that never was; it is damaged or forged`);
-  if (found.parentName !== path.basename(found.parentName)) {
-    throw new FormatError(what, 'parent name', 96, `${JSON.stringify(found.parentName)} is not a plain file name`);
-  }
-  return found;
-}
-
-function checkVersion(name: string, versionMajor: number): void {
-  if (versionMajor >= format.plainVersion && versionMajor <= format.formatVersion) return;
-  throw new UnsupportedError(
-    `${name}: is an image of format version ${versionMajor}; this Veneer reads versions up to ${format.formatVersion}`,
-  );
-}
-
-function parseCommit(name: string, block: Uint8Array, fileSizeBytes: number): format.Commit {
-  if (Buffer.from(block.subarray(0, 8)).toString('latin1') !== 'VENEERCM') {
-    throw new FormatError(
-      name,
-      'commit',
-      fileSizeBytes - format.commitBytes,
-      'is missing; the image is truncated or was never finished',
-    );
-  }
-  checkCrc32c(block, format.commit.offsetOf('crc32c'), `${name}: commit`);
-  const found = format.commit.parse(block);
-  checkVersion(name, found.versionMajor);
-  if (found.fileSizeBytes !== BigInt(fileSizeBytes)) {
-    throw new FormatError(
-      `${name}: commit`,
-      'file size',
-      48,
-      `${found.fileSizeBytes}, but the file has ${fileSizeBytes} bytes`,
-    );
-  }
-  return found;
-}
-
-function describe(
-  name: string,
-  first: format.Superblock,
-  last: format.Commit,
-  lastBlock: Uint8Array,
-): ImageDescription {
-  const kind = pick(name, 'kind', 12, format.imageKinds, first.kind);
-  const sourceSizeBytes = format.narrow(
-    `${name}: superblock`,
-    'disk size',
-    80,
-    first.sourceSizeBytes,
-    format.maxSourceBytes,
-  );
-  const isConsolidated = kind === 'consolidated';
-  if (isConsolidated && first.versionMajor === format.plainVersion)
-    throw new UnsupportedError(
-      `${name}: is consolidated in the way of a version that never was; it is damaged or forged`,
-    );
-  const visibleBytes =
-    first.versionMajor === format.plainVersion
-      ? sourceSizeBytes
-      : format.narrow(`${name}: superblock`, 'visible size', 352, first.visibleBytes, sourceSizeBytes);
-  const commitHash = createHash('sha256').update(lastBlock).digest('hex');
-  const count = (field: string, offset: number, value: bigint): number =>
-    format.narrow(`${name}: commit`, field, offset, value, Math.ceil(sourceSizeBytes / first.blockBytes));
-  return {
-    kind,
-    content: pick(name, 'content', 13, format.imageContents, first.content),
-    codec: pick(name, 'codec', 14, format.codecs, first.codec),
-    chainId: first.chainId,
-    imageId: first.imageId,
-    parent:
-      kind === 'full' || (isConsolidated && first.parentId === nilGuid)
-        ? undefined
-        : { imageId: first.parentId, name: first.parentName, commitHash: hex(last.parentCommitHash) },
-    sequence: first.sequence,
-    blockBytes: first.blockBytes,
-    logicalSectorBytes: first.logicalSectorBytes,
-    physicalSectorBytes: first.physicalSectorBytes,
-    sourceSizeBytes,
-    visibleBytes,
-    createdAt: new Date(format.narrow(`${name}: superblock`, 'time', 88, first.createdAtMs, 8.64e15)),
-    sealed: first.sealSuite !== 0,
-    fileSizeBytes: Number(last.fileSizeBytes),
-    dataBlocks: count('data blocks', 88, last.dataBlocks),
-    zeroBlocks: count('zero blocks', 96, last.zeroBlocks),
-    discardedBlocks: count('discarded blocks', 104, last.discardedBlocks),
-    storedBytes: format.narrow(`${name}: commit`, 'stored bytes', 112, last.storedBytes, Number(last.fileSizeBytes)),
-    commitHash,
-    lineageHash: isConsolidated ? hex(last.standsForHash) : commitHash,
-  };
-}
-
-function pick<T>(name: string, field: string, offset: number, names: readonly T[], index: number): T {
-  const found = names[index];
-  if (found === undefined) throw new FormatError(`${name}: superblock`, field, offset, `${index} is unknown`);
-  return found;
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }

@@ -2,7 +2,7 @@
 import path from 'node:path';
 import { closeAll } from '../base/ownership.ts';
 import { openChain } from './chain.ts';
-import type { ImageDescription } from './image.ts';
+import type { ImageDescription } from './image-description.ts';
 
 export interface ChainDescription {
   /** Of the disk as of the newest image. */

@@ -70,7 +70,7 @@ export class RecordReader {
   add(found: Found, target: Uint8Array): void {
     const { image, opener, entry, position } = found;
     if (opener === undefined) requirePlain(image, entry, position);
-    const { offset, lengthBytes } = image.recordRange(entry, position);
+    const { offset, lengthBytes } = image.placeOfRecord(entry, position);
     const scratchBytes = isPlain(found) ? format.recordHeaderBytes : lengthBytes;
     const continues =
       this.#run[0]?.image === image &&
@@ -137,7 +137,7 @@ export class RecordReader {
 
   /** @returns false where the pages' checksums are not known, or do not match */
   #readSummed({ image, entry, position }: Found, piece: number, start: number, target: Uint8Array): boolean {
-    const record = image.recordRange(entry, position).offset;
+    const record = image.placeOfRecord(entry, position).offset;
     const key = pieceKey(image, entry, record, piece);
     const at = this.#sums.find(key);
     if (at === undefined) return false;
@@ -155,7 +155,7 @@ export class RecordReader {
   #readWhole({ image, entry, position }: Found, within: number, target: Uint8Array): void {
     const stored = image.readRecord(entry, position, scratchOf(this.#recordBytes));
     requireBlockSize(image, position, stored.length, this.#blockBytes);
-    const record = image.recordRange(entry, position).offset;
+    const record = image.placeOfRecord(entry, position).offset;
     for (let at = 0; at < stored.length; at += sumPieceBytes) {
       const key = pieceKey(image, entry, record, at / sumPieceBytes);
       this.#sums.remember(key, stored.subarray(at, at + sumPieceBytes));

@@ -5,7 +5,7 @@ import { unfinishedSuffix } from '../base/durable.ts';
 import { UsageError, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { startsAsImage } from './folder-images.ts';
+import { isImageFile } from './folder-images.ts';
 import { Image } from './image.ts';
 import { KeyRing, type ThreadKeys } from './key-ring.ts';
 
@@ -35,7 +35,7 @@ function tryUnlock(
   chains: ReadonlyMap<Guid, boolean>,
 ): { chainId: Guid; isOpen: boolean } | undefined {
   try {
-    if (!startsAsImage(file)) return undefined;
+    if (!isImageFile(file)) return undefined;
     using image = closing(Image.open(file));
     const { sealed, chainId } = image.value.description;
     if (!sealed || chains.get(chainId) === true) return undefined;

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
-import { Image } from '../backup/image.ts';
+import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
@@ -87,7 +87,7 @@ function classifyContents(place: Place, name: string, key: string, mayBePlugin: 
   try {
     const first = Buffer.alloc(markerBytes);
     fs.readSync(fd, first, 0, first.length, 0);
-    if (Image.isImage(first)) return image;
+    if (startsAsImage(first)) return image;
     if (!mayBePlugin || !isPluginFile(first)) return plain;
     try {
       const plugin = parsePluginFile(fs.readFileSync(fd), place.path);

@@ -5,7 +5,7 @@ import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
-import type { ImageDescription } from '../backup/image.ts';
+import type { ImageDescription } from '../backup/image-description.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import { sectorBytes, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { makeLoader } from '../bootable/loader.ts';

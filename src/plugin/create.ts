@@ -7,7 +7,8 @@ import { closing } from '../base/ownership.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
-import { Image, type ImageDescription } from '../backup/image.ts';
+import { Image } from '../backup/image.ts';
+import { startsAsImage, type ImageDescription } from '../backup/image-description.ts';
 import { allocatedRuns } from '../native/allocation.ts';
 import {
   formatNames,
@@ -113,7 +114,7 @@ export function isImage(file: string): boolean {
   try {
     const first = new Uint8Array(markerBytes);
     fs.readSync(fd, first, 0, first.length, 0);
-    return Image.isImage(first);
+    return startsAsImage(first);
   } finally {
     fs.closeSync(fd);
   }

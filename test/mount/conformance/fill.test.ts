@@ -187,7 +187,7 @@ describeTransports('a disk that is filled', (transport) => {
     const writes = ['-c', 'write -P 0x5a 9M 1M'];
     await runOk('qemu-io', ['-f', 'raw', ...writes, file]);
     await runOk('qemu-io', ['-f', 'raw', ...writes, raw]);
-    await veneerOk('fill', 'start', '--rate', '1M', file);
+    await veneerOk('fill', 'start', '--rate', '256K', file);
     await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
     expect(await veneerOk('fill', 'pause', file)).toContain('paused');
     const [paused] = await statusOf(file);
@@ -207,12 +207,12 @@ describeTransports('a disk that is filled', (transport) => {
   it('goes on by itself after an unmount, and after a kill, where it was', async () => {
     const { place, raw } = await placeWithGuest('vm.qcow2');
     const file = place.under('vm.qcow2');
-    await place.mount(...transport.options, '--fill', '--fill-rate', '2M');
+    await place.mount(...transport.options, '--fill', '--fill-rate', '256K');
     for (const end of [() => place.unmount(), () => place.kill()]) {
       await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
       const before = (await statusOf(file))[0]?.presentBytes ?? 0;
       await end();
-      await place.mount(...transport.options, '--fill-rate', '2M');
+      await place.mount(...transport.options, '--fill-rate', '256K');
       const [after] = await statusOf(file);
       expect(after?.state).toBe('filling');
       expect(after?.presentBytes).toBeGreaterThanOrEqual(before);
@@ -230,7 +230,7 @@ describeTransports('a disk that is filled', (transport) => {
     const { place, raw } = await placeWithGuest('vm.raw');
     const file = place.under('vm.raw');
     await place.mount(...transport.options, '--idle', '0');
-    await veneerOk('fill', 'start', '--rate', '1M', file);
+    await veneerOk('fill', 'start', '--rate', '256K', file);
     await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
     await veneerOk('fill', 'pause', file);
     const putBack = takeImagesAway(place);
@@ -258,7 +258,7 @@ describeTransports('a disk that is filled', (transport) => {
 
   it('shares a rate with another one fairly', async () => {
     const { place } = await placeWithGuest('one.raw', 'two.raw');
-    await place.mount(...transport.options, '--fill', '--fill-rate', '2M');
+    await place.mount(...transport.options, '--fill', '--fill-rate', '1M');
     await eventually(async () => {
       const copied = (await place.status()).fills?.map((fill) => fill.coldBytes) ?? [];
       expect(copied).toHaveLength(2);
