@@ -177,8 +177,17 @@ function openPointer(
 
 /** An image that was renamed, or taken the place of by a consolidated one, is known by its identity. */
 function currentPathOf(named: string, pointer: ImagePointer, judge: (image: string) => void): string {
-  if (fs.existsSync(named) || !fs.existsSync(path.dirname(named))) return named;
+  if (!isMissing(named) || !fs.existsSync(path.dirname(named))) return named;
   return findImage(path.dirname(named), pointer.imageId, judge) ?? named;
+}
+
+/** Whether nothing has this name: a link that leads nowhere has, and what no name can be is not missing. */
+function isMissing(named: string): boolean {
+  try {
+    return fs.lstatSync(named, { throwIfNoEntry: false }) === undefined;
+  } catch {
+    return false;
+  }
 }
 
 function requireInside(target: string, folders: readonly string[], pluginPath: string, pointer: string): void {
