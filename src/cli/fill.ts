@@ -2,12 +2,13 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
-import { formatBytes, formatSeconds, parseSize } from '../base/units.ts';
+import { formatBytes, parseSize } from '../base/units.ts';
 import type { FillAction } from '../mount/control.ts';
 import { complain, openFillClient, type FillClient } from '../mount/fill-client.ts';
 import type { FillStatus } from '../mount/fill-job.ts';
 import type { Proof } from '../replacement/verify.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
+import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
 
 interface StartFlags extends KeyFlags {
@@ -133,38 +134,6 @@ async function withClient(
 
 function print(statuses: readonly FillStatus[]): void {
   console.log(statuses.map(statusText).join('\n'));
-}
-
-/** One native file, in two lines. */
-export function statusText(status: FillStatus): string {
-  const { name, state, activity, note } = status;
-  const doing = activity === 'idle' || state !== 'filling' ? '' : ` (${activityText(status)})`;
-  const left = status.secondsLeft === undefined ? '' : `, ${formatSeconds(status.secondsLeft)} left`;
-  const rate = status.bytesPerSecond === 0 ? '' : `, ${formatBytes(status.bytesPerSecond)}/s${left}`;
-  const copied = status.hotBytes + status.coldBytes;
-  return [
-    `${name}: ${state}${doing}, ${formatBytes(status.presentBytes)} of ${formatBytes(status.sizeBytes)} in place, ${formatBytes(status.writtenBytes)} of it written by the guest${rate}`,
-    ...(copied === 0
-      ? []
-      : [
-          `  copied ${formatBytes(copied)} of ${formatBytes(status.dataBytes)}: ${formatBytes(status.hotBytes)} since the guest asked for it, ${formatBytes(status.coldBytes)} in its turn`,
-        ]),
-    ...(note === '' ? [] : [`  ${note}`]),
-  ].join('\n');
-}
-
-function activityText({ activity, isYielding }: FillStatus): string {
-  const doing = {
-    count: 'counting',
-    copy: 'copying',
-    flush: 'flushing',
-    verify: 'reading back',
-    prove: 'proving',
-    decrypt: 'decrypting',
-    waiting: 'waiting for the image',
-    idle: '',
-  }[activity];
-  return isYielding && activity === 'copy' ? `${doing}, yielding to the guest` : doing;
 }
 
 /** Until no file of the disk is being filled. @throws UnavailableError when that is not because all is done */

@@ -1,35 +1,27 @@
 /** The command line. Each command is a file of its own; here is what all share: errors in one line, and the exit code. */
 import { Command, CommanderError } from 'commander';
 import { describeError, VeneerError } from '../base/errors.ts';
-import { bootCommand } from './boot.ts';
-import { chainCommand } from './chain.ts';
-import { differencingCommand } from './differencing.ts';
-import { fillCommand } from './fill.ts';
-import { finalizeCommand } from './finalize.ts';
-import { imageCommand } from './image.ts';
-import { keyCommand } from './key.ts';
-import { mountCommand } from './mount.ts';
-import { pluginCommand } from './plugin.ts';
-import { reconfigureCommand } from './reconfigure.ts';
-import { statusCommand } from './status.ts';
-import { unmountCommand } from './unmount.ts';
+
+/** In the order of the help. Each is loaded when it is asked for: a command should not wait for the code of all others. */
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  image: async () => (await import('./image.ts')).imageCommand(),
+  chain: async () => (await import('./chain.ts')).chainCommand(),
+  key: async () => (await import('./key.ts')).keyCommand(),
+  plugin: async () => (await import('./plugin.ts')).pluginCommand(),
+  differencing: async () => (await import('./differencing.ts')).differencingCommand(),
+  reconfigure: async () => (await import('./reconfigure.ts')).reconfigureCommand(),
+  boot: async () => (await import('./boot.ts')).bootCommand(),
+  mount: async () => (await import('./mount.ts')).mountCommand(),
+  fill: async () => (await import('./fill.ts')).fillCommand(),
+  finalize: async () => (await import('./finalize.ts')).finalizeCommand(),
+  unmount: async () => (await import('./unmount.ts')).unmountCommand(),
+  status: async () => (await import('./status.ts')).statusCommand(),
+};
 
 const program = new Command('veneer')
   .description('Boot machines straight from their image backups')
   .version('0.1.0')
-  .option('--debug', 'print the stack of an error')
-  .addCommand(imageCommand())
-  .addCommand(chainCommand())
-  .addCommand(keyCommand())
-  .addCommand(pluginCommand())
-  .addCommand(differencingCommand())
-  .addCommand(reconfigureCommand())
-  .addCommand(bootCommand())
-  .addCommand(mountCommand())
-  .addCommand(fillCommand())
-  .addCommand(finalizeCommand())
-  .addCommand(unmountCommand())
-  .addCommand(statusCommand());
+  .option('--debug', 'print the stack of an error');
 
 /** Commander prints its own complaints; in one line is enough for us. */
 function prepare(command: Command): void {
@@ -40,6 +32,9 @@ function prepare(command: Command): void {
   for (const child of command.commands) prepare(child);
 }
 
+const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
+for (const [name, load] of Object.entries(commands))
+  if (name === asked || !Object.hasOwn(commands, asked)) program.addCommand(await load());
 prepare(program);
 try {
   await program.parseAsync();

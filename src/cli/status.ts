@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
-import { statusText as fillText } from './fill.ts';
+import { statusText as fillText } from './fill-text.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
 
 export function statusCommand(): Command {

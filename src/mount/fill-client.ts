@@ -4,7 +4,6 @@ import path from 'node:path';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { UsageError } from '../base/errors.ts';
 import { askMount, type FillAction, type FillRequest } from './control.ts';
-import { openUnmounted } from './fill-requests.ts';
 import { listRecords, mountFiles } from './mount-record.ts';
 import type { Log } from './native-file-state.ts';
 
@@ -47,6 +46,8 @@ export async function openFillClient(file: string, keys: () => Promise<ThreadKey
       };
     }
   }
+  // Only here is all the code needed that reads images.
+  const { openUnmounted } = await import('./fill-requests.ts');
   const unmounted = openUnmounted(real, await keys(), log);
   const looking = setInterval(() => unmounted.look(), lookEveryMs);
   return {
