@@ -13,7 +13,7 @@ import { seededTest, soak } from '../seeded.ts';
 import { diskBytes, readPart, writeGuest } from './guest-disk.ts';
 import { placeForTest } from './mounted.ts';
 
-const kills = soak ? 200 : 8;
+const kills = soak ? 200 : 4;
 const writer = path.join(import.meta.dirname, 'acknowledged-writes-script.ts');
 
 interface Write {

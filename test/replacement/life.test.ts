@@ -24,7 +24,7 @@ const script = path.join(import.meta.dirname, 'life-script.ts');
 const baseBytes = 9 * unitBytes + 1000;
 const pluginText = 'this stands for the plugin file\n';
 const syscalls = ['pwrite64', 'ftruncate', 'fdatasync', 'fsync', 'rename', 'link', 'unlink', 'fchmod'];
-const maxKills = soak ? Infinity : 20;
+const maxKills = soak ? Infinity : 12;
 
 function baseContents(): Buffer {
   const bytes = Buffer.alloc(baseBytes);
