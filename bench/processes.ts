@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 /** The built command line; run it with this process's Node. */
-export const veneerMain = fileURLToPath(new URL('../dist/cli/main.js', import.meta.url));
+export const veneerMain = fileURLToPath(new URL('../dist/main.js', import.meta.url));
 
 const execFilePromise = promisify(execFile);
 const maxOutputBytes = 64 * 1024 * 1024;
