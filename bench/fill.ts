@@ -241,8 +241,13 @@ async function afterCutOver(context: BenchContext): Promise<string> {
       const [ours, theirs]: [number[], number[]] = [[], []];
       for (let round = 0; round < context.rounds; round++) {
         context.say(`fill, round ${round + 1}: after the cut-over, ${load.name}`);
-        ours.push((await fio(context, file, load, round)).perSecond);
-        theirs.push((await fio(context, bare, load, round)).perSecond);
+        // Each its own offsets and, every other round, the first turn: a first write fills a hole, a second one does not.
+        const turns = [
+          [ours, file, 2 * round],
+          [theirs, bare, 2 * round + 1],
+        ] as const;
+        for (const [results, of, seed] of round % 2 === 0 ? turns : turns.toReversed())
+          results.push((await fio(context, of, load, seed)).perSecond);
       }
       rows.push([
         load.name,
@@ -285,11 +290,13 @@ async function slowImage(context: BenchContext): Promise<string> {
     // Made over the fast image, which is the same.
     const aside = path.join(path.dirname(folder), 'aside.raw');
     createPluginFile(image, aside, { force: true });
-    const pointer = fs
-      .readFileSync(aside, 'utf8')
-      .replace(/"path": "[^"]*"/, `"path": ${JSON.stringify(path.relative(folder, path.join(slow, 'disk.spf')))}`);
-    fs.writeFileSync(plugin, pointer);
+    const pointer = fs.readFileSync(aside, 'utf8');
     fs.rmSync(aside);
+    const pointTo = (name: string): void => {
+      const at = path.relative(folder, path.join(slow, name));
+      fs.writeFileSync(plugin, pointer.replace(/"path": "[^"]*"/, `"path": ${JSON.stringify(at)}`));
+    };
+    pointTo('disk.spf');
     const load: Load = { rw: 'randread', blockBytes: 65_536, jobs: 2 };
     const half = (context.sizeMib / 2) * MiB;
     const file = path.join(mountpoint, 'disk.raw');
@@ -301,8 +308,9 @@ async function slowImage(context: BenchContext): Promise<string> {
     } finally {
       await started.stop();
     }
-    const columns = { image: [] as number[], half: [] as number[], there: [] as number[], bare: [] as number[] };
-    const bare = path.join(folder, 'disk.raw.replacement');
+    const columns = { image: [] as number[], half: [] as number[], both: [] as number[], replacement: [] as number[] };
+    // Regions are copied in order by two threads: the first quarter is there.
+    const there = { ...load, sizeBytes: half / 2 };
     for (let round = 0; round < context.rounds; round++) {
       context.say(`fill, round ${round + 1}: a slow image`);
       // The image alone: what is kept is not looked at.
@@ -315,19 +323,25 @@ async function slowImage(context: BenchContext): Promise<string> {
       started = await mount('--cache', '16M');
       try {
         columns.half.push((await fio(context, file, load, round)).perSecond);
-        // Regions are copied in order by two threads: the first quarter is there.
-        const there = { ...load, sizeBytes: half / 2 };
-        columns.there.push((await fio(context, file, there, round)).perSecond);
-        columns.bare.push((await fio(context, bare, there, round)).perSecond);
+        columns.both.push((await fio(context, file, there, round)).perSecond);
       } finally {
         await started.stop();
+      }
+      // The image is away: only the replacement can answer.
+      pointTo('away.spf');
+      started = await mount('--cache', '16M');
+      try {
+        columns.replacement.push((await fio(context, file, there, round)).perSecond);
+      } finally {
+        await started.stop();
+        pointTo('disk.spf');
       }
     }
     const rows = [
       ['half filled : the image alone', ratioText(ratioOf(columns.half, columns.image))],
-      ['what both have : the bare file', ratioText(ratioOf(columns.there, columns.bare))],
+      ['what both have : the replacement alone', ratioText(ratioOf(columns.both, columns.replacement))],
       [
-        'reads a second: image alone, half filled, what both have, bare file',
+        'reads a second: image alone, half filled, what both have, replacement alone',
         Object.values(columns)
           .map((values) => significant(medianOf(values)))
           .join(', '),

@@ -109,7 +109,7 @@ build() {
   local stamp=dist/.built
   [[ -n $(find src -name '*.ts' -print -quit 2>/dev/null) ]] || return 0
   # Folders are looked at as well: a file that was removed leaves its trace there.
-  if [[ -f $stamp && -z $(find src tsconfig.json rolldown.config.ts package-lock.json -newer "$stamp" -print -quit) ]]; then
+  if [[ -f $stamp && -z $(find src tsconfig.json scripts/build.ts package-lock.json -newer "$stamp" -print -quit) ]]; then
     return
   fi
   say 'building'

@@ -6,11 +6,11 @@
  */
 import { globSync } from 'node:fs';
 import path from 'node:path';
-import { defineConfig } from 'rolldown';
+import { build } from 'rolldown';
 
 const workers = globSync('src/**/*{-worker,worker-main}.ts');
 
-export default defineConfig({
+await build({
   input: Object.fromEntries(['src/cli/main.ts', ...workers].map((file) => [path.basename(file, '.ts'), file])),
   platform: 'node',
   // What brings native code or finds files of its own beside its modules.
