@@ -32,6 +32,8 @@ function prepare(command: Command): void {
   for (const child of command.commands) prepare(child);
 }
 
+// The build has few files; the stacks of errors should name ours.
+process.setSourceMapsEnabled(true);
 const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
 for (const [name, load] of Object.entries(commands))
   if (name === asked || !Object.hasOwn(commands, asked)) program.addCommand(await load());

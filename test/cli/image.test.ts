@@ -229,7 +229,7 @@ it('--debug prints the stack of an error, before or behind the command', async (
     const { status, stderr } = await veneer(...args);
     expect(status).toBe(1);
     expect(stderr).toMatch(/^veneer: .*no\.spf: the image cannot be opened/);
-    expect(stderr).toMatch(/\n +at .*image\.(js|ts)/);
+    expect(stderr).toMatch(/\n +at .*src\/cli\/image\.ts/);
   }
 });
 
