@@ -1,12 +1,13 @@
-/** Structures of the FAT file system (Microsoft's FAT specification 1.03), with names of our own where they are constants. */
+/** Structures of the FAT file system (Microsoft's FAT specification 1.03), for those that make volumes and those that read them. */
 import { ascii, bytes, layout, reserved, text, u16le, u32le, u8 } from '../bytes/layout.ts';
 import { sectorBytes } from './geometry.ts';
 
 export const folderEntryBytes = 32;
+export const bootSignature = 0xaa55;
 
 const commonFields = {
   jump: bytes(0, 3),
-  oemName: ascii(3, 'VENEER  '),
+  oemName: text(3, 8, 'utf8'),
   bytesPerSector: u16le(11),
   sectorsPerCluster: u8(13),
   reservedSectors: u16le(14),
@@ -21,14 +22,15 @@ const commonFields = {
   totalSectors32: u32le(32),
 };
 
+/** FAT12 has the same. */
 export const fat16BootSector = layout('FAT16 boot sector', sectorBytes, {
   ...commonFields,
   driveNumber: u8(36),
   reserved: reserved(37, 1),
   extendedSignature: u8(38),
   serial: u32le(39),
-  label: ascii(43, 'VENEER ESP '),
-  type: ascii(54, 'FAT16   '),
+  label: bytes(43, 11),
+  type: text(54, 8, 'utf8'),
   code: reserved(62, 448),
   signature: u16le(510),
 });
@@ -46,8 +48,8 @@ export const fat32BootSector = layout('FAT32 boot sector', sectorBytes, {
   reserved2: reserved(65, 1),
   extendedSignature: u8(66),
   serial: u32le(67),
-  label: ascii(71, 'VENEER ESP '),
-  type: ascii(82, 'FAT32   '),
+  label: bytes(71, 11),
+  type: text(82, 8, 'utf8'),
   code: reserved(90, 420),
   signature: u16le(510),
 });
@@ -63,9 +65,11 @@ export const infoSector = layout('FAT32 information sector', sectorBytes, {
 });
 
 export const folderEntry = layout('FAT folder entry', folderEntryBytes, {
-  name: text(0, 11, 'utf8'),
+  name: bytes(0, 11),
   attributes: u8(11),
-  reserved: reserved(12, 2),
+  /** Which half of the name is not meant in capitals. */
+  caseFlags: u8(12),
+  createdTenths: u8(13),
   createdTime: u16le(14),
   createdDate: u16le(16),
   accessedDate: u16le(18),

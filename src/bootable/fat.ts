@@ -5,7 +5,14 @@
  *     reserved sectors | FAT | FAT | root folder (FAT16) | clusters: folders, then files
  */
 import { assert, CapacityError } from '../base/errors.ts';
-import { fat16BootSector, fat32BootSector, folderEntry, folderEntryBytes, infoSector } from './fat-layout.ts';
+import {
+  bootSignature,
+  fat16BootSector,
+  fat32BootSector,
+  folderEntry,
+  folderEntryBytes,
+  infoSector,
+} from './fat-layout.ts';
 import { sectorBytes } from './geometry.ts';
 
 /** Fewer clusters than this is FAT16, from 4085 on; more is FAT32. Readers go by nothing else. */
@@ -17,6 +24,7 @@ const mediaFixed = 0xf8;
 const archiveAttribute = 0x20;
 const folderAttribute = 0x10;
 const volumeLabelAttribute = 0x08;
+const volumeLabel = 'VENEER ESP ';
 /** 1 January 2025: a date that is one, and the same for all. */
 const fixedDate = 0x5a21;
 const fat32ReservedSectors = 32;
@@ -169,8 +177,10 @@ function encodeFolder(folder: Node, parent: Node | undefined, root: Node): Uint8
   const add = (name: string, attributes: number, cluster: number, sizeBytes: number): void => {
     rows.push(
       folderEntry.encode({
-        name,
+        name: Buffer.from(name, 'latin1'),
         attributes,
+        caseFlags: 0,
+        createdTenths: 0,
         createdTime: 0,
         createdDate: fixedDate,
         accessedDate: fixedDate,
@@ -183,7 +193,7 @@ function encodeFolder(folder: Node, parent: Node | undefined, root: Node): Uint8
     );
   };
   if (parent === undefined) {
-    add('VENEER ESP ', volumeLabelAttribute, 0, 0);
+    add(volumeLabel, volumeLabelAttribute, 0, 0);
   } else {
     add('.          ', folderAttribute, folder.firstCluster, 0);
     // The root is named 0 there, wherever it is.
@@ -213,6 +223,7 @@ function bootSectors(
   const isSmall = !shape.isFat32 && totalSectors < 0x1_0000;
   const common = {
     jump: Uint8Array.of(0xeb, shape.isFat32 ? 0x58 : 0x3c, 0x90),
+    oemName: 'VENEER  ',
     bytesPerSector: sectorBytes,
     sectorsPerCluster: shape.sectorsPerCluster,
     reservedSectors: shape.reservedSectors,
@@ -228,11 +239,13 @@ function bootSectors(
     driveNumber: 0x80,
     extendedSignature: 0x29,
     serial: request.serial,
-    signature: 0xaa55,
+    label: Buffer.from(volumeLabel, 'latin1'),
+    signature: bootSignature,
   };
-  if (!shape.isFat32) return [{ offset: 0, bytes: fat16BootSector.encode(common) }];
+  if (!shape.isFat32) return [{ offset: 0, bytes: fat16BootSector.encode({ ...common, type: 'FAT16   ' }) }];
   const boot = fat32BootSector.encode({
     ...common,
+    type: 'FAT32   ',
     sectorsPerFat32: shape.fatSectors,
     flags: 0,
     version: 0,

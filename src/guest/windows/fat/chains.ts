@@ -1,6 +1,7 @@
 /** Chains of clusters in the file allocation table: followed with an end, changed in all copies of the table. */
 import { FormatError, UnsupportedError } from '../../../base/errors.ts';
 import { MiB } from '../../../base/units.ts';
+import { infoSector } from '../../../bootable/fat-layout.ts';
 import { viewOf } from '../registry/hive.ts';
 import type { StagedWrites } from '../staged-writes.ts';
 import type { FatGeometry } from './geometry.ts';
@@ -85,7 +86,7 @@ function setNext(
   }
 }
 
-const freeCountOffset = 488;
+const freeCountOffset = infoSector.offsetOf('freeClusters');
 const unknownCount = 0xffff_ffff;
 
 /** FAT32 keeps a count of free clusters. */

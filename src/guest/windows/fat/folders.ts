@@ -1,7 +1,6 @@
 /** Entries of FAT folders: short names, and long ones that stand before them in pieces. */
-import { layout, bytes, reserved, u16le, u32le, u8 } from '../../../bytes/layout.ts';
+import { folderEntry, folderEntryBytes } from '../../../bootable/fat-layout.ts';
 
-export const folderEntryBytes = 32;
 export const folderAttribute = 0x10;
 const volumeAttribute = 0x08;
 const longNameAttribute = 0x0f;
@@ -9,17 +8,6 @@ const endOfFolder = 0x00;
 const deleted = 0xe5;
 const lowerBase = 0x08;
 const lowerExtension = 0x10;
-
-export const folderEntry = layout('FAT folder entry', folderEntryBytes, {
-  name: bytes(0, 11),
-  attributes: u8(11),
-  caseFlags: u8(12),
-  times: reserved(13, 7),
-  clusterHigh: u16le(20),
-  changed: reserved(22, 4),
-  clusterLow: u16le(26),
-  sizeBytes: u32le(28),
-});
 
 export interface FatEntry {
   readonly name: string;

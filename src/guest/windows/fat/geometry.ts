@@ -2,41 +2,9 @@
 import { FormatError } from '../../../base/errors.ts';
 import { isPowerOfTwo } from '../../../base/ranges.ts';
 import { KiB } from '../../../base/units.ts';
-import { bytes, layout, reserved, text, u16le, u32le, u8 } from '../../../bytes/layout.ts';
+import { bootSignature, fat16BootSector, fat32BootSector, folderEntryBytes } from '../../../bootable/fat-layout.ts';
 import type { Disk } from '../../../disk/disk.ts';
 
-const boot = layout('FAT boot sector', 512, {
-  jump: u8(0),
-  name: reserved(1, 10),
-  sectorBytes: u16le(11),
-  sectorsPerCluster: u8(13),
-  reservedSectors: u16le(14),
-  fatCount: u8(16),
-  rootEntries: u16le(17),
-  totalSectors16: u16le(19),
-  media: u8(21),
-  sectorsPerFat16: u16le(22),
-  disk: reserved(24, 8),
-  totalSectors32: u32le(32),
-  /** From here on: of FAT32; FAT12 and FAT16 have their serial number and label here. */
-  sectorsPerFat32: u32le(36),
-  flags: bytes(40, 4),
-  rootCluster: u32le(44),
-  infoSector: u16le(48),
-  backupSector: u16le(50),
-  unused: reserved(52, 2),
-  type16: text(54, 8, 'utf8'),
-  unused2: reserved(62, 5),
-  serial32: u32le(67),
-  label32: text(71, 11, 'utf8'),
-  type32: text(82, 8, 'utf8'),
-  code: reserved(90, 420),
-  mark: u16le(510),
-});
-const serial16Offset = 39;
-const label16Offset = 43;
-const bootMark = 0xaa55;
-const entryBytes = 32;
 /** The largest that FAT32 has room for. */
 const maxClusters = 0x0fff_fff5;
 
@@ -61,22 +29,24 @@ export interface FatGeometry {
 /** Whether a volume says that it is FAT. */
 export function isFat(disk: Disk): boolean {
   if (disk.sizeBytes < 16 * KiB) return false;
-  const head = new Uint8Array(boot.sizeBytes);
+  const head = new Uint8Array(fat16BootSector.sizeBytes);
   disk.read(head, 0);
-  const { jump, mark, type16, type32 } = boot.parse(head);
+  const { signature, type } = fat16BootSector.parse(head);
   return (
-    mark === bootMark && (jump === 0xeb || jump === 0xe9) && (type16.startsWith('FAT') || type32.startsWith('FAT32'))
+    signature === bootSignature &&
+    (head[0] === 0xeb || head[0] === 0xe9) &&
+    (type.startsWith('FAT') || fat32BootSector.parse(head).type.startsWith('FAT32'))
   );
 }
 
 /** @throws FormatError when the sizes cannot be */
 export function readFatGeometry(disk: Disk): FatGeometry {
-  const head = Buffer.alloc(boot.sizeBytes);
+  const head = new Uint8Array(fat32BootSector.sizeBytes);
   disk.read(head, 0);
-  const at = boot.parse(head);
+  const at = fat32BootSector.parse(head);
   const wrong = (field: string, value: number): FormatError =>
     new FormatError('FAT boot sector', field, 0, `${value} on a volume of ${disk.sizeBytes} bytes`);
-  const { sectorBytes, sectorsPerCluster, fatCount, rootEntries } = at;
+  const { bytesPerSector: sectorBytes, sectorsPerCluster, fatCount, rootEntries } = at;
   if (!isPowerOfTwo(sectorBytes) || sectorBytes < 512 || sectorBytes > 4096) throw wrong('sectorBytes', sectorBytes);
   if (!isPowerOfTwo(sectorsPerCluster) || sectorsPerCluster * sectorBytes > 256 * KiB)
     throw wrong('sectorsPerCluster', sectorsPerCluster);
@@ -87,7 +57,7 @@ export function readFatGeometry(disk: Disk): FatGeometry {
   const fatStartBytes = at.reservedSectors * sectorBytes;
   const fatBytes = fatSectors * sectorBytes;
   const rootStartBytes = fatStartBytes + fatCount * fatBytes;
-  const rootBytes = Math.ceil((rootEntries * entryBytes) / sectorBytes) * sectorBytes;
+  const rootBytes = Math.ceil((rootEntries * folderEntryBytes) / sectorBytes) * sectorBytes;
   const dataStartBytes = rootStartBytes + rootBytes;
   const clusterBytes = sectorsPerCluster * sectorBytes;
   const clusterCount = Math.floor((sectors * sectorBytes - dataStartBytes) / clusterBytes);
@@ -96,9 +66,8 @@ export function readFatGeometry(disk: Disk): FatGeometry {
   if (fatSectors === 0 || (clusterCount + 2) * bits > fatBytes * 8) throw wrong('sectorsPerFat', fatSectors);
   const wide = bits === 32;
   if (wide !== (rootEntries === 0)) throw wrong('rootEntries', rootEntries);
-  const serial = wide ? at.serial32 : head.readUInt32LE(serial16Offset);
+  const { serial, label } = wide ? at : fat16BootSector.parse(head);
   const hex = serial.toString(16).toUpperCase().padStart(8, '0');
-  const label = wide ? at.label32 : head.toString('latin1', label16Offset, label16Offset + 11);
   return {
     bits,
     clusterBytes,
@@ -113,6 +82,6 @@ export function readFatGeometry(disk: Disk): FatGeometry {
     infoOffset:
       wide && at.infoSector > 0 && at.infoSector < at.reservedSectors ? at.infoSector * sectorBytes : undefined,
     serial: `${hex.slice(0, 4)}-${hex.slice(4)}`,
-    label: label.trim(),
+    label: Buffer.from(label).toString('latin1').split('\0')[0]?.trim() ?? '',
   };
 }

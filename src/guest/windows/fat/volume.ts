@@ -4,6 +4,7 @@
  */
 import { FormatError, UnsupportedError, UsageError } from '../../../base/errors.ts';
 import { MiB } from '../../../base/units.ts';
+import { folderEntry, folderEntryBytes } from '../../../bootable/fat-layout.ts';
 import type { Disk } from '../../../disk/disk.ts';
 import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../file-system.ts';
 import type { Patch } from '../../plan.ts';
@@ -11,15 +12,7 @@ import { VolumeReader } from '../../volume-reader.ts';
 import { StagedWrites } from '../staged-writes.ts';
 import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
 import { allocateChain, chainFrom, firstCluster, offsetOfCluster, type ReadRange } from './chains.ts';
-import {
-  encodeShortName,
-  folderAttribute,
-  folderEntry,
-  folderEntryBytes,
-  freeEntryOffset,
-  parseFolder,
-  type FatEntry,
-} from './folders.ts';
+import { encodeShortName, folderAttribute, freeEntryOffset, parseFolder, type FatEntry } from './folders.ts';
 import { isFat, readFatGeometry, type FatGeometry } from './geometry.ts';
 
 const maxFolderBytes = 2 * MiB;
@@ -243,5 +236,6 @@ function entryBytes(name: string, attributes: number, cluster: number, sizeBytes
     throw new FormatError('FAT', 'cluster', cluster, 'is none of the volume');
   const encoded = /^\.\.?$/.test(name) ? Buffer.from(name.padEnd(11), 'latin1') : encodeShortName(name);
   const halves = { clusterHigh: Math.floor(cluster / 0x1_0000), clusterLow: cluster % 0x1_0000 };
-  return folderEntry.encode({ name: encoded, attributes, caseFlags: 0, ...halves, sizeBytes });
+  const times = { createdTenths: 0, createdTime: 0, createdDate: 0, accessedDate: 0, changedTime: 0, changedDate: 0 };
+  return folderEntry.encode({ name: encoded, attributes, caseFlags: 0, ...times, ...halves, sizeBytes });
 }
