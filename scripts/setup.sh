@@ -21,6 +21,7 @@ test_packages=(
   gdisk dosfstools mtools nasm                                    # partition tables, EFI system partitions, boot code
   xfsprogs btrfs-progs ntfs-3g lvm2 mmdebstrap                    # makers and judges of guests' file systems
   libhivex-bin libwin-hivex-perl chntpw libregf-utils             # registry hives
+  sleuthkit                                                       # an independent reader of NTFS
   samba smbclient strace fio stress-ng                                   # network sources, faults, benchmarks
 )
 # Where there is no Debian package manager, these commands stand for the packages.

@@ -11,6 +11,7 @@ import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 interface ReconfigureFlags extends KeyFlags {
   readonly target?: Target;
   readonly console?: string;
+  readonly virtioWin?: string;
   readonly allowPath: readonly string[];
   readonly choose?: boolean;
   readonly dryRun?: boolean;
@@ -26,6 +27,12 @@ export function reconfigureCommand(): Command {
     .argument('<plugin>', 'the plugin file, in the folder behind the mount')
     .addOption(new Option('--target <hypervisor>', 'what the guest is to run on').choices(targets))
     .option('--console <port>', 'have a Linux use a serial port as well, e.g. ttyS0')
+    .addOption(
+      new Option(
+        '--virtio-win <folder>',
+        "with --target qemu-virtio, put virtio's drivers of this folder (the unpacked virtio-win ISO) into a Windows",
+      ).conflicts(['undo', 'choose']),
+    )
     .option('--dry-run', 'print the plan and change nothing')
     .option('--choose', 'use the patch set that was made for this target before')
     .option('--undo', 'forget the patch set of the target, or all of them')
@@ -69,6 +76,7 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
     allowed: { folders: [folder, ...flags.allowPath] },
     keys: await keysFor(image, flags),
     console: flags.console,
+    virtioWin: flags.virtioWin,
   });
   if (changes) keepPlan(plugin, flags.target, plan);
   console.log(

@@ -30,6 +30,8 @@ export interface ReconfigureOptions {
   readonly keys: KeyRing;
   /** Of a Linux: a serial port, `ttyS0`. */
   readonly console?: string | undefined;
+  /** Of a Windows: a folder of this host with virtio's drivers. */
+  readonly virtioWin?: string | undefined;
 }
 
 /** Inspects and plans; changes nothing. @throws UnsupportedError where no system is found that can be reconfigured */
@@ -45,7 +47,8 @@ export function planReconfiguration(pluginPath: string, target: Target, options:
     ),
   );
   const guest = openGuestDisk(disk.value);
-  const plan = planGuest(guest, target, { wrapped: plugin.bootable !== undefined, console: options.console });
+  const { console, virtioWin } = options;
+  const plan = planGuest(guest, target, { wrapped: plugin.bootable !== undefined, console, virtioWin });
   if (plan === undefined)
     throw new UnsupportedError(`${pluginPath}: no system that can be reconfigured was found: ${whatIsThere(guest)}`);
   const patches = checkPatches(plan.patches, disk.value);

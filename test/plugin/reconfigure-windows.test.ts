@@ -1,13 +1,17 @@
 /** A volume of Windows through the tool: the table around it is the one that Windows remembers, and its hive reads as planned under the mount. */
 import fs from 'node:fs';
+import path from 'node:path';
 import { expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { parsePluginFile } from '../../src/plugin/plugin-file.ts';
-import { veneerOk } from '../cli/veneer.ts';
+import { veneerOk, veneerRefuses } from '../cli/veneer.ts';
+import { writeVirtioWin } from '../guest/windows/drivers.ts';
 import { hivexValue, judgeHive, realHive, skipWithout } from '../guest/windows/hives.ts';
-import { catFile, faultsOf, makeVolume } from '../guest/windows/ntfs/made-volume.ts';
+import { judgePrograms, judgeVolume } from '../guest/windows/ntfs/judges.ts';
+import { catFile, faultsOf, leaveFreeRecords, makeVolume } from '../guest/windows/ntfs/made-volume.ts';
 import { placeForTest } from '../mount/mounted.ts';
+import { seededTest } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 const systemFile = 'Windows/System32/config/SYSTEM';
@@ -41,4 +45,52 @@ it('a volume of Windows 7 gets its table, and its drivers are started at boot', 
   judgeHive(hive);
   const kept = folder.write('hive', hive);
   expect(Number(hivexValue(kept, String.raw`\ControlSet001\Services\storvsc`, 'Start'))).toBe(0);
+});
+
+it("virtio's drivers come into a volume of Windows 7 from a folder, and away with --undo", async (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, [...judgePrograms, 'hivexregedit', 'hivexget', 'reged', 'regfinfo']);
+  const files = {
+    [systemFile]: realHive(context, 'SYSTEM'),
+    'Windows/System32/drivers/storport.sys': Buffer.alloc(5000, 1),
+  };
+  const { image } = makeVolume(context, folder, {
+    files,
+    sizeBytes: volumeBytes,
+    fill: (mountpoint) => leaveFreeRecords(mountpoint, 4),
+  });
+  const place = placeForTest();
+  await createImage(image, place.behind('c.spf'), { content: 'volume' });
+  const plugin = place.behind('vm.raw');
+  await veneerOk('plugin', 'create', place.behind('c.spf'), plugin, '--boot', 'bios');
+  const start = parsePluginFile(fs.readFileSync(plugin), plugin).bootable?.partitions[0]?.startBytes ?? 0;
+  const shown = async (): Promise<Buffer> => {
+    await place.mount('--write', 'none');
+    const bytes = fs.readFileSync(place.under('vm.raw')).subarray(start, start + volumeBytes);
+    await place.unmount();
+    return bytes;
+  };
+  const before = await shown();
+  const root = folder.file('iso');
+  const written = writeVirtioWin(root, ['viostor/w7/x86'], seededTest('virtio-win by the tool'));
+  // This Windows has no SOFTWARE hive that would say its version.
+  const own = path.join(root, 'viostor/w7/x86');
+  const virtio = ['reconfigure', plugin, '--target', 'qemu-virtio', '--virtio-win'];
+
+  expect(await veneerRefuses(...virtio, root)).toMatch(/viostor: which of its drivers is for Windows 7 cannot be told/);
+  expect(await veneerRefuses('reconfigure', plugin, '--target', 'qemu', '--virtio-win', own)).toMatch(
+    /--virtio-win goes with --target qemu-virtio, not with qemu/,
+  );
+  expect(await veneerOk(...virtio, own, '--dry-run')).toMatch(
+    /^- add a driver: \/Windows\/System32\/drivers\/viostor\.sys\n {4}absent -> \d+ bytes of .*viostor\.sys$/m,
+  );
+  await veneerOk(...virtio, own);
+  const volume = folder.write('shown', await shown());
+  judgeVolume(volume);
+  const driver = written.get('viostor/w7/x86/viostor.sys');
+  expect(driver?.equals(catFile(volume, 'Windows/System32/drivers/viostor.sys'))).toBe(true);
+  const hive = folder.write('hive', catFile(volume, systemFile));
+  expect(Number(hivexValue(hive, String.raw`\ControlSet001\Services\viostor`, 'Start'))).toBe(0);
+  await veneerOk('reconfigure', plugin, '--undo');
+  expect((await shown()).equals(before)).toBe(true);
 });

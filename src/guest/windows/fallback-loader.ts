@@ -6,17 +6,17 @@ import { UnsupportedError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
 import type { Change, Patch } from '../plan.ts';
 import { FatVolume } from './fat/volume.ts';
+import { machineOf, machines } from './programs.ts';
 import type { WindowsFileSystem } from './windows-file-system.ts';
 
 const bootManagerPath = '/EFI/Microsoft/Boot/bootmgfw.efi';
 const maxLoaderBytes = 16 * MiB;
 /** By the machine that a PE program is for: its field in the file, and the fallback's name. */
 const fallbackNames: Readonly<Record<number, string>> = {
-  0x8664: 'BOOTX64.EFI',
-  0x14c: 'BOOTIA32.EFI',
-  0xaa64: 'BOOTAA64.EFI',
+  [machines.amd64]: 'BOOTX64.EFI',
+  [machines.x86]: 'BOOTIA32.EFI',
+  [machines.arm64]: 'BOOTAA64.EFI',
 };
-const peOffsetField = 0x3c;
 
 export interface Fallback {
   readonly patches: readonly Patch[];
@@ -29,7 +29,7 @@ export function addFallbackLoader(fileSystem: WindowsFileSystem): Fallback {
   const nothing = { patches: [], changes: [], warnings: [] };
   if (!(fileSystem instanceof FatVolume) || fileSystem.stat(bootManagerPath)?.type !== 'file') return nothing;
   const loader = fileSystem.readFile(bootManagerPath, maxLoaderBytes);
-  const name = fallbackNames[machineOf(loader)];
+  const name = fallbackNames[machineOf(loader) ?? 0];
   if (name === undefined) return { ...nothing, warnings: [`${bootManagerPath}: is no program for a known machine`] };
   const path = `/EFI/BOOT/${name}`;
   if (fileSystem.stat(path) !== undefined) return nothing;
@@ -47,11 +47,4 @@ export function addFallbackLoader(fileSystem: WindowsFileSystem): Fallback {
     const warning = `${path}: cannot be added (${error.message}); choose ${bootManagerPath} in the firmware's menu by hand`;
     return { ...nothing, warnings: [warning] };
   }
-}
-
-function machineOf(program: Uint8Array): number {
-  const view = new DataView(program.buffer, program.byteOffset, program.byteLength);
-  if (program.length < peOffsetField + 4) return 0;
-  const at = view.getUint32(peOffsetField, true);
-  return at + 6 <= program.length && view.getUint32(at, true) === 0x4550 ? view.getUint16(at + 4, true) : 0;
 }

@@ -1,6 +1,6 @@
 /**
- * The plan for a Windows guest, 7 to 11 and Server 2008 R2 to 2025: its registry, its boot configuration, its boot sector and a
- * hibernated session. Everything is changed in place; what cannot be is a warning that says what to do.
+ * The plan for a Windows guest, 7 to 11 and Server 2008 R2 to 2025: its registry, its boot configuration, its boot sector, a hibernated
+ * session, and drivers from a folder of this host. What is there is changed in place; what cannot be is a warning that says what to do.
  */
 import type { FileEdit } from '../file-system.ts';
 import type { GuestDisk } from '../guest-disk.ts';
@@ -15,33 +15,42 @@ import { findInstallation, rememberedName, type Installation, type WindowsVolume
 import { driveLetter, encodePartition, mountedDevicesKey, readMountedDevices } from './mounted-devices.ts';
 import { NtfsVolume } from './ntfs/volume.ts';
 import { RecordedEdits } from './recorded-edits.ts';
-import { startVirtio } from './virtio.ts';
+import type { Driver } from './driver-folder.ts';
+import { addDrivers, driversFor, registerDrivers, startVirtio } from './virtio.ts';
 import { bootDrivers, disableForeign, plainStarts, startControllers } from './services.ts';
 
 /**
  * Plans for the first Windows on the disk.
  * @returns undefined where there is none
- * @throws UnsupportedError when it is older than Windows 7, FormatError when a structure of it is broken
+ * @throws UnsupportedError when it is older than Windows 7, or cannot take drivers that are to be added; FormatError when a structure of it
+ * is broken; UsageError, UnavailableError, CapacityError where the folder of drivers has none for it
  */
-export function planWindows(guest: GuestDisk, target: Target): GuestPlan | undefined {
+export function planWindows(guest: GuestDisk, target: Target, options: WindowsPlanOptions = {}): GuestPlan | undefined {
   const installation = findInstallation(guest.volumes);
-  return installation === undefined ? undefined : new Planning(guest, installation, target).plan();
+  return installation === undefined ? undefined : new Planning(guest, installation, target, options).plan();
+}
+
+export interface WindowsPlanOptions {
+  /** A folder of this host with virtio's drivers, which the guest is to get. For `qemu-virtio` only. */
+  readonly virtioWin?: string | undefined;
 }
 
 class Planning {
   readonly #guest: GuestDisk;
   readonly #found: Installation;
   readonly #target: Target;
+  readonly #virtioWin: string | undefined;
   readonly #system: RecordedEdits;
   readonly #changes: Change[] = [];
   readonly #warnings: string[];
   readonly #edits = new Map<WindowsVolume, FileEdit[]>();
   readonly #patches: Patch[] = [];
 
-  constructor(guest: GuestDisk, found: Installation, target: Target) {
+  constructor(guest: GuestDisk, found: Installation, target: Target, { virtioWin }: WindowsPlanOptions) {
     this.#guest = guest;
     this.#found = found;
     this.#target = target;
+    this.#virtioWin = virtioWin;
     this.#system = new RecordedEdits(found.system);
     const { windows, version, system } = found;
     this.#warnings = [...guest.warnings, ...windows.fileSystem.warnings, ...version.warnings, ...system.warnings];
@@ -77,6 +86,7 @@ class Planning {
   }
 
   #planServices(): void {
+    const added = this.#planDrivers();
     for (const controlSet of this.#found.controlSets) {
       const started = startControllers(this.#system, controlSet, this.#target);
       if (started.length === 0)
@@ -84,10 +94,22 @@ class Planning {
           `${controlSet}: Windows has no driver of its own for a boot disk of ${this.#target}; it will not start there`,
         );
       if (this.#target === 'qemu-virtio')
-        this.#warnings.push(...startVirtio(this.#system, this.#found.windows.fileSystem, controlSet));
+        this.#warnings.push(...startVirtio(this.#system, this.#found.windows.fileSystem, controlSet, added));
       plainStarts(this.#system, controlSet);
       disableForeign(this.#system, controlSet);
     }
+  }
+
+  /** Drivers of a folder of this host: their files, and what the registry says of them. */
+  #planDrivers(): Driver[] {
+    if (this.#virtioWin === undefined) return [];
+    const { windows, version, controlSets } = this.#found;
+    const drivers = driversFor(this.#virtioWin, this.#system, windows.fileSystem, controlSets[0], version);
+    const { patches, changes } = addDrivers(windows.fileSystem, drivers);
+    this.#changes.push(...changes);
+    this.#patches.push(...windows.volume.toDisk(patches));
+    for (const controlSet of controlSets) registerDrivers(this.#system, controlSet, drivers, version);
+    return drivers;
   }
 
   /** Drive letters, boot entries and the boot sector say where partitions are. */

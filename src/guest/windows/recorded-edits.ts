@@ -1,7 +1,8 @@
 /** Edits of a hive that are written down for people as they are made; what is so already is neither edited nor written down. */
 import type { Change } from '../plan.ts';
 import type { LoadedHive } from './loaded-hive.ts';
-import type { Key } from './registry/hive.ts';
+import { encodeLines, encodeText } from './registry/edit.ts';
+import { decodeLines, decodeText, viewOf, type Key } from './registry/hive.ts';
 import { valueTypes } from './registry/layout.ts';
 
 export class RecordedEdits {
@@ -49,10 +50,54 @@ export class RecordedEdits {
     this.record(path, name, shown[0], shown[1], what, why);
   }
 
+  /** Makes the value be there, and the key that it is in. */
+  ensureDword(path: string, name: string, number: number, what: string, why: string): void {
+    const data = new Uint8Array(4);
+    viewOf(data).setUint32(0, number, true);
+    this.#ensure(path, name, valueTypes.dword, data, what, why);
+  }
+
+  ensureText(
+    path: string,
+    name: string,
+    text: string,
+    what: string,
+    why: string,
+    type: number = valueTypes.text,
+  ): void {
+    this.#ensure(path, name, type, encodeText(text), what, why);
+  }
+
+  ensureLines(path: string, name: string, lines: readonly string[], what: string, why: string): void {
+    this.#ensure(path, name, valueTypes.multiText, encodeLines(lines), what, why);
+  }
+
+  ensureBinary(path: string, name: string, data: Uint8Array, what: string, why: string): void {
+    this.#ensure(path, name, valueTypes.binary, data, what, why);
+  }
+
+  #ensure(path: string, name: string, type: number, data: Uint8Array, what: string, why: string): void {
+    const { editor } = this.hive;
+    const value = this.key(path)?.value(name);
+    const old = value?.data();
+    if (value?.type === type && old !== undefined && Buffer.from(old).equals(data)) return;
+    editor.setValue(editor.ensurePath(editor.hive.root(), path), name, type, data);
+    const before = value === undefined || old === undefined ? 'absent' : shown(value.type, old);
+    this.record(path, name, before, shown(type, data), what, why);
+  }
+
   /** Writes down an edit that was made with the editor itself. */
   record(path: string, name: string, old: string, now: string, what: string, why: string): void {
     this.hive.touch();
     const where = `${this.hive.name}: ${path}${name === '' ? '' : `\\${name}`}`;
     this.changes.push({ what, where, old, new: now, why });
   }
+}
+
+/** Data as people read it. */
+function shown(type: number, data: Uint8Array): string {
+  if (type === valueTypes.dword && data.length === 4) return String(viewOf(data).getUint32(0, true));
+  if (type === valueTypes.text || type === valueTypes.expandText) return decodeText(data);
+  if (type === valueTypes.multiText) return decodeLines(data).join(', ');
+  return Buffer.from(data).toString('hex');
 }

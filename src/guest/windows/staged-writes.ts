@@ -29,6 +29,19 @@ export class StagedWrites {
     return bytes;
   }
 
+  /**
+   * The volume as it will be, for readers of structures: what is read through it is not kept in memory. It closes nothing: the disk
+   * below stays its owner's.
+   */
+  view(): Disk {
+    return {
+      sizeBytes: this.#disk.sizeBytes,
+      read: (target, offset) => this.#peek(target, offset),
+      extents: (offset, length) => this.#disk.extents(offset, length),
+      close: () => undefined,
+    };
+  }
+
   /** @throws UsageError outside the volume */
   write(offset: number, bytes: Uint8Array): void {
     checkRange(this.#disk, offset, bytes.length);
@@ -48,6 +61,18 @@ export class StagedWrites {
           after: after.slice(offset, offset + length),
         })),
       );
+  }
+
+  #peek(target: Uint8Array, offset: number): void {
+    checkRange(this.#disk, offset, target.length);
+    this.#disk.read(target, offset);
+    for (let start = alignDown(offset, pageBytes); start < offset + target.length; start += pageBytes) {
+      const page = this.#pages.get(start);
+      if (page === undefined) continue;
+      const from = Math.max(offset, start);
+      const to = Math.min(offset + target.length, start + page.after.length);
+      target.set(page.after.subarray(from - start, to - start), from - offset);
+    }
   }
 
   #eachPage(

@@ -7,7 +7,7 @@ import type { GivenTable } from '../../../src/bootable/plan.ts';
 import type { GuestPlan, Target } from '../../../src/guest/plan.ts';
 import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
 import { tableForWindows } from '../../../src/guest/windows/installation.ts';
-import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
+import { planWindows, type WindowsPlanOptions } from '../../../src/guest/windows/plan-windows.ts';
 import type { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../trees.ts';
 import { catFile, faultsOf, makeVolume } from './ntfs/made-volume.ts';
@@ -77,18 +77,32 @@ export class Machine {
   readonly #volume: string;
   readonly #disk: string;
 
-  /** @param files of the volume, by path; skips the test where NTFS volumes cannot be made */
-  constructor(context: TestContext, folder: TempFolder, files: Readonly<Record<string, Uint8Array>>) {
-    const { image } = makeVolume(context, folder, { files, sizeBytes: volumeBytes });
+  /** @param files of the volume, by path; `fill` does the rest. Skips the test where NTFS volumes cannot be made */
+  constructor(
+    context: TestContext,
+    folder: TempFolder,
+    files: Readonly<Record<string, Uint8Array>>,
+    fill?: (mountpoint: string) => void,
+  ) {
+    const { image } = makeVolume(context, folder, {
+      files,
+      sizeBytes: volumeBytes,
+      ...(fill === undefined ? {} : { fill }),
+    });
     this.#volume = image;
     this.#disk = folder.file('disk.raw');
     fs.writeFileSync(this.#disk, withPartition(fs.readFileSync(image)));
   }
 
-  plan(target: Target): GuestPlan {
+  /** A raw file of the volume alone, as it was at the start or after the last `apply`. */
+  get volume(): string {
+    return this.#volume;
+  }
+
+  plan(target: Target, options: WindowsPlanOptions = {}): GuestPlan {
     const disk = openFileDisk(this.#disk);
     try {
-      const plan = planWindows(openGuestDisk(disk), target);
+      const plan = planWindows(openGuestDisk(disk), target, options);
       if (plan === undefined) throw new Error('no Windows was found');
       return plan;
     } finally {

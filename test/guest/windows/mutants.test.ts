@@ -10,6 +10,7 @@ import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '..
 import { openGuestDisk, type GuestDisk } from '../../../src/guest/guest-disk.ts';
 import { checkPatches, type Patch } from '../../../src/guest/plan.ts';
 import { openFat } from '../../../src/guest/windows/fat/volume.ts';
+import { openNtfs } from '../../../src/guest/windows/ntfs/volume.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
 import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
@@ -20,7 +21,7 @@ import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
 import { makeFat } from './fat/made-volume.ts';
 import { filledHive, realHive, skipWithout } from './hives.ts';
 import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
-import { makeVolume } from './ntfs/made-volume.ts';
+import { leaveFreeRecords, makeVolume } from './ntfs/made-volume.ts';
 
 const readBytes = 4 * KiB;
 const paths = { system: '/Windows/System32/config/SYSTEM', store: '/Boot/BCD' } as const;
@@ -179,6 +180,28 @@ it('mutants of an NTFS volume', { timeout }, (context) => {
   expect(use(memoryDisk(disk)).length).toBeGreaterThan(5);
   expect(disk.length).toBe(partitionStartBytes + 8 * MiB);
   expectBoth(survivesGuestMutants('NTFS', { disk, use, reseal: sealHive }));
+});
+
+it('mutants of an NTFS volume that drivers are added to', { timeout }, (context) => {
+  using folder = new TempFolder();
+  const files: Record<string, Uint8Array> = { 'drivers/storport.sys': Buffer.alloc(5000, 1) };
+  for (let index = 0; index < 300; index++) files[`drivers/a${index}.sys`] = Buffer.alloc(index % 900, index);
+  const { image } = makeVolume(context, folder, {
+    sizeBytes: 8 * MiB,
+    files,
+    fill: (mountpoint) => leaveFreeRecords(mountpoint, 40),
+  });
+  const added = [...Array(12).keys()].map((index) => ({
+    path: `/drivers/a100_${index}.sys`,
+    contents: Buffer.alloc(index % 3 === 0 ? 100 : 20_000, index),
+    modified: new Date(0),
+    source: 'a test',
+    why: 'it is tested',
+  }));
+  const use = (mutant: Disk): readonly Patch[] => openNtfs(mutant)?.addFiles(added).patches ?? [];
+  const disk = fs.readFileSync(image);
+  expect(use(memoryDisk(disk)).length).toBeGreaterThan(30);
+  expectBoth(survivesGuestMutants('NTFS with drivers', { disk, use }));
 });
 
 it.for([16, 32])('mutants of a FAT%i volume', { timeout }, (bits, context) => {

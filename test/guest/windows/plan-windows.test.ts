@@ -172,7 +172,7 @@ it('virtio: drivers that are there start at boot, and what is missing is said wi
   const plan = machineOf(context, folder, files).plan('qemu-virtio');
   expect(plan.changes.map(({ where }) => where)).toContain('SYSTEM: ControlSet001\\Services\\viostor\\Start');
   expect(plan.warnings.filter((warning) => warning.includes('virtio-win'))).toEqual([
-    expect.stringMatching(/has no vioscsi and does not start from such a disk; start it once with --target qemu/),
+    expect.stringMatching(/has no vioscsi and does not start from such a disk; give --virtio-win .* --target qemu/),
   ]);
 });
 

@@ -74,6 +74,7 @@ const system = [
 /** A boot manager as far as its header says what machine it is for. */
 function program(): Buffer {
   const bytes = Buffer.alloc(300_000, 0x5a);
+  bytes.write('MZ');
   bytes.writeUInt32LE(0x80, 0x3c);
   bytes.writeUInt32LE(0x4550, 0x80);
   bytes.writeUInt16LE(0x8664, 0x84);

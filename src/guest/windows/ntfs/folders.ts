@@ -3,39 +3,41 @@
  * goes through all blocks, each once.
  */
 import { FormatError, UnsupportedError } from '../../../base/errors.ts';
-import { toOffset } from '../../../base/ranges.ts';
 import type { Disk } from '../../../disk/disk.ts';
 import { viewOf } from '../registry/hive.ts';
 import { withoutFixups } from './fixups.ts';
 import type { Geometry } from './geometry.ts';
+import { parseNode, type IndexEntry } from './index-node.ts';
 import {
   attributeTypes,
   dosNamespace,
-  fileName,
   indexBlock,
-  indexEntry,
-  indexFlags,
-  indexHeader,
-  indexRootHeadBytes,
+  indexRootHead,
   maxFolderEntries,
   maxIndexDepth,
-  maxVolumeBytes,
   recordNumbers,
-  recordOf,
   strideBytes,
 } from './layout.ts';
 import { wrong, type Attribute, type Records } from './records.ts';
 import { readRuns } from './run-reader.ts';
 
-const indexName = '$I30';
+export const indexName = '$I30';
 const upCaseBytes = 0x1_0000 * 2;
 
-interface Entry {
-  /** Undefined in the last entry of a node. */
-  readonly name: string | undefined;
-  readonly namespace: number;
-  readonly record: number;
-  readonly child: number | undefined;
+/** A node on the way down to a name. */
+export interface Step {
+  /** What its parent calls it; undefined for the root. */
+  readonly block: number | undefined;
+  readonly entries: readonly IndexEntry[];
+  /** The first entry that does not stand before the name. */
+  readonly at: number;
+  /** Whether that is the name. */
+  readonly found: boolean;
+}
+
+/** Blocks are numbered in these units. */
+export function blockUnitBytes({ clusterBytes, indexBlockBytes }: Geometry): number {
+  return clusterBytes <= indexBlockBytes ? clusterBytes : strideBytes;
 }
 
 export class Folders {
@@ -52,18 +54,24 @@ export class Folders {
 
   /** The record of what has that name in a folder. */
   find(folder: number, name: string): number | undefined {
-    let node = this.#root(folder);
-    for (let depth = 0; depth < maxIndexDepth; depth++) {
-      let child: number | undefined;
-      for (const entry of node) {
-        const order = entry.name === undefined ? 1 : this.#compare(entry.name, name);
-        if (order === 0) return entry.record;
-        if (order < 0) continue;
-        child = entry.child;
-        break;
-      }
-      if (child === undefined) return undefined;
-      node = this.#block(folder, child);
+    const last = this.descend(folder, name).at(-1);
+    return last?.found === true ? last.entries[last.at]?.record : undefined;
+  }
+
+  /** The nodes from the root to the one that the name stands in, or would. */
+  descend(folder: number, name: string): Step[] {
+    const steps: Step[] = [];
+    let block: number | undefined;
+    let entries = this.#root(folder);
+    while (steps.length < maxIndexDepth) {
+      const orders = entries.map((entry) => (entry.name === undefined ? 1 : this.#compare(entry.name, name)));
+      const at = orders.findIndex((order) => order >= 0);
+      const found = orders[at] === 0;
+      steps.push({ block, entries, at, found });
+      const child = entries[at]?.child;
+      if (found || child === undefined) return steps;
+      block = child;
+      entries = this.#block(folder, child);
     }
     throw wrong(folder, 'index', `is deeper than ${maxIndexDepth} levels`);
   }
@@ -72,7 +80,7 @@ export class Folders {
   names(folder: number): string[] {
     const names: string[] = [];
     const seen = new Set<number>();
-    const walk = (node: readonly Entry[], depth: number): void => {
+    const walk = (node: readonly IndexEntry[], depth: number): void => {
       if (depth > maxIndexDepth) throw wrong(folder, 'index', `is deeper than ${maxIndexDepth} levels`);
       for (const { child, name, namespace } of node) {
         if (child !== undefined) {
@@ -89,28 +97,33 @@ export class Folders {
     return names;
   }
 
-  #root(folder: number): Entry[] {
-    const root = this.#records.attribute(folder, attributeTypes.indexRoot, indexName);
-    if (root?.value === undefined) throw wrong(folder, 'index root', 'is missing');
-    return [...entriesOf(root.value, indexRootHeadBytes, `NTFS index of record ${folder}`)];
-  }
-
-  #block(folder: number, cluster: number): Entry[] {
+  /** A block as it is meant: a copy with its bytes in place. */
+  block(folder: number, block: number): Uint8Array {
     const allocation = this.#records.attribute(folder, attributeTypes.indexAllocation, indexName);
     if (allocation === undefined || allocation.value !== undefined)
       throw wrong(folder, 'index allocation', 'is missing');
     const { clusterBytes, indexBlockBytes } = this.#geometry;
-    const at = cluster * (clusterBytes <= indexBlockBytes ? clusterBytes : strideBytes);
+    const at = block * blockUnitBytes(this.#geometry);
     if (at + indexBlockBytes > allocation.sizeBytes)
       throw wrong(folder, 'index allocation', `has no block at byte ${at}`);
     const raw = new Uint8Array(indexBlockBytes);
     readRuns(this.#disk, clusterBytes, allocation, raw, at);
-    const structure = `NTFS index block ${cluster} of record ${folder}`;
+    const structure = `NTFS index block ${block} of record ${folder}`;
     indexBlock.parse(raw);
     const bytes = withoutFixups(raw, structure, at);
-    if (indexBlock.parse(bytes).cluster !== BigInt(cluster))
+    if (indexBlock.parse(bytes).cluster !== BigInt(block))
       throw new FormatError(structure, 'cluster', at, 'is the block of another place');
-    return [...entriesOf(bytes, indexBlock.sizeBytes, structure)];
+    return bytes;
+  }
+
+  #root(folder: number): IndexEntry[] {
+    const root = this.#records.attribute(folder, attributeTypes.indexRoot, indexName);
+    if (root?.value === undefined) throw wrong(folder, 'index root', 'is missing');
+    return parseNode(root.value, indexRootHead.sizeBytes, `NTFS index of record ${folder}`);
+  }
+
+  #block(folder: number, block: number): IndexEntry[] {
+    return parseNode(this.block(folder, block), indexBlock.sizeBytes, `NTFS index block ${block} of record ${folder}`);
   }
 
   /** Below 0 where a stands before b. */
@@ -122,41 +135,6 @@ export class Folders {
       if (difference !== 0) return difference;
     }
     return a.length - b.length;
-  }
-}
-
-/** The entries of a node whose index header stands at `start`. */
-function* entriesOf(bytes: Uint8Array, start: number, structure: string): Generator<Entry> {
-  const broken = (at: number, detail: string): FormatError => new FormatError(structure, 'entry', at, detail);
-  const header = indexHeader.parse(bytes, start);
-  const end = start + header.usedBytes;
-  if (end > bytes.length) throw broken(start, `${header.usedBytes} bytes of entries in ${bytes.length}`);
-  for (let at = start + header.entriesOffset; ;) {
-    if (at % 8 !== 0 || at + indexEntry.sizeBytes > end) throw broken(at, `behind the last one at ${end}`);
-    const { lengthBytes, keyBytes, flags, record } = indexEntry.parse(bytes, at);
-    const last = (flags & indexFlags.last) !== 0;
-    const hasChild = (flags & indexFlags.hasChild) !== 0;
-    const needed = indexEntry.sizeBytes + (last ? 0 : keyBytes) + (hasChild ? 8 : 0);
-    if (lengthBytes < needed || lengthBytes % 8 !== 0 || at + lengthBytes > end)
-      throw broken(at, `${lengthBytes} bytes`);
-    const child = hasChild
-      ? toOffset(viewOf(bytes).getBigUint64(at + lengthBytes - 8, true), maxVolumeBytes, {
-          structure,
-          field: 'child',
-          offset: at,
-        })
-      : undefined;
-    if (last) {
-      yield { name: undefined, namespace: 0, record: 0, child };
-      return;
-    }
-    if (keyBytes < fileName.sizeBytes) throw broken(at, `a key of ${keyBytes} bytes`);
-    const key = fileName.parse(bytes, at + indexEntry.sizeBytes);
-    if (fileName.sizeBytes + key.nameLength * 2 > keyBytes) throw broken(at, `a name of ${key.nameLength} characters`);
-    const nameAt = at + indexEntry.sizeBytes + fileName.sizeBytes;
-    const name = Buffer.from(bytes.subarray(nameAt, nameAt + key.nameLength * 2)).toString('utf16le');
-    yield { name, namespace: key.namespace, record: recordOf(record), child };
-    at += lengthBytes;
   }
 }
 

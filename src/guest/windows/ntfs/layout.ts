@@ -47,7 +47,20 @@ export const bootSector = layout('NTFS boot sector', 512, {
   mark: u16le(510),
 });
 
-export const recordNumbers = { mft: 0, logFile: 2, volume: 3, root: 5, upCase: 10 } as const;
+export const recordNumbers = {
+  mft: 0,
+  mirror: 1,
+  logFile: 2,
+  volume: 3,
+  root: 5,
+  bitmap: 6,
+  boot: 7,
+  badClusters: 8,
+  secure: 9,
+  upCase: 10,
+  /** Those before are the file system's own, or kept for it. */
+  firstOfUsers: 24,
+} as const;
 export const recordFlags = { inUse: 1, folder: 2 } as const;
 
 export const fileRecord = layout('NTFS file record', 48, {
@@ -68,13 +81,16 @@ export const fileRecord = layout('NTFS file record', 48, {
 });
 
 export const attributeTypes = {
+  standardInformation: 0x10,
   attributeList: 0x20,
   fileName: 0x30,
+  securityDescriptor: 0x50,
   volumeName: 0x60,
   volumeInformation: 0x70,
   data: 0x80,
   indexRoot: 0x90,
   indexAllocation: 0xa0,
+  bitmap: 0xb0,
   reparsePoint: 0xc0,
   end: 0xffff_ffff,
 } as const;
@@ -129,7 +145,6 @@ export const indexHeader = layout('NTFS index header', 16, {
   flags: u8(12),
   unused: reserved(13, 3),
 });
-export const indexRootHeadBytes = 16;
 
 export const indexBlock = layout('NTFS index block', 24, {
   signature: ascii(0, 'INDX'),
@@ -161,7 +176,37 @@ export const fileName = layout('NTFS file name', 66, {
 /** A second name in 8.3 form, not shown in lists. */
 export const dosNamespace = 2;
 
+/** Names of 8 and 3 characters serve Windows and DOS at once. */
+export const sharedNamespace = 3;
+
+/** Without the last four fields (`shortStandardInformationBytes`) in NTFS 1.2, and as ntfs-3g writes it. */
+export const standardInformation = layout('NTFS standard information', 72, {
+  times: bytes(0, 32),
+  flags: u32le(32),
+  versions: reserved(36, 12),
+  owner: u32le(48),
+  security: u32le(52),
+  quota: u64le(56),
+  changeNumber: u64le(64),
+});
+export const shortStandardInformationBytes = 48;
+/** Of a file that a backup is to take. */
+export const archiveFlag = 0x20;
+
+/** In front of the index header of a root. */
+export const indexRootHead = layout('NTFS index root', 16, {
+  type: u32le(0),
+  collation: u32le(4),
+  blockBytes: u32le(8),
+  blockClusters: u8(12),
+  unused: reserved(13, 3),
+});
+
 /** The lower 48 bits of a reference are the record's number, the upper 16 its sequence number. */
 export function recordOf(reference: bigint): number {
   return Number(reference % 2n ** 48n);
+}
+
+export function referenceTo(record: number, sequence: number): bigint {
+  return BigInt(sequence) * 2n ** 48n + BigInt(record);
 }

@@ -105,6 +105,19 @@ export class Records {
     return run.cluster * clusterBytes + within;
   }
 
+  /** Where the record lies, and where $MFTMirr has a copy of it: of the first four, and of as many as fill its first cluster. */
+  placesOf(number: number): number[] {
+    const { recordBytes, clusterBytes } = this.#geometry;
+    const mirror = this.attribute(recordNumbers.mirror, attributeTypes.data, '');
+    const at = number * recordBytes;
+    if (mirror === undefined || at + recordBytes > mirror.sizeBytes) return [this.offsetOf(number)];
+    const run = findRun(mirror.runs, Math.floor(at / clusterBytes));
+    const within = run === undefined ? 0 : at - run.first * clusterBytes;
+    if (run?.cluster === undefined || within + recordBytes > run.count * clusterBytes)
+      throw wrong(recordNumbers.mirror, 'runs', `have no place for a copy of record ${number}`);
+    return [this.offsetOf(number), run.cluster * clusterBytes + within];
+  }
+
   /** The record's bytes as on disk. */
   raw(number: number): Uint8Array {
     const bytes = new Uint8Array(this.#geometry.recordBytes);
@@ -115,6 +128,11 @@ export class Records {
   /** The record's bytes as they are meant. @throws FormatError when it was not written whole */
   whole(number: number): Uint8Array {
     return withoutFixups(this.raw(number), `NTFS file record ${number}`, this.offsetOf(number));
+  }
+
+  /** Has the record read anew: it was changed. */
+  forget(number: number): void {
+    this.#cache.delete(number);
   }
 
   record(number: number): FileRecord {

@@ -48,6 +48,40 @@ export function decodeRuns(pairs: Uint8Array, first: number, clusterCount: numbe
   }
 }
 
+/** The inverse, for runs that begin with the attribute's first cluster or go on without a gap; with the closing zero. */
+export function encodeRuns(runs: readonly Run[]): Uint8Array {
+  const pairs: number[] = [];
+  let before = 0;
+  for (const { count, cluster } of runs) {
+    const length = signedBytes(count);
+    const distance = cluster === undefined ? [] : signedBytes(cluster - before);
+    pairs.push(distance.length * 16 + length.length, ...length, ...distance);
+    before = cluster ?? before;
+  }
+  return Uint8Array.from([...pairs, 0]);
+}
+
+/** Runs with more clusters behind them; what lies side by side becomes one. */
+export function appendClusters(runs: readonly Run[], added: readonly Omit<Run, 'first'>[]): Run[] {
+  const all = [...runs];
+  for (const { count, cluster } of added) {
+    const last = all.at(-1);
+    if (last?.cluster !== undefined && last.cluster + last.count === cluster)
+      all.splice(-1, 1, { ...last, count: last.count + count });
+    else all.push({ first: last === undefined ? 0 : last.first + last.count, count, cluster });
+  }
+  return all;
+}
+
+/** As few bytes, little-endian, as keep the number and its sign. */
+function signedBytes(value: number): number[] {
+  let length = 1;
+  while (value < -(2 ** (8 * length - 1)) || value >= 2 ** (8 * length - 1)) length++;
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigInt64(0, BigInt(value), true);
+  return [...bytes.subarray(0, length)];
+}
+
 /** A signed little-endian number; one that is not a safe integer comes out too large for any volume. */
 function signed(bytes: Uint8Array, at: number, length: number): number {
   let value = 0;

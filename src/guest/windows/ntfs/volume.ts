@@ -13,6 +13,7 @@ import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '..
 import type { Patch } from '../../plan.ts';
 import { viewOf } from '../registry/hive.ts';
 import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
+import { addFiles, type AddedFiles, type NewFile } from './add-files.ts';
 import { Folders } from './folders.ts';
 import { withFixups } from './fixups.ts';
 import { isBitLocker, isNtfs, readGeometry, type Geometry } from './geometry.ts';
@@ -138,6 +139,14 @@ export class NtfsVolume implements WindowsFileSystem {
     return patches;
   }
 
+  /**
+   * The patches that put files into folders of the volume, all of them.
+   * @throws UnsupportedError where the volume cannot take them, with the reason; FormatError where it is broken
+   */
+  addFiles(files: readonly NewFile[]): AddedFiles {
+    return addFiles(this.#disk, this.geometry, this.state, files, (path) => this.#find(path));
+  }
+
   /** A file record that is going to change. @throws UnsupportedError when Windows would write over it from its journal */
   #whole(records: Map<number, Uint8Array>, number: number): Uint8Array {
     if (this.state.journalOpen)
@@ -150,14 +159,16 @@ export class NtfsVolume implements WindowsFileSystem {
   }
 
   #recordPatches(number: number, whole: Uint8Array): Patch[] {
-    const before = this.#records.raw(number);
-    const start = this.#records.offsetOf(number);
-    const after = withFixups(whole, `NTFS file record ${number}`, start);
-    return changedRuns(before, after).map(({ offset, length }) => ({
-      offsetBytes: start + offset,
-      before: before.slice(offset, offset + length),
-      after: after.slice(offset, offset + length),
-    }));
+    return this.#records.placesOf(number).flatMap((start) => {
+      const before = new Uint8Array(whole.length);
+      this.#disk.read(before, start);
+      const after = withFixups(whole, `NTFS file record ${number}`, start);
+      return changedRuns(before, after).map(({ offset, length }) => ({
+        offsetBytes: start + offset,
+        before: before.slice(offset, offset + length),
+        after: after.slice(offset, offset + length),
+      }));
+    });
   }
 
   /** Makes the record say a larger size, where the file's clusters hold it and the edit fills it without a gap. */

@@ -48,11 +48,11 @@ export class HiveEditor {
   }
 
   setText(key: Key, name: string, text: string, type: number = valueTypes.text): void {
-    this.setValue(key, name, type, Buffer.from(`${text}\0`, 'utf16le'));
+    this.setValue(key, name, type, encodeText(text));
   }
 
   setLines(key: Key, name: string, lines: readonly string[]): void {
-    this.setValue(key, name, valueTypes.multiText, Buffer.from([...lines, ''].join('\0') + '\0', 'utf16le'));
+    this.setValue(key, name, valueTypes.multiText, encodeLines(lines));
   }
 
   /** Sets a value's data and type, or adds the value. */
@@ -201,6 +201,16 @@ export class HiveEditor {
       if (node.getUint16(at, true) < length) node.setUint16(at, length, true);
     } else if (node.getUint32(at, true) < length) node.setUint32(at, length, true);
   }
+}
+
+/** UTF-16 with a closing zero. */
+export function encodeText(text: string): Uint8Array {
+  return Buffer.from(`${text}\0`, 'utf16le');
+}
+
+/** Each line with a closing zero, and one more behind the last. */
+export function encodeLines(lines: readonly string[]): Uint8Array {
+  return Buffer.from([...lines, ''].join('\0') + '\0', 'utf16le');
 }
 
 function asciiName(name: string): string {

@@ -193,10 +193,7 @@ export class Key {
   lines(name: string): string[] | undefined {
     const value = this.value(name);
     if (value?.type !== valueTypes.multiText) return undefined;
-    return Buffer.from(value.data())
-      .toString('utf16le')
-      .split('\0')
-      .filter((line) => line !== '');
+    return decodeLines(value.data());
   }
 }
 
@@ -285,6 +282,14 @@ export function decodeText(data: Uint8Array): string {
   const text = Buffer.from(data).toString('utf16le');
   const end = text.indexOf('\0');
   return end < 0 ? text : text.slice(0, end);
+}
+
+/** Lines in UTF-16, each up to a zero. */
+export function decodeLines(data: Uint8Array): string[] {
+  return Buffer.from(data)
+    .toString('utf16le')
+    .split('\0')
+    .filter((line) => line !== '');
 }
 
 export function viewOf(bytes: Uint8Array): DataView {

@@ -74,3 +74,11 @@ export function faultsOf(image: string): string {
   const { status, stdout, stderr } = spawnSync('ntfsfix', ['-n', image], { encoding: 'utf8' });
   return status === 0 && /processed successfully/.test(stdout) ? '' : `${stdout}${stderr}`;
 }
+
+/** Makes files and takes them away again: as many file records are free then. */
+export function leaveFreeRecords(mountpoint: string, count: number): void {
+  const folder = path.join(mountpoint, 'gone');
+  fs.mkdirSync(folder);
+  for (let index = 0; index < count; index++) fs.writeFileSync(path.join(folder, `file${index}`), '');
+  fs.rmSync(folder, { recursive: true });
+}

@@ -1,0 +1,295 @@
+/** Files added to NTFS volumes that ntfs-3g made, and what ntfs-3g's and The Sleuth Kit's tools find there afterwards. */
+import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { expect, it, type TestContext } from 'vitest';
+import { KiB, MiB } from '../../../../src/base/units.ts';
+import { openFileDisk } from '../../../../src/disk/file.ts';
+import { checkPatches } from '../../../../src/guest/plan.ts';
+import type { AddedFiles, NewFile } from '../../../../src/guest/windows/ntfs/add-files.ts';
+import { NtfsVolume } from '../../../../src/guest/windows/ntfs/volume.ts';
+import { missingProgram } from '../../../native/judges.ts';
+import { seededTest, soak, type Seeded } from '../../../seeded.ts';
+import { TempFolder } from '../../../temp-folder.ts';
+import { applyTo } from '../../trees.ts';
+import { skipWithout } from '../hives.ts';
+import {
+  judgedFile,
+  judgePrograms,
+  judgeVolume,
+  listedNames,
+  placeOfMftBitmap,
+  readTree,
+  sleuthFile,
+  sleuthNames,
+  sleuthPrograms,
+} from './judges.ts';
+import { catFile, leaveFreeRecords, makeVolume, type VolumeOptions } from './made-volume.ts';
+
+const drivers = '/Windows/System32/drivers';
+const modified = new Date('2024-05-06T07:08:09.123Z');
+
+function newFile(path: string, contents: Uint8Array): NewFile {
+  return { path, contents, modified, source: 'a test', why: 'it is tested' };
+}
+
+function withVolume<T>(image: string, use: (volume: NtfsVolume) => T): T {
+  const disk = openFileDisk(image);
+  try {
+    return use(new NtfsVolume(disk));
+  } finally {
+    disk.close();
+  }
+}
+
+/** Adds the files as a plan would, to the image itself. */
+function addTo(image: string, files: readonly NewFile[]): AddedFiles {
+  const disk = openFileDisk(image);
+  let added: AddedFiles;
+  try {
+    added = new NtfsVolume(disk).addFiles(files);
+    checkPatches(added.patches, disk);
+  } finally {
+    disk.close();
+  }
+  applyTo(image, added.patches);
+  return added;
+}
+
+function makeWindows(
+  context: TestContext,
+  folder: TempFolder,
+  driverCount: number,
+  options: VolumeOptions = {},
+): string {
+  skipWithout(context, judgePrograms);
+  const random = seededTest(`${driverCount} drivers`);
+  const files: Record<string, Uint8Array> = { 'Windows/notes.txt': random.bytes(3000) };
+  for (let index = 0; index < driverCount; index++)
+    files[`Windows/System32/drivers/${random.pick(['acpi', 'Disk', 'usb', 'WDF', 'xb', 'v'])}${index}.sys`] =
+      random.bytes(random.below(9000));
+  return makeVolume(context, folder, {
+    sizeBytes: 64 * MiB,
+    files,
+    ...options,
+    fill: (mountpoint) => {
+      options.fill?.(mountpoint);
+      leaveFreeRecords(mountpoint, 12);
+    },
+  }).image;
+}
+
+function sha256(contents: Uint8Array): string {
+  return createHash('sha256').update(contents).digest('hex');
+}
+
+/**
+ * All files are what they were, these ones are new, and every judge agrees. ntfs-3g finds each of them by its name, down its folder's tree:
+ * that is the judge of the order.
+ */
+function judgeAdded(image: string, before: ReadonlyMap<string, string>, files: readonly NewFile[]): void {
+  judgeVolume(image);
+  const expected = new Map(before);
+  for (const { path: name, contents } of files) expected.set(name, sha256(contents));
+  expect([...readTree(image)].sort()).toEqual([...expected].sort());
+  for (const { path: name, contents } of files) {
+    expect(catFile(image, name).equals(contents)).toBe(true);
+    const { record, clusters, text } = judgedFile(image, name);
+    expect(text).toMatch(/Number of Hard Links:\s+1 /);
+    expect(withVolume(image, (volume) => volume.stat(name))).toEqual({ type: 'file', sizeBytes: contents.length });
+    if (missingProgram(sleuthPrograms) !== undefined) continue;
+    const { contents: found, text: described } = sleuthFile(image, record);
+    expect(found.equals(contents)).toBe(true);
+    expect(described).toMatch(/^Allocated File$/m);
+    expect(described).toMatch(/2024-05-06 07:08:09/);
+    const named = /Type: \$DATA \(128-\d+\).*Non-Resident[^\n]*\n([\d \n]*)/.exec(described)?.[1] ?? '';
+    expect(
+      named
+        .split(/\s+/)
+        .filter((part) => part !== '')
+        .map(Number),
+    ).toEqual(clusters);
+  }
+}
+
+for (const [driverCount, clusterBytes] of [
+  [3, 4096],
+  [60, 4096],
+  [900, 4096],
+  [150, 512],
+  [150, 65_536],
+] as const)
+  it(`two drivers are added to ${driverCount} in clusters of ${clusterBytes}: every judge finds them, and nothing else changed`, (context) => {
+    using folder = new TempFolder();
+    const sizeBytes = clusterBytes === 65_536 ? 192 * MiB : 64 * MiB;
+    const image = makeWindows(context, folder, driverCount, { clusterBytes, sizeBytes });
+    const random = seededTest(`added to ${driverCount}`);
+    const before = readTree(image);
+    const files = [
+      newFile(`${drivers}/viostor.sys`, random.bytes(102_123)),
+      newFile(`${drivers}/vioscsi.sys`, random.bytes(100)),
+    ];
+    const { changes } = addTo(image, files);
+    expect(changes.map(({ what }) => what)).toEqual([
+      'add a driver',
+      'take a file record',
+      'take clusters',
+      'enter a name in its folder',
+      'add a driver',
+      'take a file record',
+      'enter a name in its folder',
+    ]);
+    judgeAdded(image, before, files);
+    const names = listedNames(image, drivers);
+    expect(names).toHaveLength(driverCount + 2);
+    if (missingProgram(sleuthPrograms) === undefined)
+      expect(sleuthNames(image, judgedFile(image, drivers).record).sort()).toEqual([...names].sort());
+    // The volume goes on: ntfs-3g finds the next free record and clusters.
+    const next = folder.write('next', random.bytes(50_000));
+    execFileSync('ntfscp', ['--force', '--quiet', image, next, `${drivers}/next.sys`], { stdio: 'pipe' });
+    judgeAdded(image, new Map([...before, [`${drivers}/next.sys`, sha256(fs.readFileSync(next))]]), files);
+  });
+
+/** A name of 8 and 3 characters that the folder may have. */
+function randomName(random: Seeded): string {
+  const letters = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-'.split('');
+  const part = (length: number): string => Array.from({ length }, () => random.pick(letters)).join('');
+  return random.oneIn(8) ? part(1 + random.below(8)) : `${part(1 + random.below(8))}.${part(1 + random.below(3))}`;
+}
+
+const rounds = soak ? 40 : 4;
+
+it(
+  'hundreds of files of any name and size in any folder: from a root alone to a tree of blocks that were split',
+  { timeout: 1_800_000 },
+  (context) => {
+    using folder = new TempFolder();
+    skipWithout(context, judgePrograms);
+    const random = seededTest('many additions');
+    const perRound = 60;
+    const clusterBytes = random.pick([512, 1024, 4096]);
+    const folders = ['/empty', '/few', '/many'];
+    const { image } = makeVolume(context, folder, {
+      sizeBytes: 48 * MiB,
+      clusterBytes,
+      fill: (mountpoint) => {
+        for (const name of folders) fs.mkdirSync(path.join(mountpoint, name));
+        for (let index = 0; index < 7; index++) fs.writeFileSync(path.join(mountpoint, 'few', `few${index}`), '');
+        for (let index = 0; index < 400; index++)
+          fs.writeFileSync(path.join(mountpoint, 'many', `a name that is long ${random.below(1e9)}.${index}`), '');
+        leaveFreeRecords(mountpoint, rounds * perRound);
+      },
+    });
+    const before = readTree(image);
+    const model = new Map(before);
+    const seen = new Set([...before.keys()].map((name) => name.toUpperCase()));
+    for (let round = 0; round < rounds; round++) {
+      const files: NewFile[] = [];
+      while (files.length < perRound) {
+        const name = `${random.pick(folders)}/${randomName(random)}`;
+        if (seen.has(name.toUpperCase())) continue;
+        seen.add(name.toUpperCase());
+        const sizeBytes = random.oneIn(10)
+          ? random.below(200 * KiB)
+          : random.oneIn(2)
+            ? random.below(900)
+            : random.below(6000);
+        files.push(newFile(name, random.bytes(sizeBytes)));
+        model.set(name, sha256(files.at(-1)?.contents ?? Buffer.alloc(0)));
+      }
+      addTo(image, files);
+      judgeVolume(image);
+      for (const name of folders) {
+        const listed = listedNames(image, name).sort();
+        const expected = [...model.keys()].filter((one) => path.dirname(one) === name).map((one) => path.basename(one));
+        expect(listed).toEqual(expected.sort());
+        expect(withVolume(image, (volume) => volume.list(name))).toEqual(listed);
+      }
+    }
+    expect([...readTree(image)].sort()).toEqual([...model].sort());
+  },
+);
+
+it('a file goes into pieces where the volume has no long free run, and is refused where they are too many', (context) => {
+  using folder = new TempFolder();
+  const image = makeWindows(context, folder, 20, {
+    sizeBytes: 16 * MiB,
+    fill: (mountpoint) => {
+      const small = (index: number): string => path.join(mountpoint, `small${index}`);
+      for (let index = 0; index < 400; index++) fs.writeFileSync(small(index), Buffer.alloc(4 * KiB, index));
+      const filler = fs.openSync(path.join(mountpoint, 'filler'), 'w');
+      try {
+        for (;;) fs.writeSync(filler, Buffer.alloc(4 * KiB, 1));
+      } catch {
+        // The volume is full: as it is meant.
+      }
+      fs.closeSync(filler);
+      for (let index = 0; index < 400; index += 2) fs.rmSync(small(index));
+    },
+  });
+  const random = seededTest('pieces');
+  const before = readTree(image);
+  const files = [newFile(`${drivers}/viostor.sys`, random.bytes(301 * KiB))];
+  addTo(image, files);
+  judgeAdded(image, before, files);
+  expect(withVolume(image, (volume) => volume.locate(`${drivers}/viostor.sys`)).length).toBeGreaterThan(5);
+  expect(() => addTo(image, [newFile(`${drivers}/vioscsi.sys`, random.bytes(900 * KiB))])).toThrow(
+    /free clusters in at most 48 pieces are needed and not there; make room/,
+  );
+});
+
+it('a file that is there is kept when it is the same, written over where it fits, and else refused', (context) => {
+  using folder = new TempFolder();
+  const random = seededTest('there already');
+  const contents = random.bytes(20_000);
+  const image = makeWindows(context, folder, 60, {
+    fill: (mountpoint) => {
+      const at = (name: string): string => path.join(mountpoint, drivers, name);
+      fs.writeFileSync(at('viostor.sys'), contents);
+      fs.writeFileSync(at('small.sys'), 'small');
+      fs.writeFileSync(at('linked.sys'), contents);
+      fs.linkSync(at('linked.sys'), path.join(mountpoint, 'elsewhere.sys'));
+    },
+  });
+  const before = readTree(image);
+  expect(addTo(image, [newFile(`${drivers}/VIOSTOR.SYS`, contents)])).toEqual({ patches: [], changes: [] });
+  for (const sizeBytes of [20_000, 20_480, 5_000]) {
+    const other = [newFile(`${drivers}/viostor.sys`, random.bytes(sizeBytes))];
+    expect(addTo(image, other).changes.map(({ what }) => what)).toEqual(['replace a driver']);
+    judgeVolume(image);
+    expect([...readTree(image)].sort()).toEqual(
+      [...new Map([...before, [`${drivers}/viostor.sys`, sha256(other[0]?.contents ?? contents)]])].sort(),
+    );
+    expect(fs.statSync(image).size).toBe(64 * MiB);
+  }
+  for (const [name, sizeBytes, reason] of [
+    ['viostor.sys', 20_481, 'has room for 20480 bytes where 20481 are needed'],
+    ['small.sys', 6, 'has room for 0 bytes where 6 are needed'],
+    ['linked.sys', 100, 'has other names elsewhere'],
+  ] as const)
+    expect(() => addTo(image, [newFile(`${drivers}/${name}`, random.bytes(sizeBytes))])).toThrow(
+      `${drivers}/${name}: is there with other contents and ${reason}; install`,
+    );
+});
+
+it('nothing is added to a volume that is dirty, that has no free record, or that has no such folder', (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, judgePrograms);
+  const file = newFile('/folder/viostor.sys', Buffer.alloc(10_000, 1));
+  const { image } = makeVolume(context, folder, { files: { 'folder/storport.sys': 'x' } });
+  const { at, sizeBytes } = placeOfMftBitmap(image);
+  const bits = Buffer.from(fs.readFileSync(image).subarray(at, at + sizeBytes));
+  applyTo(image, [{ offsetBytes: at, before: bits, after: Buffer.alloc(sizeBytes, 0xff) }]);
+  expect(() => addTo(image, [file])).toThrow(
+    /NTFS \$MFT: has no free file record, and is not made longer; start the guest/,
+  );
+  applyTo(image, [{ offsetBytes: at, before: bits, after: bits }]);
+  expect(() => addTo(image, [{ ...file, path: '/nowhere/viostor.sys' }])).toThrow(
+    '/nowhere/viostor.sys: the guest has no such folder',
+  );
+  expect(() => addTo(image, [{ ...file, path: '/folder/a long name.sys' }])).toThrow('only names of 8 and 3 letters');
+  // Without -n, ntfsfix marks the volume dirty.
+  execFileSync('ntfsfix', [image], { stdio: 'pipe' });
+  expect(() => addTo(image, [file])).toThrow(/marked dirty, and no file is added to it; start the guest/);
+});
