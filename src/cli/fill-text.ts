@@ -5,7 +5,8 @@ import type { FillStatus } from '../mount/fill-job.ts';
 /** One native file, in two lines. */
 export function statusText(status: FillStatus): string {
   const { name, state, activity, note } = status;
-  const doing = activity === 'idle' || state !== 'filling' ? '' : ` (${activityText(status)})`;
+  const isShown = activity === 'decrypt' || (activity !== 'idle' && state === 'filling');
+  const doing = isShown ? ` (${activityText(status)})` : '';
   const left = status.secondsLeft === undefined ? '' : `, ${formatSeconds(status.secondsLeft)} left`;
   const rate = status.bytesPerSecond === 0 ? '' : `, ${formatBytes(status.bytesPerSecond)}/s${left}`;
   const copied = status.hotBytes + status.coldBytes;
@@ -20,14 +21,14 @@ export function statusText(status: FillStatus): string {
   ].join('\n');
 }
 
-function activityText({ activity, isYielding }: FillStatus): string {
+function activityText({ activity, isYielding, decrypted }: FillStatus): string {
   const doing = {
     count: 'counting',
     copy: 'copying',
     flush: 'flushing',
     verify: 'reading back',
     prove: 'proving',
-    decrypt: 'decrypting',
+    decrypt: `decrypting, ${formatBytes(decrypted?.doneBytes ?? 0)} of ${formatBytes(decrypted?.ofBytes ?? 0)}`,
     waiting: 'waiting for the image',
     idle: '',
   }[activity];

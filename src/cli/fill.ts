@@ -52,22 +52,22 @@ function starting(action: 'start' | 'resume', description: string): Command {
 }
 
 function simple(action: FillAction, description: string): Command {
-  return new Command(action)
+  return withKeyOptions(new Command(action))
     .description(description)
     .argument('<plugin>', pluginArgument)
-    .action(async (plugin: string) => {
-      await withClient(plugin, {}, async (client) => print((await client.ask(action)) as FillStatus[]));
+    .action(async (plugin: string, flags: KeyFlags) => {
+      await withClient(plugin, flags, async (client) => print((await client.ask(action)) as FillStatus[]));
     });
 }
 
 function statusCommand(): Command {
-  return new Command('status')
+  return withKeyOptions(new Command('status'))
     .description('how far the copy is')
     .argument('<plugin>', pluginArgument)
     .option('--watch', 'show progress until it ends')
     .option('--json', 'for programs')
-    .action(async (plugin: string, flags: { watch?: boolean; json?: boolean }) => {
-      await withClient(plugin, {}, async (client) => {
+    .action(async (plugin: string, flags: KeyFlags & { watch?: boolean; json?: boolean }) => {
+      await withClient(plugin, flags, async (client) => {
         if (flags.watch === true) {
           await watch(client, plugin);
           return;

@@ -12,6 +12,7 @@ const words = [
   'verifiedUnits',
   'repairedUnits',
   'adoptedUnits',
+  'decryptedUnits',
   /** 1 while the last rest was for the guest's sake. */
   'yielding',
 ] as const;

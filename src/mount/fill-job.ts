@@ -59,6 +59,8 @@ export interface FillStatus {
   readonly coldBytes: number;
   readonly verifiedBytes: number;
   readonly repairedBytes: number;
+  /** While it is decrypted into a plain file, and once it was: how much of what it holds. Absent from mounts of earlier versions. */
+  readonly decrypted?: { readonly doneBytes: number; readonly ofBytes: number };
   readonly isYielding: boolean;
   readonly bytesPerSecond: number;
   readonly secondsLeft: number | undefined;
@@ -78,6 +80,7 @@ export class FillJob {
   readonly #context: FillContext;
   readonly #map: PresenceMap;
   #board = new FillBoard();
+  #decryption: FillBoard | undefined;
   #activity: Activity = 'idle';
   #note = '';
   #running: Promise<void> | undefined;
@@ -129,9 +132,15 @@ export class FillJob {
     throw new UnavailableError(failed?.message ?? `${this.target.name}: could not be read`);
   }
 
-  /** Makes the plain file of a sealed one; see decrypt.ts. */
+  /** Makes the plain file of a sealed one; see decrypt.ts. Only for what serves alone, and so is not being filled. */
   async decrypt(filePath: string): Promise<void> {
-    await this.#team('decrypt', { isPolite: false, isVerified: true }, 1, new FillBoard(), filePath);
+    this.#decryption = new FillBoard();
+    this.#activity = 'decrypt';
+    try {
+      await this.#team('decrypt', { isPolite: false, isVerified: true }, 1, this.#decryption, filePath);
+    } finally {
+      this.#activity = 'idle';
+    }
   }
 
   /** To be called now and then: the rate is measured between calls. */
@@ -167,6 +176,14 @@ export class FillJob {
       coldBytes: bytes(this.#board.get('coldUnits')),
       verifiedBytes: bytes(this.#board.get('verifiedUnits')),
       repairedBytes: bytes(this.#board.get('repairedUnits')),
+      ...(this.#decryption === undefined
+        ? {}
+        : {
+            decrypted: {
+              doneBytes: bytes(this.#decryption.get('decryptedUnits')),
+              ofBytes: bytes(this.#decryption.get('dataUnits')),
+            },
+          }),
       isYielding: this.#board.get('yielding') !== 0,
       bytesPerSecond: this.isRunning ? Math.round(bytes(perSecond)) : 0,
       secondsLeft: this.isRunning && perSecond > 0 ? Math.max(0, left) / perSecond : undefined,

@@ -6,9 +6,10 @@ import { BlockCache } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import { MiB } from '../base/units.ts';
+import { recordOf, removeLeftovers } from '../replacement/leftovers.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import type { FillRequest } from './control.ts';
-import { Fills } from './fills.ts';
+import { Fills, type Finalized } from './fills.ts';
 import { Filter } from './filter.ts';
 import type { Log } from './native-file-state.ts';
 import { OpenReplacements } from './replacements.ts';
@@ -16,6 +17,13 @@ import { Statistics } from './statistics.ts';
 
 /** What is asked of a fill, by whoever speaks with the mount. @throws UsageError, and what else the fill throws */
 export async function answerFill(fills: Fills, filter: Filter, request: FillRequest): Promise<unknown> {
+  if (request.action === 'finalize') {
+    const file = path.join(filter.root.path, request.file);
+    removeLeftovers(path.dirname(file));
+    const record = recordOf(file);
+    // An interrupted attempt came so far.
+    if (record !== undefined) return { record, decrypted: [] } satisfies Finalized;
+  }
   const disk = filter.disk(request.file);
   const { isPolite = true, isVerified = true } = request;
   if (request.bytesPerSecond !== undefined) fills.setRate(request.bytesPerSecond);
@@ -35,7 +43,7 @@ export async function answerFill(fills: Fills, filter: Filter, request: FillRequ
     case 'verify':
       return await fills.prove(disk);
     case 'finalize':
-      return { record: await fills.finalize(disk, request.decrypts === true) };
+      return await fills.finalize(disk, request.decrypts === true);
     case 'status':
   }
   return fills.status(disk);

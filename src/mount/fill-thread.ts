@@ -111,7 +111,11 @@ const steps: Readonly<Record<FillStep, Step>> = {
     }
   },
   decrypt(task) {
-    writePlain(task.parts, task.filePath);
+    const board = new FillBoard(task.board);
+    writePlain(task.parts, task.filePath, (done, of) => {
+      board.set('dataUnits', of);
+      board.set('decryptedUnits', done);
+    });
   },
   prove(task, base, post) {
     post({ kind: 'proof', proof: proveContents(task.parts, base) });

@@ -3,7 +3,7 @@ import { UsageError } from '../base/errors.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import { sealingKey } from '../plugin/resolve.ts';
 import { freeze, thaw } from '../replacement/decrypt.ts';
-import { finalizeFiles, requireFinalizable } from '../replacement/finalize.ts';
+import { finalizeFiles, isInPlace, requireFinalizable, type FinalizedFile } from '../replacement/finalize.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { releaseCopies } from '../replacement/release.ts';
 import type { SharedReplacement } from '../replacement/shared.ts';
@@ -15,6 +15,12 @@ import type { OpenReplacements } from './replacements.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
+
+export interface Finalized {
+  /** The path of what the plugin file is kept as. */
+  readonly record: string;
+  readonly decrypted: readonly { readonly name: string; readonly bytes: number }[];
+}
 
 export class Fills {
   readonly #replacements: OpenReplacements;
@@ -81,17 +87,22 @@ export class Fills {
 
   /**
    * @param decrypts whether a sealed replacement may become a plain file
-   * @returns the path of the record that the plugin file is kept as
    * @throws UsageError where it is not complete, or sealed without `decrypts`, or open; CapacityError, UnavailableError
    */
-  async finalize(disk: NativeDisk, decrypts: boolean): Promise<string> {
-    const files = disk.files.map((file) => {
-      // Of a disk of several files, an earlier attempt may have put some in their places.
+  async finalize(disk: NativeDisk, decrypts: boolean): Promise<Finalized> {
+    const inPlace: FinalizedFile[] = [];
+    const replaced: (FinalizedFile & { name: string; parts: SharedReplacement; job: FillJob })[] = [];
+    for (const file of disk.files) {
+      const { path } = file.replacement.place;
       if (!file.isReplaced()) throw new UsageError(`${disk.name}: is not filled; start with: veneer fill start`);
+      if (path !== disk.pluginPath && isInPlace(path)) {
+        inPlace.push({ path, parts: undefined });
+        continue;
+      }
       const job = this.#job(disk, file);
-      return { name: file.name, path: file.replacement.place.path, parts: job.parts, job };
-    });
-    const sealed = files.filter(({ parts }) => parts.seal !== undefined);
+      replaced.push({ name: file.name, path, parts: job.parts, job });
+    }
+    const sealed = replaced.filter(({ parts }) => parts.seal !== undefined);
     if (sealed.length > 0 && !decrypts) {
       throw new UsageError(
         `${disk.name}: its disk file is sealed; veneer finalize --decrypt puts a plain one in its place, which anybody can read who can read the file`,
@@ -100,21 +111,24 @@ export class Fills {
     for (const { parts } of sealed) requireFinalizable(parts);
     if (sealed.some(({ name }) => this.#context.statistics.counters(name).get('openNow') > 0))
       throw new UsageError(`${disk.name}: is open; what is sealed is decrypted while no guest uses it`);
-    const stopped: SharedReplacement[] = [];
+    const stopped: FinalizedFile[] = [];
     let record: string;
     try {
-      for (const { parts } of sealed) {
-        freeze(parts);
-        stopped.push(parts);
+      for (const file of sealed) {
+        freeze(file.parts);
+        stopped.push(file);
       }
       for (const { job, path } of sealed) await job.decrypt(path);
-      record = finalizeFiles(disk.pluginPath, files);
+      record = finalizeFiles(disk.pluginPath, [...replaced, ...inPlace]);
     } catch (error) {
-      for (const parts of stopped) thaw(parts);
+      // What is in its place by now is not written here any more.
+      for (const { path, parts } of stopped)
+        if (parts !== undefined && (path === disk.pluginPath || !isInPlace(path))) thaw(parts);
       throw error;
     }
     for (const file of disk.files) this.#jobs.delete(file.replacement.key);
-    return record;
+    const decrypted = sealed.map(({ name, job }) => ({ name, bytes: job.status().decrypted?.ofBytes ?? 0 }));
+    return { record, decrypted };
   }
 
   /** Goes on with what an earlier mount has begun. */

@@ -11,6 +11,7 @@ import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
+import { removeLeftovers } from '../replacement/leftovers.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import { endOnCrash } from './crash.ts';
 import { serveControl, type MountStatus } from './control.ts';
@@ -95,6 +96,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const replacements = new OpenReplacements();
   const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
   const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
+  clearAway(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log });
@@ -134,6 +136,16 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     log('info', 'unmounted', {});
   });
   return { record, hint: hintOf(filter, options), ended, stop };
+}
+
+/** What a crash of `finalize` has left is in nobody's way: a mount does not fail by it. */
+function clearAway(folder: string, log: Log): void {
+  try {
+    for (const file of removeLeftovers(folder))
+      log('info', `${file}: is in its place; what an interrupted finalize had left beside it was removed`, {});
+  } catch (error) {
+    log('warn', `what an interrupted finalize has left stays: ${describeError(error)}`, {});
+  }
 }
 
 function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {

@@ -10,6 +10,7 @@ import { flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base
 import { CapacityError } from '../base/errors.ts';
 import { writeFully } from '../base/full-io.ts';
 import { formatBytes } from '../base/units.ts';
+import type { DataFile } from './data-file.ts';
 import { unitBytes } from './layout.ts';
 import { plainPathOf } from './open.ts';
 import { PresenceMap } from './presence-map.ts';
@@ -34,9 +35,14 @@ export function thaw(parts: SharedReplacement): void {
 
 /**
  * @param filePath of the native file
+ * @param report told after each unit how many of those that hold data are done
  * @throws CapacityError when there is no room for it; UnavailableError
  */
-export function writePlain(parts: SharedReplacement, filePath: string): void {
+export function writePlain(
+  parts: SharedReplacement,
+  filePath: string,
+  report: (doneUnits: number, ofUnits: number) => void = () => undefined,
+): void {
   const file = dataFileOf(parts, new PresenceMap(parts.presence));
   const sizeBytes = sizeOf(parts);
   const plainPath = plainPathOf(filePath);
@@ -47,10 +53,16 @@ export function writePlain(parts: SharedReplacement, filePath: string): void {
   const bytes = new Uint8Array(unitBytes);
   try {
     resizeFile(fd, sizeBytes, unfinished);
-    for (let at = nextUnit(file.nextData(0)); at < sizeBytes; at = nextUnit(file.nextData(at + unitBytes))) {
-      const part = bytes.subarray(0, Math.min(unitBytes, sizeBytes - at));
-      file.read(part, at);
-      writeFully(fd, part, at, unfinished);
+    let ofUnits = 0;
+    for (const { from, to } of runsOfUnits(file, sizeBytes)) ofUnits += Math.ceil((to - from) / unitBytes);
+    let doneUnits = 0;
+    for (const { from, to } of runsOfUnits(file, sizeBytes)) {
+      for (let at = from; at < to; at += unitBytes) {
+        const part = bytes.subarray(0, Math.min(unitBytes, to - at));
+        file.read(part, at);
+        writeFully(fd, part, at, unfinished);
+        report(++doneUnits, ofUnits);
+      }
     }
     flushFile(fd, unfinished);
   } catch (error) {
@@ -61,9 +73,15 @@ export function writePlain(parts: SharedReplacement, filePath: string): void {
   }
 }
 
-/** Where the first unit with data begins, that `at` lies in. */
-function nextUnit(at: number | undefined): number {
-  return at === undefined ? Infinity : at - (at % unitBytes);
+/** Runs of units with data in them; the last may end inside one, with the file. */
+function* runsOfUnits(file: DataFile, sizeBytes: number): Generator<{ from: number; to: number }> {
+  for (let at = file.nextData(0); at !== undefined && at < sizeBytes;) {
+    const from = at - (at % unitBytes);
+    const hole = file.nextHole(at) ?? sizeBytes;
+    const to = Math.min(sizeBytes, Math.ceil(hole / unitBytes) * unitBytes);
+    yield { from, to };
+    at = file.nextData(to);
+  }
 }
 
 /** Told before minutes of copying, not after. */

@@ -8,19 +8,20 @@
  * 2. files that only the mount had (a VMDK's extent) get their names, and the folder is flushed
  * 3. the plugin file gets a second name, that of the record, and the folder is flushed
  * 4. the main file is renamed over the plugin file: one name, at every moment whole; the folder is flushed
- * 5. the maps are removed, and then the sealed data files
+ * 5. the sealed data files are removed, the folder is flushed, and then the maps
  * After a crash before 4 the plugin file is still there, the replacement serves alone, and finalizing again goes on. After one behind 4 the
- * disk file is in place; finalizing again, or the next plugin file of that name, removes what step 5 has left.
+ * disk file is in place; finalizing again, or the next mount, removes what step 5 has left: as long as anything is, a map says so
+ * (leftovers.ts).
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { systemErrorCode, UsageError } from '../base/errors.ts';
 import { syncFolder, unfinishedSuffix, writeFileDurably } from '../base/durable.ts';
 import { writeFailure } from '../base/full-io.ts';
-import { dataPathOf, mapPathOf, plainPathOf, unlinkReplacement } from './open.ts';
+import { dataPathOf, mapPathOf, peekHeader, plainPathOf } from './open.ts';
 import { PresenceMap } from './presence-map.ts';
 import { flushAll, type SharedReplacement } from './shared.ts';
-import { changeState, requireWay, stateOf } from './states.ts';
+import { changeState, replacementStates, requireWay, stateOf } from './states.ts';
 
 /** What a plugin file is called once its disk file has taken its place. */
 const recordSuffix = '.finalized';
@@ -29,7 +30,12 @@ export function isRecordName(name: string): boolean {
   return name.endsWith(recordSuffix);
 }
 
-/** One native file of the disk: where it is to be, and its replacement; undefined where an earlier attempt has put it in place. */
+/** @param number of the records of this name that there were before */
+export function recordPathOf(pluginPath: string, number: number): string {
+  return `${pluginPath}${number === 0 ? '' : `.${number}`}${recordSuffix}`;
+}
+
+/** One native file of the disk: where it is to be, and its replacement; undefined where it is in place (`isInPlace`). */
 export interface FinalizedFile {
   readonly path: string;
   readonly parts: SharedReplacement | undefined;
@@ -38,10 +44,12 @@ export interface FinalizedFile {
 /**
  * @param files the plugin file's own first
  * @returns the path of the record
- * @throws UsageError when a file is not complete: nothing is changed then; CapacityError, UnavailableError: it may be done again
+ * @throws UsageError when a file is not complete, or another has its name: nothing is changed then; CapacityError, UnavailableError: it may be
+ *   done again
  */
 export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[]): string {
   for (const { parts } of files) if (parts !== undefined) requireFinalizable(parts);
+  for (const file of files) requireFreePlace(file, pluginPath);
   for (const { parts } of files) {
     if (parts === undefined) continue;
     const map = new PresenceMap(parts.presence);
@@ -53,12 +61,30 @@ export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[
   for (const file of files.filter(({ path: filePath }) => filePath !== pluginPath)) putInPlace(file, owner, folder);
   const record = keepRecord(pluginPath, folder);
   for (const file of files.filter(({ path: filePath }) => filePath === pluginPath)) putInPlace(file, owner, folder);
-  for (const { path: filePath, parts } of files) {
-    if (parts?.seal === undefined) fs.rmSync(mapPathOf(filePath), { force: true });
-    else unlinkReplacement(filePath);
-  }
+  for (const { path: filePath, parts } of files)
+    removeSealed(filePath, parts === undefined || parts.seal !== undefined);
+  for (const { path: filePath } of files) fs.rmSync(mapPathOf(filePath), { force: true });
   syncFolder(folder);
   return record;
+}
+
+/** Durably, before the map goes that tells of it. */
+function removeSealed(filePath: string, isSealed: boolean): void {
+  if (!isSealed || !fs.existsSync(dataPathOf(filePath))) return;
+  fs.rmSync(dataPathOf(filePath));
+  syncFolder(path.dirname(filePath));
+}
+
+/** Whether an interrupted attempt has put a file in its place that only the mount had: not for the plugin file's own. */
+export function isInPlace(filePath: string): boolean {
+  const header = peekHeader(filePath);
+  return header !== undefined && replacementStates[header.state] === 'final' && fs.existsSync(filePath);
+}
+
+/** Before anything is changed, nothing may have the name of a file that only the mount has. */
+function requireFreePlace({ path: filePath, parts }: FinalizedFile, pluginPath: string): void {
+  if (parts === undefined || filePath === pluginPath || !fs.existsSync(filePath)) return;
+  throw new UsageError(`${filePath}: is in the way of the disk file that is to be there; move it away`);
 }
 
 /** @throws UsageError when it is not complete */
@@ -93,7 +119,7 @@ function putInPlace({ path: filePath, parts }: FinalizedFile, owner: fs.Stats, f
 function keepRecord(pluginPath: string, folder: string): string {
   const { ino } = fs.statSync(pluginPath, { bigint: true });
   for (let number = 0; ; number++) {
-    const record = `${pluginPath}${number === 0 ? '' : `.${number}`}${recordSuffix}`;
+    const record = recordPathOf(pluginPath, number);
     const there = fs.statSync(record, { bigint: true, throwIfNoEntry: false });
     if (there?.ino === ino) return record;
     if (there !== undefined) continue;

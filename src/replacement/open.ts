@@ -67,6 +67,12 @@ export function mapPathOf(filePath: string): string {
   return filePath + mapSuffix;
 }
 
+/** The native files of a folder that have a map. */
+export function mappedFiles(folder: string): string[] {
+  const names = fs.readdirSync(folder).filter((name) => name.endsWith(mapSuffix));
+  return names.map((name) => path.join(folder, name.slice(0, -mapSuffix.length)));
+}
+
 /** Units that a map has room for: a file may grow, as growing formats do. */
 export function unitCountOf(baseBytes: number): number {
   return Math.ceil(Math.min(2 * baseBytes + format.growthRoomBytes, format.maxFileBytes) / format.unitBytes);

@@ -1,6 +1,9 @@
 /** A native file whose writes are kept, as tests open it: over a pattern for a base, in a folder. */
 import { closeAll, type Closable } from '../../src/base/ownership.ts';
+import { MiB } from '../../src/base/units.ts';
 import { ChainKey } from '../../src/backup/seal.ts';
+import { planGeometry } from '../../src/native/formats.ts';
+import { encodePluginFile } from '../../src/plugin/plugin-file.ts';
 import { openReplacement, type OpenReplacement, type ReplacementPlace } from '../../src/replacement/open.ts';
 import { Filler } from '../../src/replacement/fill.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
@@ -21,6 +24,17 @@ export const testKey = new ChainKey({
 
 export function placeOf(path: string, baseBytes: number, kind: Kind = 'plain'): ReplacementPlace {
   return { path, pluginId, baseBytes, isSealed: kind === 'sealed' };
+}
+
+/** The text of a plugin file to which such places belong. */
+export function pluginText(): string {
+  const sizeBytes = MiB;
+  const facts = { sizeBytes, logicalSectorBytes: 512, physicalSectorBytes: 4096, identity: pluginId };
+  const image = { path: 'vm.spf', imageId: pluginId, chainId: pluginId, createdAt: '2026-01-02T03:04:05.678Z' };
+  const native = planGeometry('raw', { ...facts, allocatedRuns: () => [] }, {});
+  return Buffer.from(
+    encodePluginFile({ id: pluginId, image, disk: { content: 'disk', sizeBytes }, native }),
+  ).toString();
 }
 
 /** Names of the files of a replacement. */

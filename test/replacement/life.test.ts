@@ -7,6 +7,7 @@ import { UsageError } from '../../src/base/errors.ts';
 import { finalizeFiles } from '../../src/replacement/finalize.ts';
 import { regionCount } from '../../src/replacement/fill.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
+import { removeLeftovers } from '../../src/replacement/leftovers.ts';
 import { hasReplacement } from '../../src/replacement/open.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
 import { changeState, replacementStates, stateOf, type ReplacementState } from '../../src/replacement/states.ts';
@@ -15,14 +16,14 @@ import { runInjected, systemCalls, whyNoStrace } from '../backup/strace.ts';
 import { expectSameBytes } from '../disk/model-disk.ts';
 import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
-import { filesOf, KeptFile, kinds, otherBoots, placeOf } from './kept-file.ts';
+import { filesOf, KeptFile, kinds, otherBoots, placeOf, pluginText } from './kept-file.ts';
 import { lifeWrites } from './life-writes.ts';
 import { patternBase, sectorBytes } from './pattern-base.ts';
 
 const timeoutMs = 1_800_000;
 const script = path.join(import.meta.dirname, 'life-script.ts');
 const baseBytes = 9 * unitBytes + 1000;
-const pluginText = 'this stands for the plugin file\n';
+const plugin = pluginText();
 const syscalls = ['pwrite64', 'ftruncate', 'fdatasync', 'fsync', 'rename', 'link', 'unlink', 'fchmod'];
 const maxKills = soak ? Infinity : 12;
 
@@ -80,7 +81,7 @@ describe('the life of a replacement', () => {
       const startAfresh = (name: string): { place: ReturnType<typeof placeOf>; watched: string[] } => {
         fs.mkdirSync(folder.file(name));
         const place = placeOf(path.join(folder.file(name), 'disk.raw'), baseBytes, kind);
-        fs.writeFileSync(place.path, pluginText);
+        fs.writeFileSync(place.path, plugin);
         const { data, map } = filesOf(place);
         const plain = `${data}-plain.part`;
         const made = [data, map, `${map}.part`, plain, place.path, `${place.path}.finalized`];
@@ -90,9 +91,11 @@ describe('the life of a replacement', () => {
       const calls = systemCalls(syscalls, whole.watched, script, [JSON.stringify(whole.place)]);
       expect(new Set(calls)).toEqual(new Set(syscalls));
       const every = Math.max(1, Math.ceil(calls.length / (kind === 'plain' ? maxKills : maxKills / 2)));
+      // Behind the rename into the plugin file's place, what is left over is to be cleared away: all of these.
+      const inPlace = calls.lastIndexOf('rename');
       let kills = 0;
       for (const [index, syscall] of calls.entries()) {
-        if (index % every !== 0) continue;
+        if (index % every !== 0 && (kind === 'plain' || index < inPlace)) continue;
         const when = calls.slice(0, index + 1).filter((other) => other === syscall).length;
         const { place, watched } = startAfresh(`${syscall} ${when}`);
         const argument = [JSON.stringify(place)];
@@ -103,7 +106,7 @@ describe('the life of a replacement', () => {
         const what = `after a kill at ${syscall} ${when}`;
         expectContents(contentsNow(place), acknowledged, what);
         if (fs.readFileSync(place.path).length !== baseBytes) {
-          expect(fs.readFileSync(place.path, 'utf8')).toBe(pluginText);
+          expect(fs.readFileSync(place.path, 'utf8')).toBe(plugin);
           const again = spawnSync(process.execPath, [script, ...argument], { encoding: 'utf8' });
           expect(again.stdout, `${what}: ${again.stderr}`).toMatch(
             kind === 'plain' ? /final\nfinal written\n$/ : /final written\nfinal\n$/,
@@ -111,7 +114,9 @@ describe('the life of a replacement', () => {
         }
         // In its place, readable with nothing of ours, and the record beside it.
         expectContents(fs.readFileSync(place.path), acknowledged, `${what}, at the end`);
-        expect(fs.readFileSync(`${place.path}.finalized`, 'utf8')).toBe(pluginText);
+        expect(fs.readFileSync(`${place.path}.finalized`, 'utf8')).toBe(plugin);
+        removeLeftovers(path.dirname(place.path));
+        expect(fs.readdirSync(path.dirname(place.path)).sort(), what).toEqual(['disk.raw', 'disk.raw.finalized']);
       }
       console.info(`killed at ${kills} of ${calls.length} calls`);
     },
@@ -216,11 +221,67 @@ describe('verification', () => {
   });
 });
 
+describe('what an interrupted finalize may have left', () => {
+  it.for(kinds)('(%s) stays, unless the disk file is in its place and nothing else is left to become it', (kind) => {
+    using folder = new TempFolder();
+    const place = placeOf(folder.file('disk.raw'), baseBytes, kind);
+    {
+      using file = new KeptFile(place);
+      fillAll(file);
+      file.replacement.sync();
+      for (const state of ['filling', 'complete', 'final'] as const)
+        changeState(file.open.parts, file.replacement.map, state);
+    }
+    const names = (): string[] => folder.names().sort();
+    const kept = ['disk.raw.replacement', 'disk.raw.replacement-map'];
+    const expectKept = (...others: string[]): void => {
+      expect(removeLeftovers(folder.path)).toEqual([]);
+      expect(names()).toEqual([...kept, ...others].sort());
+    };
+    expectKept();
+    folder.write('disk.raw', plugin);
+    expectKept('disk.raw');
+    folder.write('disk.raw.finalized', plugin);
+    expectKept('disk.raw', 'disk.raw.finalized');
+    fs.rmSync(folder.file('disk.raw'));
+    expectKept('disk.raw.finalized');
+    // A damaged plugin file is no disk file.
+    folder.write('disk.raw', plugin.slice(0, -20));
+    expectKept('disk.raw', 'disk.raw.finalized');
+    folder.write('disk.raw', 'a disk');
+    folder.write('disk.raw.replacement-plain.part', 'a disk');
+    expectKept('disk.raw', 'disk.raw.finalized', 'disk.raw.replacement-plain.part');
+    fs.rmSync(folder.file('disk.raw.replacement-plain.part'));
+    // A plain one that has not been renamed is the only one there is.
+    if (kind === 'plain') expectKept('disk.raw', 'disk.raw.finalized');
+    else expect(removeLeftovers(folder.path)).toEqual([place.path]);
+    fs.rmSync(filesOf(place).data, { force: true });
+    removeLeftovers(folder.path);
+    expect(names()).toEqual(['disk.raw', 'disk.raw.finalized']);
+  });
+});
+
 describe('finalizing', () => {
+  it('is refused where another file has the name of one that only the mount has, and changes nothing', () => {
+    using folder = new TempFolder();
+    const place = placeOf(folder.file('disk-flat.vmdk'), baseBytes);
+    folder.write('disk.vmdk', plugin);
+    folder.write('disk-flat.vmdk', 'of another disk');
+    using file = new KeptFile(place);
+    fillAll(file);
+    for (const state of ['filling', 'complete'] as const) changeState(file.open.parts, file.replacement.map, state);
+    const names = folder.names();
+    expect(() => finalizeFiles(folder.file('disk.vmdk'), [{ path: place.path, parts: file.open.parts }])).toThrow(
+      /disk-flat\.vmdk: is in the way of the disk file/,
+    );
+    expect(folder.names()).toEqual(names);
+    expect(stateOf(file.open.parts)).toBe('complete');
+  });
+
   it('is refused before all is there, and changes nothing', () => {
     using folder = new TempFolder();
     const place = placeOf(folder.file('disk.raw'), baseBytes);
-    folder.write('disk.raw', pluginText);
+    folder.write('disk.raw', plugin);
     using file = new KeptFile(place);
     file.replacement.write(Buffer.alloc(1), 0);
     const names = folder.names();
@@ -234,7 +295,7 @@ describe('finalizing', () => {
   it('keeps an earlier record, and gives the disk file the plugin file’s owner and mode', () => {
     using folder = new TempFolder();
     const place = placeOf(folder.file('disk.raw'), baseBytes);
-    folder.write('disk.raw', pluginText);
+    folder.write('disk.raw', plugin);
     fs.chmodSync(place.path, 0o640);
     folder.write('disk.raw.finalized', 'of another time');
     using file = new KeptFile(place);
@@ -242,7 +303,7 @@ describe('finalizing', () => {
     changeState(file.open.parts, file.replacement.map, 'filling');
     changeState(file.open.parts, file.replacement.map, 'complete', true);
     const record = finalizeFiles(place.path, [{ path: place.path, parts: file.open.parts }]);
-    expect(fs.readFileSync(record, 'utf8')).toBe(pluginText);
+    expect(fs.readFileSync(record, 'utf8')).toBe(plugin);
     expect(fs.readFileSync(`${place.path}.finalized`, 'utf8')).toBe('of another time');
     expect(fs.statSync(place.path).mode & 0o777).toBe(0o640);
     expectSameBytes(fs.readFileSync(place.path), baseContents(), 'the disk file');

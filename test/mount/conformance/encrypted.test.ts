@@ -5,7 +5,7 @@ import { MiB } from '../../../src/base/units.ts';
 import { mountFiles } from '../../../src/mount/mount-record.ts';
 import type { FillStatus } from '../../../src/mount/fill-job.ts';
 import { replacementKinds, type ReplacementKind } from '../../../src/plugin/plugin-file.ts';
-import { run, runOk, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
+import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { Seeded, seededTest } from '../../seeded.ts';
 import { writeDisk } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
@@ -109,7 +109,12 @@ describeTransports('the disk of an encrypted image', (transport) => {
           await handle.close();
         }
       }
-      await eventually(async () => await veneerOk('finalize', '--decrypt', disk), withinMs);
+      await eventually(async () => {
+        const { status, stderr } = await veneer('finalize', '--decrypt', disk);
+        expect(status, stderr).toBe(0);
+        expect(/^decrypting vm\.raw: 100 % \(\S+ MiB of \S+ MiB\)$/m.test(stderr), stderr).toBe(kind === 'sealed');
+      }, withinMs);
+      expect(await veneerOk('finalize', disk)).toMatch(/is an ordinary disk file now; .*vm\.raw\.finalized$/m);
       await place.unmount();
       await expectSameDisk(place.behind('vm.raw'), raw);
       expect(fs.readdirSync(place.folder).sort()).toEqual(['vm.raw', 'vm.raw.finalized', 'vm.spf']);
@@ -131,5 +136,16 @@ describeTransports('the disk of an encrypted image', (transport) => {
     await place.mount(...transport.options);
     expect((await fs.promises.stat(disk)).size).toBe(sizeBytes);
     await expect(fs.promises.readFile(disk)).rejects.toMatchObject({ code: 'EACCES' });
+    await place.expectComplaint(
+      /^(open|vm\.raw: read of \d+ bytes at 0 failed): .*vm\.spf: is encrypted; give its key/m,
+    );
+    await place.unmount();
+    // Nor without a mount: one line that says what to do, and how is an option of each command.
+    const needKey = [['status'], ['start'], ['pause'], ['cancel'], ['verify']].map(([action = '']) => ['fill', action]);
+    for (const command of [...needKey, ['finalize', '--decrypt']])
+      expect(await veneerRefuses(...command, place.behind('vm.raw'))).toMatch(
+        /vm\.spf: is encrypted; give its key with --key-file/,
+      );
+    expect(await veneerOk('fill', 'status', place.behind('vm.raw'), '--key-file', keyFile)).toContain('intercepting');
   });
 });

@@ -1,0 +1,103 @@
+/**
+ * What a crash has left of a `finalize` whose disk file is in its place already (finalize.ts, behind step 4): a map that says `final`, and of
+ * a sealed replacement its data file. Nothing under a mount shows these, and nobody reads them any more.
+ *
+ * Removed only where all of this says so: the map is final; a record of its plugin file is there, and that plugin file is not; a disk file
+ * has its name; and of a sealed one the plain file was renamed. Crash order: 1. the data file, durably; 2. the map.
+ */
+import fs from 'node:fs';
+import path from 'node:path';
+import { syncFolder, unfinishedSuffix } from '../base/durable.ts';
+import { VeneerError } from '../base/errors.ts';
+import { tryLock } from '../base/file-lock.ts';
+import type { Guid } from '../bytes/guid.ts';
+import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
+import { isRecordName, recordPathOf } from './finalize.ts';
+import { dataPathOf, mapPathOf, mappedFiles, peekHeader, plainPathOf } from './open.ts';
+import { replacementStates } from './states.ts';
+
+/**
+ * Removes them from a folder.
+ * @returns the disk files beside which they were
+ * @throws the system's error when they cannot be removed
+ */
+export function removeLeftovers(folder: string): string[] {
+  const finals = mappedFiles(folder).flatMap((filePath) => {
+    const header = peekHeader(filePath);
+    return header !== undefined && replacementStates[header.state] === 'final' ? [{ filePath, header }] : [];
+  });
+  if (finals.length === 0) return [];
+  const { living, recorded } = pluginIdsIn(folder);
+  return finals
+    .filter(({ header }) => recorded.has(header.pluginId) && !living.has(header.pluginId))
+    .filter(({ filePath, header }) => isDiskFile(filePath) && (header.sealed === 1 ? isRenamed : isMoved)(filePath))
+    .filter(({ filePath }) => remove(filePath))
+    .map(({ filePath }) => filePath);
+}
+
+/** The record of a disk file that is in its plugin file's place; undefined where it is none. */
+export function recordOf(filePath: string): string | undefined {
+  if (!isDiskFile(filePath)) return undefined;
+  let last: string | undefined;
+  for (let number = 0; fs.existsSync(recordPathOf(filePath, number)); number++) last = recordPathOf(filePath, number);
+  return last;
+}
+
+function isRenamed(filePath: string): boolean {
+  return !fs.existsSync(plainPathOf(filePath) + unfinishedSuffix);
+}
+
+function isMoved(filePath: string): boolean {
+  return !fs.existsSync(dataPathOf(filePath));
+}
+
+/** @returns false where another process is at it */
+function remove(filePath: string): boolean {
+  const dataPath = dataPathOf(filePath);
+  if (fs.existsSync(dataPath)) {
+    const fd = fs.openSync(dataPath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
+    try {
+      if (tryLock(fd, 'exclusive') === 'taken') return false;
+      fs.rmSync(dataPath);
+      syncFolder(path.dirname(filePath));
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+  fs.rmSync(mapPathOf(filePath), { force: true });
+  syncFolder(path.dirname(filePath));
+  return true;
+}
+
+/** A file, and no plugin file, sound or not. */
+function isDiskFile(filePath: string): boolean {
+  if (fs.lstatSync(filePath, { throwIfNoEntry: false })?.isFile() !== true) return false;
+  const fd = fs.openSync(filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+  try {
+    const first = new Uint8Array(markerBytes);
+    fs.readSync(fd, first, 0, first.length, 0);
+    return !isPluginFile(first);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Ids of the plugin files of a folder, and of those that are only a record any more. */
+function pluginIdsIn(folder: string): { living: ReadonlySet<Guid>; recorded: ReadonlySet<Guid> } {
+  const living = new Set<Guid>();
+  const recorded = new Set<Guid>();
+  for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
+    const id = entry.isFile() ? pluginIdOf(path.join(folder, entry.name)) : undefined;
+    if (id !== undefined) (isRecordName(entry.name) ? recorded : living).add(id);
+  }
+  return { living, recorded };
+}
+
+function pluginIdOf(file: string): Guid | undefined {
+  try {
+    return fs.statSync(file).size > maxPluginFileBytes ? undefined : readPluginFile(file).id;
+  } catch (error) {
+    if (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)) return undefined;
+    throw error;
+  }
+}
