@@ -195,6 +195,34 @@ describe.skipIf(!canMount)(`a mount${canMount ? '' : ' (skipped: no FUSE here)'}
   });
 });
 
+it.skipIf(!canMount)('a chain in use by a mount is neither pruned nor consolidated away under it', async () => {
+  const place = folder.file('used');
+  const mountpoint = folder.file('mounted');
+  fs.mkdirSync(place);
+  await veneerOk('image', 'create', source.path, `${place}/0.spf`, '--encrypt', '--key-file', key);
+  source.write(4000, Buffer.from('a change'));
+  await veneerOk('image', 'create', source.path, `${place}/1.spi`, '--parent', `${place}/0.spf`, '--key-file', key);
+  await veneerOk('plugin', 'create', `${place}/1.spi`, `${place}/vm.raw`, '--replacement', 'sealed');
+  await veneerOk('mount', place, mountpoint, '--key-file', key);
+  try {
+    expectExtracted(`${mountpoint}/vm.raw`);
+    const pruned = await run(process.execPath, [veneerPath, 'chain', 'prune', place, '--keep-last', '1']);
+    expect(pruned).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/1\.spi: is in use, by a mount/) as string,
+    });
+    expect(await veneerRefuses('image', 'consolidate', `${place}/1.spi`, `${place}/1.spi`, '--replace')).toMatch(
+      /1\.spi: is in use, by a mount/,
+    );
+    expect(fs.readdirSync(place).sort()).toEqual(['0.spf', '1.spi', 'vm.raw']);
+    expectExtracted(`${mountpoint}/vm.raw`);
+  } finally {
+    await veneerOk('unmount', mountpoint, '--lazy');
+  }
+  await veneerOk('chain', 'prune', place, '--keep-last', '1');
+  expect(fs.readdirSync(place).sort()).toEqual(['1.spi', 'vm.raw']);
+});
+
 it('a chain is consolidated and pruned at the command line, and what a plugin file points to stays', async () => {
   const place = folder.file('chain');
   fs.mkdirSync(place);
@@ -204,6 +232,12 @@ it('a chain is consolidated and pruned at the command line, and what a plugin fi
     const parent = step === 0 ? ['--encrypt'] : ['--parent', `${place}/${names[step - 1] ?? ''}`];
     await veneerOk('image', 'create', source.path, `${place}/${name}`, '--key-file', key, ...parent);
   }
+  const part = ['image', 'consolidate', `${place}/3.spi`, `${place}/part.spi`, '--from', '2', '--to', '3'];
+  expect(await veneerOk(...part)).toMatch(/part\.spi: 2 images in one/);
+  expect(await veneerOk('image', 'info', `${place}/part.spi`)).toMatch(/part\.spi: consolidated/);
+  await veneerOk('image', 'extract', `${place}/part.spi`, folder.file('part.raw'), '--key-file', key);
+  expectExtracted(folder.file('part.raw'));
+  fs.rmSync(`${place}/part.spi`);
   await veneerOk('plugin', 'create', `${place}/1.spi`, `${place}/old.vhdx`, '--replacement', 'sealed');
   expect(await veneerOk('chain', 'list', place)).toMatch(/4 images.*encrypted\n {2}3 .*3\.spi: incremental/);
   const refused = await veneerRefuses('image', 'consolidate', `${place}/3.spi`, `${place}/3.spi`, '--replace');
