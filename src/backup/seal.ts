@@ -30,7 +30,8 @@ const noncesAtOnce = 64;
 export type KeyUse =
   | 'veneer block' //        context: GUID of the image that stores the block first
   | 'veneer commit' //       no context
-  | 'veneer replacement'; // context: what names the replacement disk file, and this very copy of it
+  | 'veneer replacement' //  context: what names the replacement disk file, and this very copy of it
+  | 'veneer patch set'; //   context: what names the patch set
 
 /** A chain key on its way to another thread of this process. Never to a file, an argument, a log or a message. */
 export interface ThreadKey {

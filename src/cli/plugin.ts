@@ -7,6 +7,7 @@ import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '
 import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
 import {
+  imagesOf,
   readPluginFile,
   replacementKinds,
   writeModes,
@@ -54,7 +55,7 @@ function createCommand(): Command {
     .addOption(
       new Option(
         '--replacement <kind>',
-        'of an encrypted image: what is written or filled is kept sealed with its key, or plain',
+        'of an encrypted image: what is written, filled or made of its guest is kept sealed with its key, or plain',
       ).choices(replacementKinds),
     )
     .addOption(
@@ -91,7 +92,7 @@ function createCommand(): Command {
       `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
     );
     if (made.bootable !== undefined) console.log(`${plugin}: ${bootText(made.bootable)}`);
-    if (pointersOf(made).some((pointer) => pointer.path.startsWith('..'))) {
+    if (imagesOf(made).some((pointer) => pointer.path.startsWith('..'))) {
       console.error(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
     }
   });
@@ -129,12 +130,8 @@ function collect(value: string, before: readonly string[]): readonly string[] {
   return [...before, value];
 }
 
-function pointersOf(plugin: PluginFile): PluginFile['image'][] {
-  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
-}
-
 function imageNames(plugin: PluginFile): string {
-  return pointersOf(plugin)
+  return imagesOf(plugin)
     .map((pointer) => pointer.path)
     .join(', ');
 }
@@ -177,7 +174,7 @@ function pluginText(plugin: PluginFile, file: string): string {
     ['format', `${native.format}, ${native.layout}`],
     ['disk', `${formatBytes(plugin.disk.sizeBytes)} (${plugin.disk.sizeBytes} bytes), a ${plugin.disk.content}`],
     ...(plugin.bootable === undefined ? [] : [['boot', bootText(plugin.bootable)], ...partitionRows(plugin.bootable)]),
-    ...pointersOf(plugin).flatMap((pointer) => [
+    ...imagesOf(plugin).flatMap((pointer) => [
       ['image', `${pointer.path}, made ${pointer.createdAt}`],
       ['image id', pointer.imageId],
     ]),
@@ -185,7 +182,7 @@ function pluginText(plugin: PluginFile, file: string): string {
     ...(plugin.replacement === undefined ? [] : [['kept', plugin.replacement]]),
     ...(plugin.patchSets ?? []).map(({ target, name }) => [
       'patches',
-      `${name}, for ${target}${target === plugin.target ? ', in force' : ''}`,
+      `${name}, for ${target}${plugin.replacement === 'sealed' ? ', sealed' : ''}${target === plugin.target ? ', in force' : ''}`,
     ]),
   ];
   return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`).join('\n');

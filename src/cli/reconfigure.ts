@@ -72,13 +72,14 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
   }
   const folder = path.dirname(path.resolve(plugin));
   const image = path.resolve(folder, readPluginFile(plugin).image.path);
-  const plan = planReconfiguration(plugin, flags.target, {
+  const options = {
     allowed: { folders: [folder, ...flags.allowPath] },
     keys: await keysFor(image, flags),
     console: flags.console,
     virtioWin: flags.virtioWin,
-  });
-  if (changes) keepPlan(plugin, flags.target, plan);
+  };
+  const plan = planReconfiguration(plugin, flags.target, options);
+  if (changes) keepPlan(plugin, flags.target, plan, options);
   console.log(
     flags.json === true
       ? JSON.stringify(forPrograms(plan, flags.target), null, 2)

@@ -19,12 +19,14 @@ import { patchedDisk } from '../disk/patched.ts';
 import { checkPatches, maxPatchedBytes, maxPatches, targets, type Patch } from './plan.ts';
 
 const headerBytes = 128;
+/** In front of every patch set, plain or sealed. */
+export const patchSetMagic = 'VENEERPS';
 const version = 1;
 const maxManifestBytes = 32 * MiB;
 export const maxPatchSetBytes = headerBytes + maxManifestBytes + 2 * maxPatchedBytes + 32 * MiB;
 
 const header = layout('patch set header', headerBytes, {
-  magic: ascii(0, 'VENEERPS'),
+  magic: ascii(0, patchSetMagic),
   version: u16le(8),
   reserved1: reserved(10, 2),
   manifestBytes: u32le(12),
@@ -89,7 +91,8 @@ export function parsePatchSet(file: Uint8Array, name: string): PatchSet {
     new FormatError(name, field, 0, `${detail}; reconfigure again`);
   if (file.length < headerBytes) throw wrong('length', 'is shorter than its header');
   const front = file.subarray(0, headerBytes);
-  if (Buffer.from(front.subarray(0, 8)).toString('latin1') !== 'VENEERPS') throw wrong('magic', 'is not a patch set');
+  if (Buffer.from(front.subarray(0, 8)).toString('latin1') !== patchSetMagic)
+    throw wrong('magic', 'is not a patch set');
   checkCrc32c(front, header.offsetOf('crc32c'), `${name}: header`);
   const found = header.parse(front);
   if (found.version !== version)

@@ -16,8 +16,9 @@ import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { Firmware } from '../bootable/geometry.ts';
-import { hasEfiSystemPartition } from '../bootable/gpt.ts';
+import { gptHeadBytes, hasEfiSystemPartition } from '../bootable/gpt.ts';
 import type { Target } from '../guest/plan.ts';
+import { synthesizeFiles } from '../native/formats.ts';
 import { openPluginDisk } from '../plugin/resolve.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { probeAccelerator } from './accelerator.ts';
@@ -54,7 +55,6 @@ export type BootEnd =
   | 'stopped';
 
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-const gptBytes = 34 * 512;
 
 /**
  * @returns how the machine ended; nothing is left behind then
@@ -82,7 +82,8 @@ export async function bootMachine(pluginPath: string, options: BootOptions): Pro
 
 async function runMachine(shown: ShownDisk, home: string, options: BootOptions, stopper: Stopper): Promise<BootEnd> {
   const { accelerator, reason } = await probeAccelerator();
-  const diskFirmware = options.firmware ?? shown.plugin.bootable?.firmware ?? firmwareOf(shown, options);
+  const head = shown.isPrivate ? headOfImages(shown, options) : await headUnderMount(shown);
+  const diskFirmware = options.firmware ?? shown.plugin.bootable?.firmware ?? firmwareOf(head);
   const target = options.target ?? shown.plugin.target ?? 'qemu';
   const machine = chooseMachine({ ...options, target, diskFirmware });
   const write = options.write ?? shown.plugin.write ?? 'intercept';
@@ -114,13 +115,46 @@ async function runMachine(shown: ShownDisk, home: string, options: BootOptions, 
 }
 
 /** By the table of the disk: UEFI where there is an EFI system partition, and nothing for BIOS. */
-function firmwareOf(shown: ShownDisk, options: BootOptions): Firmware {
-  const allowed = { folders: [path.dirname(shown.pluginPath), ...options.allowPaths] };
-  const cache = BlockCache.ofOneThread(16 * MiB);
-  using disk = closing(openPluginDisk(shown.plugin, shown.pluginPath, allowed, cache, new KeyRing(options.keys)));
-  const head = new Uint8Array(gptBytes);
-  disk.value.read(head.subarray(0, Math.min(gptBytes, disk.value.sizeBytes)), 0);
+function firmwareOf(head: Uint8Array): Firmware {
   return hasEfiSystemPartition(head) ? 'uefi' : 'bios';
+}
+
+/** What is in the way of reading the disk (an image or a key that is missing) is told before QEMU runs. @throws what openPluginDisk throws */
+function headOfImages({ plugin, pluginPath }: ShownDisk, options: BootOptions): Uint8Array {
+  const allowed = { folders: [path.dirname(pluginPath), ...options.allowPaths] };
+  const cache = BlockCache.ofOneThread(16 * MiB);
+  using disk = closing(openPluginDisk(plugin, pluginPath, allowed, cache, new KeyRing(options.keys)));
+  disk.value.requireKeys();
+  const head = new Uint8Array(gptHeadBytes);
+  disk.value.read(head.subarray(0, disk.value.sizeBytes), 0);
+  return head;
+}
+
+/** Of a mount that there is: it may have keys that are not here. This process may serve it, and so must not wait for it. */
+async function headUnderMount({ plugin, path: shown }: ShownDisk): Promise<Uint8Array> {
+  const head = new Uint8Array(gptHeadBytes);
+  for (const { name, map } of synthesizeFiles(plugin.native, path.basename(shown))) {
+    for (const { fileOffset, diskOffset, lengthBytes } of map.diskRanges()) {
+      const part = head.subarray(diskOffset, diskOffset + lengthBytes);
+      if (part.length > 0) await readUnderMount(path.join(path.dirname(shown), name), part, fileOffset);
+    }
+  }
+  return head;
+}
+
+async function readUnderMount(file: string, target: Uint8Array, offset: number): Promise<void> {
+  try {
+    const handle = await fs.promises.open(file);
+    try {
+      await handle.read(target, 0, target.length, offset);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw new UnavailableError(`${file}: cannot be read; the log of its mount says why: see veneer status`, {
+      cause: error,
+    });
+  }
 }
 
 function consoleArguments(serial: boolean): string[] {

@@ -2,7 +2,7 @@
  * A native file that is open or was lately: its segment map, its counters, and the image behind it, which is opened at the first read of
  * guest data and closed again when nobody has asked for any for a while.
  */
-import { describeError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
+import { describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
@@ -90,11 +90,11 @@ export class NativeFileState implements Closable {
    */
   read(target: Uint8Array, offset: number): number {
     const startMs = performance.now();
-    const replacement = this.#replaced();
     let length = Math.max(0, Math.min(target.length, this.#file.map.sizeBytes - offset));
     const hitsBefore = this.#disk?.cacheHits ?? 0;
     const missesBefore = this.#disk?.cacheMisses ?? 0;
     try {
+      const replacement = this.#replaced();
       if (this.#disk !== undefined && this.servesAlone) this.close();
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
@@ -251,6 +251,8 @@ export class NativeFileState implements Closable {
   #open(): PluginDisk {
     const now = performance.now();
     if (this.#failure !== undefined && now - this.#failure.atMs < retryAfterMs) {
+      // A key that is missing is missing the second time, too.
+      if (this.#failure.error instanceof ForbiddenError) throw this.#failure.error;
       throw new UnavailableError(`${this.name}: its image could not be opened a moment ago`, {
         cause: this.#failure.error,
       });

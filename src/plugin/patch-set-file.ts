@@ -1,12 +1,23 @@
-/** Patch sets beside a plugin file, one for each target; the plugin file knows their SHA-256, and which of them is in force. */
+/**
+ * Patch sets beside a plugin file, one for each target; the plugin file knows their SHA-256, which of them is in force, and whether they are
+ * sealed.
+ */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
+import { FormatError, IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { readFully } from '../base/full-io.ts';
-import { maxPatchSetBytes, parsePatchSet, type PatchSet } from '../guest/patch-set.ts';
+import type { ChainKey } from '../backup/seal.ts';
+import { encodePatchSet, parsePatchSet, type PatchSet } from '../guest/patch-set.ts';
 import type { Target } from '../guest/plan.ts';
-import type { PluginFile } from './plugin-file.ts';
+import { imagesOf, type PluginFile } from './plugin-file.ts';
+import {
+  isSealedPatchSet,
+  maxSealedPatchSetBytes,
+  openPatchSet,
+  sealPatchSet,
+  type PatchSetPlace,
+} from './sealed-patch-set.ts';
 
 const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
 
@@ -26,10 +37,20 @@ export function describePatchSet(pluginPath: string, target: Target, contents: U
 }
 
 /**
- * The patch set in force; undefined where there is none.
- * @throws UnavailableError when it is not there; IntegrityError when it is another than the plugin file was made with; FormatError
+ * The file for a patch set, sealed or plain as the plugin file says.
+ * @param key asked for only where it is sealed
  */
-export function readPatchSet(plugin: PluginFile, pluginPath: string): PatchSet | undefined {
+export function patchSetFile(plugin: PluginFile, set: PatchSet, key: () => ChainKey): Uint8Array {
+  return isSealed(plugin) ? sealPatchSet(set, placeOf(plugin, set.target), key()) : encodePatchSet(set);
+}
+
+/**
+ * The patch set in force; undefined where there is none.
+ * @param key asked for only where it is sealed
+ * @throws UnavailableError when it is not there; IntegrityError when it is another than the plugin file was made with; FormatError; VeneerError
+ *   (INTEGRITY) when a sealed one was changed; what `key` throws
+ */
+export function readPatchSet(plugin: PluginFile, pluginPath: string, key: () => ChainKey): PatchSet | undefined {
   if (plugin.target === undefined) return undefined;
   const described = plugin.patchSets?.find(({ target }) => target === plugin.target);
   if (described === undefined)
@@ -39,7 +60,21 @@ export function readPatchSet(plugin: PluginFile, pluginPath: string): PatchSet |
   const actual = hashOf(contents);
   if (actual !== described.sha256)
     throw new IntegrityError(`${file}: patch set of ${pluginPath}`, described.sha256, actual);
-  return parsePatchSet(contents, file);
+  if (isSealedPatchSet(contents) === isSealed(plugin))
+    return isSealed(plugin)
+      ? openPatchSet(contents, placeOf(plugin, plugin.target), key(), file)
+      : parsePatchSet(contents, file);
+  // Never silently the other: whoever has no key can make a plain one.
+  const [is, should] = isSealed(plugin) ? ['plain', 'sealed'] : ['sealed', 'plain'];
+  throw new FormatError(file, 'version', 8, `is ${is}, and the plugin file wants it ${should}; reconfigure again`);
+}
+
+function isSealed(plugin: PluginFile): boolean {
+  return plugin.replacement === 'sealed';
+}
+
+function placeOf(plugin: PluginFile, target: Target): PatchSetPlace {
+  return { target, pluginId: plugin.id, imageIds: imagesOf(plugin).map(({ imageId }) => imageId) };
 }
 
 function read(file: string, sizeBytes: number): Uint8Array {
@@ -55,7 +90,7 @@ function read(file: string, sizeBytes: number): Uint8Array {
   }
   try {
     const stat = fs.fstatSync(fd);
-    if (!stat.isFile() || stat.size !== sizeBytes || sizeBytes > maxPatchSetBytes)
+    if (!stat.isFile() || stat.size !== sizeBytes || sizeBytes > maxSealedPatchSetBytes)
       throw new UnavailableError(`${file}: is not the patch set of ${sizeBytes} bytes; reconfigure again`);
     const contents = new Uint8Array(sizeBytes);
     readFully(fd, contents, 0, file);

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
 import { targets } from '../guest/plan.ts';
-import { bootableSchema, imagePointer } from './bootable-schema.ts';
+import { bootableSchema, imagePointer, type ImagePointer } from './bootable-schema.ts';
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
@@ -41,7 +41,7 @@ const fields = z.strictObject({
   }),
   /** What becomes of writes; `intercept` when absent. A mount may decide otherwise. */
   write: z.enum(writeModes).exactOptional(),
-  /** Of an encrypted image; of any other, plain. */
+  /** Of an encrypted image: how replacement disk files and patch sets are kept. Of any other, plain. */
   replacement: z.enum(replacementKinds).exactOptional(),
   /** Of a disk that is made around volumes, of which `image` has the first. */
   bootable: bootableSchema.exactOptional(),
@@ -72,6 +72,11 @@ const schema = fields
   });
 
 export type PluginFile = z.infer<typeof schema>;
+
+/** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
+export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
+  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+}
 
 const about =
   'This small file stands for a whole disk file. Mount its folder with "veneer mount FOLDER MOUNTPOINT": under the mount it reads as that disk.';

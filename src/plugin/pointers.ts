@@ -3,8 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { VeneerError } from '../base/errors.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { maxPluginFileBytes, readPluginFile } from './plugin-file.ts';
-import { imagesOf } from './resolve.ts';
+import { imagesOf, maxPluginFileBytes, readPluginFile } from './plugin-file.ts';
 
 /** Names of plugin files by the identity of the image that they point to. Damaged ones point to nothing. */
 export function pluginPointers(folder: string): Map<Guid, string[]> {

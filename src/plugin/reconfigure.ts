@@ -15,13 +15,13 @@ import type { KeyRing } from '../backup/key-ring.ts';
 import { grubConfig } from '../bootable/grub-config.ts';
 import { openGuestDisk, type GuestDisk } from '../guest/guest-disk.ts';
 import { planGuest } from '../guest/plan-guest.ts';
-import { encodePatchSet, type PatchSet } from '../guest/patch-set.ts';
+import type { PatchSet } from '../guest/patch-set.ts';
 import { checkPatches, type GuestPlan, type Patch, type Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import type { Bootable } from './bootable-schema.ts';
-import { describePatchSet, patchSetPath } from './patch-set-file.ts';
-import { encodePluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
-import { openPluginDisk, imagesOf, type AllowedPaths } from './resolve.ts';
+import { describePatchSet, patchSetFile, patchSetPath } from './patch-set-file.ts';
+import { encodePluginFile, imagesOf, readPluginFile, type PluginFile } from './plugin-file.ts';
+import { openPluginDisk, sealingKey, type AllowedPaths } from './resolve.ts';
 
 const cacheBytes = 64 * MiB;
 
@@ -98,12 +98,18 @@ export function nativePathsOf(pluginPath: string): string[] {
 }
 
 /**
- * Keeps the plan: writes its patch set, and has the plugin file read with it. Not for one whose native file has been written to.
+ * Keeps the plan: writes its patch set, sealed where the plugin file says so, and has the plugin file read with it. Not for one whose native
+ * file has been written to.
  */
-export function keepPlan(pluginPath: string, target: Target, plan: GuestPlan): PluginFile {
+export function keepPlan(
+  pluginPath: string,
+  target: Target,
+  plan: GuestPlan,
+  { allowed, keys }: Pick<ReconfigureOptions, 'allowed' | 'keys'>,
+): PluginFile {
   const plugin = readPluginFile(pluginPath);
-  requirePlainPatchSet(plugin, pluginPath);
-  const contents = encodePatchSet(patchSetOf(plugin, target, plan));
+  const key = () => sealingKey(plugin, pluginPath, allowed, keys);
+  const contents = patchSetFile(plugin, patchSetOf(plugin, target, plan), key);
   const others = plugin.patchSets?.filter((set) => set.target !== target) ?? [];
   writeFileDurably(patchSetPath(pluginPath, target), contents);
   return write(pluginPath, {
@@ -111,14 +117,6 @@ export function keepPlan(pluginPath: string, target: Target, plan: GuestPlan): P
     patchSets: [...others, describePatchSet(pluginPath, target, contents)],
     target,
   });
-}
-
-/** A patch set holds bytes of the guest, and is not sealed. @throws UnsupportedError */
-function requirePlainPatchSet(plugin: PluginFile, pluginPath: string): void {
-  if (plugin.replacement !== 'sealed') return;
-  throw new UnsupportedError(
-    `${pluginPath}: what is made of its encrypted image is to be sealed, and patch sets cannot be yet; make the plugin file with --replacement plain to reconfigure it`,
-  );
 }
 
 /** Forgets the patch set of a target, or all of them. Returns which. */

@@ -18,7 +18,7 @@ import { applyPatchSet, type PatchSet } from '../guest/patch-set.ts';
 import { readBootFile } from './boot-file.ts';
 import type { ImagePointer } from './bootable-schema.ts';
 import { readPatchSet } from './patch-set-file.ts';
-import type { PluginFile } from './plugin-file.ts';
+import { imagesOf, type PluginFile } from './plugin-file.ts';
 
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
 export interface AllowedPaths {
@@ -31,11 +31,8 @@ export interface PluginDisk extends Disk {
   /** Of all images together. */
   readonly cacheHits: number;
   readonly cacheMisses: number;
-}
-
-/** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
-export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
-  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+  /** @throws ForbiddenError when an image is encrypted and its key is not there */
+  requireKeys(): void;
 }
 
 /**
@@ -53,7 +50,8 @@ function imagePathOf(pointer: ImagePointer, pluginPath: string, allowed: Allowed
 }
 
 /**
- * Opens the disk. Every image of every chain is judged before anything of it is read, by where symbolic links lead.
+ * Opens the disk. Every image of every chain is judged before anything of it is read, by where symbolic links lead. Encrypted images open
+ * without their keys, but for a sealed patch set over them.
  * @throws ForbiddenError, UnavailableError, FormatError when an image is another than the plugin file was made for
  */
 export function openPluginDisk(
@@ -71,7 +69,7 @@ export function openPluginDisk(
     for (const [index, pointer] of imagesOf(plugin).entries()) {
       chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache, keys));
     }
-    const patchSet = readPatchSet(plugin, pluginPath);
+    const patchSet = readPatchSet(plugin, pluginPath, () => sealingKey(plugin, pluginPath, allowed, keys));
     const disks = patchSet === undefined ? chains : patchedBy(patchSet, chains, plugin, pluginPath);
     if (bootable === undefined) disk = disks[0];
     else disk = assembleBootable(bootable, disks, readBootFile(bootable, pluginPath), extrasOf(patchSet));
@@ -114,11 +112,15 @@ function pluginDisk(disk: Disk, chains: readonly ChainDisk[]): PluginDisk {
     get cacheMisses() {
       return chains.reduce((sum, chain) => sum + chain.cacheMisses, 0);
     },
+    requireKeys() {
+      for (const chain of chains) chain.requireKey();
+    },
   };
 }
 
 /**
- * The key that what is written to the disk is sealed with: of its first encrypted image's chain. One that is at hand needs no image.
+ * The key that what is written to the disk, and what is made of its guest, is sealed with: of its first encrypted image's chain. One that is
+ * at hand needs no image.
  * @throws ForbiddenError when there is none; UnavailableError when there is neither a key nor the image that could be opened for it
  */
 export function sealingKey(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths, keys: KeyRing): ChainKey {

@@ -2,7 +2,7 @@
  * A guest whose initramfs has the driver of one disk controller only finds no root on virtio; after `veneer reconfigure` it does, its fstab
  * names disks that are there, and the image is what it was. As a bare volume, and as a whole disk with its own GRUB.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest, type BootReport, type Bus } from '../../../examples/guest/boot.ts';
@@ -21,8 +21,8 @@ beforeAll(() => {
 }, bootsWithinMs);
 afterAll(() => folder.remove());
 
-async function boot(place: MountPlace, bus: Bus): Promise<BootReport> {
-  await place.mount('--write', 'none');
+async function boot(place: MountPlace, bus: Bus, ...options: readonly string[]): Promise<BootReport> {
+  await place.mount('--write', 'none', ...options);
   try {
     return await bootGuest({ drive: place.under('vm.vhdx'), format: 'vhdx', bus, timeoutMs: bootsWithinMs });
   } finally {
@@ -74,6 +74,29 @@ describe.each(kinds)('%s', (_title, kind, options) => {
     3 * bootsWithinMs,
   );
 });
+
+it(
+  'a whole disk whose image is encrypted boots on virtio with its key and a sealed patch set, of which nothing can be read',
+  async () => {
+    const place = placeForTest();
+    const image = place.behind('vm.spf');
+    const plugin = place.behind('vm.vhdx');
+    const key = ['--key-file', place.temporary.write('key', randomBytes(32))];
+    fs.chmodSync(place.temporary.file('key'), 0o600);
+    await veneerOk('image', 'create', '--encrypt', ...key, guest.disk, image);
+    await veneerOk('plugin', 'create', image, plugin, '--replacement', 'sealed');
+    await veneerOk('reconfigure', plugin, '--target', 'qemu-virtio', '--console', 'ttyS0', ...key);
+    const patchSet = fs.readFileSync(`${plugin}.patch-qemu-virtio`);
+    // Its own, and not so short that they could be there by chance.
+    for (const text of ['/etc/fstab', '/dev/vda1', 'virtio_blk', 'ata_piix', 'Test GNU/Linux', guest.version])
+      expect(patchSet.includes(text), text).toBe(false);
+    const report = await boot(place, 'virtio-blk', ...key);
+    expect(report.payloadSha256).toBe(guest.payloadSha256);
+    expect(report.serial).toMatch(/FSTAB \/dev\/vda1 is there/);
+    expect(place.complaints()).toEqual([]);
+  },
+  bootsWithinMs,
+);
 
 it('a disk that has been written to is not reconfigured, nor is one without a system', async () => {
   const place = placeForTest();
