@@ -1,6 +1,6 @@
 /**
  * The process that serves is killed under load, while it fills the disk or does not: after the next mount every write that was acknowledged is
- * there.
+ * there. Also those that the kernel took for a complete disk after the process had died.
  */
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
@@ -14,6 +14,7 @@ import { diskBytes, readPart, writeGuest } from './guest-disk.ts';
 import { placeForTest } from './mounted.ts';
 
 const kills = soak ? 200 : 4;
+const noticesWithinMs = 2000;
 const writer = path.join(import.meta.dirname, 'acknowledged-writes-script.ts');
 
 interface Write {
@@ -61,7 +62,10 @@ it(`${kills} kills at random moments lose nothing that was acknowledged`, { time
   console.info(`${kills} kills, ${cutOvers} fills came to their end meanwhile`);
 });
 
-/** Runs the writer, and `kill` meanwhile. @returns what it said was written, and what it was writing when it failed */
+/**
+ * Runs the writer, and `kill` meanwhile. Where the kernel itself writes to a complete disk, the writer does not notice, and is ended.
+ * @returns what it said was written, and what it was writing when it failed
+ */
 async function writeUntilKilled(
   file: string,
   seed: string,
@@ -75,7 +79,9 @@ async function writeUntilKilled(
   const ended = new Promise<void>((resolve) => child.on('close', () => resolve()));
   while (!text.includes('\n')) await sleep(5);
   await kill();
+  const end = setTimeout(() => child.kill('SIGKILL'), noticesWithinMs);
   await ended;
+  clearTimeout(end);
   const lines = text.split('\n').filter((line) => line.endsWith(';'));
   const parsed = lines.map((line) => {
     const [kind, offset, lengthBytes, fill] = line.slice(0, -1).split(' ');
