@@ -19,8 +19,11 @@ import type { Firmware } from '../bootable/geometry.ts';
 import { gptHeadBytes, hasEfiSystemPartition } from '../bootable/gpt.ts';
 import type { Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
-import { openPluginDisk } from '../plugin/resolve.ts';
+import { mountFiles } from '../mount/mount-record.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
+import { nativePathsOf } from '../plugin/reconfigure.ts';
+import { openPluginDisk, sealingKey, type AllowedPaths } from '../plugin/resolve.ts';
+import { hasReplacement } from '../replacement/open.ts';
 import { probeAccelerator } from './accelerator.ts';
 import { chooseMachine, driveArguments, machineArguments, type Controller } from './hardware.ts';
 import { tellQemu } from './monitor.ts';
@@ -82,7 +85,7 @@ export async function bootMachine(pluginPath: string, options: BootOptions): Pro
 
 async function runMachine(shown: ShownDisk, home: string, options: BootOptions, stopper: Stopper): Promise<BootEnd> {
   const { accelerator, reason } = await probeAccelerator();
-  const head = shown.isPrivate ? headOfImages(shown, options) : await headUnderMount(shown);
+  const head = await headOf(shown, options);
   const diskFirmware = options.firmware ?? shown.plugin.bootable?.firmware ?? firmwareOf(head);
   const target = options.target ?? shown.plugin.target ?? 'qemu';
   const machine = chooseMachine({ ...options, target, diskFirmware });
@@ -119,41 +122,54 @@ function firmwareOf(head: Uint8Array): Firmware {
   return hasEfiSystemPartition(head) ? 'uefi' : 'bios';
 }
 
-/** What is in the way of reading the disk (an image or a key that is missing) is told before QEMU runs. @throws what openPluginDisk throws */
-function headOfImages({ plugin, pluginPath }: ShownDisk, options: BootOptions): Uint8Array {
+/**
+ * The disk's first sectors. What is in the way of reading it (an image or a key that is missing) is told before QEMU runs.
+ * @throws what openPluginDisk throws; UnavailableError
+ */
+async function headOf(shown: ShownDisk, options: BootOptions): Promise<Uint8Array> {
+  const { plugin, pluginPath } = shown;
+  // A mount that there is may have keys that are not here.
+  if (!shown.isPrivate) return await headUnderMount(shown);
   const allowed = { folders: [path.dirname(pluginPath), ...options.allowPaths] };
-  const cache = BlockCache.ofOneThread(16 * MiB);
-  using disk = closing(openPluginDisk(plugin, pluginPath, allowed, cache, new KeyRing(options.keys)));
+  const keys = new KeyRing(options.keys);
+  if (!nativePathsOf(pluginPath).some(hasReplacement)) return headOfImages(shown, allowed, keys);
+  // The images of a disk that was filled may be gone.
+  if (plugin.replacement === 'sealed') sealingKey(plugin, pluginPath, allowed, keys);
+  return await headUnderMount(shown);
+}
+
+function headOfImages({ plugin, pluginPath }: ShownDisk, allowed: AllowedPaths, keys: KeyRing): Uint8Array {
+  using disk = closing(openPluginDisk(plugin, pluginPath, allowed, BlockCache.ofOneThread(16 * MiB), keys));
   disk.value.requireKeys();
   const head = new Uint8Array(gptHeadBytes);
   disk.value.read(head.subarray(0, disk.value.sizeBytes), 0);
   return head;
 }
 
-/** Of a mount that there is: it may have keys that are not here. This process may serve it, and so must not wait for it. */
-async function headUnderMount({ plugin, path: shown }: ShownDisk): Promise<Uint8Array> {
+/** This process may serve the mount, and so must not wait for it. */
+async function headUnderMount({ plugin, path: shown, mountpoint }: ShownDisk): Promise<Uint8Array> {
   const head = new Uint8Array(gptHeadBytes);
   for (const { name, map } of synthesizeFiles(plugin.native, path.basename(shown))) {
+    const file = path.join(path.dirname(shown), name);
     for (const { fileOffset, diskOffset, lengthBytes } of map.diskRanges()) {
       const part = head.subarray(diskOffset, diskOffset + lengthBytes);
-      if (part.length > 0) await readUnderMount(path.join(path.dirname(shown), name), part, fileOffset);
+      try {
+        if (part.length > 0) await readAsync(file, part, fileOffset);
+      } catch (cause) {
+        throw new UnavailableError(`${file}: cannot be read; see ${mountFiles(mountpoint).log}`, { cause });
+      }
     }
   }
   return head;
 }
 
-async function readUnderMount(file: string, target: Uint8Array, offset: number): Promise<void> {
+async function readAsync(file: string, target: Uint8Array, offset: number): Promise<void> {
+  const handle = await fs.promises.open(file);
   try {
-    const handle = await fs.promises.open(file);
-    try {
-      await handle.read(target, 0, target.length, offset);
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw new UnavailableError(`${file}: cannot be read; the log of its mount says why: see veneer status`, {
-      cause: error,
-    });
+    const { bytesRead } = await handle.read(target, 0, target.length, offset);
+    if (bytesRead < target.length) throw new UnavailableError(`${file}: ends at byte ${offset + bytesRead}`);
+  } finally {
+    await handle.close();
   }
 }
 

@@ -6,7 +6,7 @@ import { KiB, MiB } from '../../src/base/units.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { SourceDisk } from '../backup/source-disk.ts';
-import { run, veneerOk, veneerPath, veneerRefuses } from './veneer.ts';
+import { run, veneerOk, veneerPath, veneerRefuses, type Ran } from './veneer.ts';
 
 const secret = 'a passphrase that nobody may ever see';
 const canMount = spawnSync('fusermount3', ['--version']).status === 0 && fs.existsSync('/dev/fuse');
@@ -35,6 +35,23 @@ afterAll(() => folder.remove());
 
 function expectExtracted(file: string): void {
   expect(fs.readFileSync(file).equals(fs.readFileSync(source.path))).toBe(true);
+}
+
+/** Runs the tool at a terminal of its own where `typed` is the answer to its question; prints its exit status, then what the terminal showed. */
+async function onTerminal(typed: string, ...args: readonly string[]): Promise<Ran> {
+  const terminal = [
+    'import os, pty, sys',
+    'pid, fd = pty.fork()',
+    'if pid == 0: os.execv(sys.argv[2], sys.argv[2:])',
+    'shown = b""',
+    'while b"passphrase" not in shown: shown += os.read(fd, 1024)',
+    'os.write(fd, sys.argv[1].encode() + b"\\r")',
+    'try:',
+    '    while True: shown += os.read(fd, 1024)',
+    'except OSError: pass',
+    'print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown)',
+  ].join('\n');
+  return await run('python3', ['-c', terminal, typed, process.execPath, veneerPath, ...args]);
 }
 
 describe('a key', () => {
@@ -68,6 +85,19 @@ describe('a key', () => {
 
   it('that is wrong or missing is an error of one line', async () => {
     expect(await veneerRefuses('image', 'verify', `${images}/0.spf`, '--key-file', other)).toMatch(/does not open it/);
+    const wrong = folder.write('wrong', secret);
+    fs.chmodSync(wrong, 0o600);
+    const verified = await run(process.execPath, [
+      veneerPath,
+      '--debug',
+      'image',
+      'verify',
+      `${images}/0.spf`,
+      '--passphrase-file',
+      wrong,
+    ]);
+    expect(verified.stderr).toMatch(/does not open it/);
+    expect(verified.stdout + verified.stderr).not.toContain(secret);
     const without = await veneerRefuses('image', 'extract', `${images}/0.spf`, folder.file('none.raw'));
     expect(without).toMatch(/is encrypted; give its key with --key-file/);
   });
@@ -112,29 +142,7 @@ describe('a key', () => {
     const file = folder.write('asked', secret);
     fs.chmodSync(file, 0o600);
     await veneerOk('key', 'add', `${images}/0.spf`, '--key-file', key, '--new-passphrase-file', file);
-    const terminal = [
-      'import os, pty, sys',
-      'pid, fd = pty.fork()',
-      'if pid == 0: os.execv(sys.argv[2], sys.argv[2:])',
-      'shown = b""',
-      'while b"passphrase" not in shown: shown += os.read(fd, 1024)',
-      'os.write(fd, sys.argv[1].encode() + b"\\r")',
-      'try:',
-      '    while True: shown += os.read(fd, 1024)',
-      'except OSError: pass',
-      'print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown)',
-    ].join('\n');
-    const asked = await run('python3', [
-      '-c',
-      terminal,
-      secret,
-      process.execPath,
-      veneerPath,
-      'image',
-      'verify',
-      `${images}/0.spf`,
-      '--ask-passphrase',
-    ]);
+    const asked = await onTerminal(secret, 'image', 'verify', `${images}/0.spf`, '--ask-passphrase');
     expect(asked.stdout).toMatch(/^0 .*sealed and in place/);
     expect(asked.stdout).not.toContain(secret);
     await veneerOk('key', 'remove', `${images}/0.spf`, '--slot', '1', '--key-file', key);
@@ -167,6 +175,37 @@ describe.skipIf(!canMount)(`a mount${canMount ? '' : ' (skipped: no FUSE here)'}
       for (const text of [...seen, fs.readFileSync(log)]) expect(String(text)).not.toContain(secret);
     });
     await veneerOk('key', 'remove', `${images}/0.spf`, '--slot', '1', '--key-file', key);
+  });
+
+  it('takes the key from a descriptor', async () => {
+    const fd = fs.openSync(key, 'r');
+    const args = [veneerPath, 'mount', images, folder.file('mounted'), '--key-fd', '3'];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit', fd] });
+    const status = await new Promise((resolve) => child.on('close', resolve));
+    fs.closeSync(fd);
+    expect(status).toBe(0);
+    try {
+      expectExtracted(`${folder.file('mounted')}/vm.raw`);
+    } finally {
+      await veneerOk('unmount', folder.file('mounted'), '--lazy');
+    }
+  });
+
+  it('asks for the passphrase at a terminal, and serves when that is gone', async (ctx) => {
+    if (spawnSync('python3', ['--version']).status !== 0)
+      ctx.skip('python3, whose pty module is the terminal, is not here');
+    const file = folder.write('typed', secret);
+    fs.chmodSync(file, 0o600);
+    await veneerOk('key', 'add', `${images}/0.spf`, '--key-file', key, '--new-passphrase-file', file);
+    const asked = await onTerminal(secret, 'mount', images, folder.file('mounted'), '--ask-passphrase');
+    try {
+      expect(asked.stdout).toMatch(/^0 .*is mounted at/);
+      expect(asked.stdout).not.toContain(secret);
+      expectExtracted(`${folder.file('mounted')}/vm.raw`);
+    } finally {
+      await veneerOk('unmount', folder.file('mounted'), '--lazy');
+      await veneerOk('key', 'remove', `${images}/0.spf`, '--slot', '1', '--key-file', key);
+    }
   });
 
   it('without a key serves metadata and other images, and refuses data with a line in its log', async () => {

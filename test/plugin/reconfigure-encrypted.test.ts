@@ -122,6 +122,9 @@ it(
       expect(status?.state).toBe('complete');
     }, withinMs);
     await veneerOk('fill', 'verify', disk);
+    await place.unmount();
+    expect(await veneerRefuses('boot', plugin, '--serial')).toMatch(/vm\.spf: is encrypted; give its key/);
+    await place.mount(...key);
     await eventually(async () => await veneerOk('finalize', '--decrypt', disk), withinMs);
     await place.unmount();
     await expectSame(plugin, raw);
@@ -163,6 +166,12 @@ it(
     await other.place.mount(...other.key);
     expect((await fs.promises.readFile(other.place.under('vm.raw'))).includes('/dev/vda1 / ext4')).toBe(true);
     await other.place.unmount();
+    // Once it is filled, it boots with neither image nor key.
+    await veneerOk('fill', 'start', other.plugin, ...other.key);
+    fs.rmSync(other.place.behind('vm.spf'));
+    expect(await veneerRefuses('boot', other.plugin, '--serial', '--target', 'hyperv-gen2')).toMatch(
+      /has UEFI only, and the disk boots with BIOS/,
+    );
 
     // Made again, it is as before; and forgetting it takes no key.
     await veneerOk('reconfigure', plugin, '--target', target, ...key);
