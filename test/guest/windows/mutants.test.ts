@@ -11,7 +11,10 @@ import { openGuestDisk, type GuestDisk } from '../../../src/guest/guest-disk.ts'
 import { checkPatches, type Patch } from '../../../src/guest/plan.ts';
 import { openFat } from '../../../src/guest/windows/fat/volume.ts';
 import { openNtfs } from '../../../src/guest/windows/ntfs/volume.ts';
+import { LoadedHive } from '../../../src/guest/windows/loaded-hive.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
+import { RecordedEdits } from '../../../src/guest/windows/recorded-edits.ts';
+import { registerDrivers } from '../../../src/guest/windows/virtio.ts';
 import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
 import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
 import type { OpenFile, WindowsFileSystem } from '../../../src/guest/windows/windows-file-system.ts';
@@ -136,6 +139,29 @@ const timeout = 1_800_000;
 it('mutants of a small SYSTEM hive', { timeout }, (context) => {
   skipWithout(context, ['hivexregedit']);
   expectBoth(mutantsOfFiles('small SYSTEM', [[paths.system, filledHive(smallSystem, 8 * KiB)]]));
+});
+
+it('mutants of a small SYSTEM hive that drivers are entered in', { timeout }, (context) => {
+  skipWithout(context, ['hivexregedit']);
+  const database = ['DeviceIds\\PCI', 'DriverInfFiles', 'DriverPackages'].map((key) => `[\\DriverDatabase\\${key}]`);
+  const hive = filledHive(
+    [...smallSystem, '[\\DriverDatabase]', '[\\DriverDatabase\\DeviceIds]', ...database],
+    8 * KiB,
+  );
+  const use = (mutant: Disk): readonly Patch[] => {
+    const files = new BareFiles(mutant, [[paths.system, hive.length]]);
+    const edits = new RecordedEdits(new LoadedHive(files, paths.system));
+    const version = { name: '', version: '', build: 22_631, server: false, drive: 'C', warnings: [] };
+    const drivers = ['viostor', 'vioscsi'].map((name) => ({
+      name,
+      path: '',
+      contents: new Uint8Array(0),
+      modified: new Date(0),
+    }));
+    registerDrivers(edits, 'ControlSet001', drivers, version);
+    return files.replace(edits.hive.edits());
+  };
+  expectBoth(survivesGuestMutants('small SYSTEM with drivers', { disk: hive, use, reseal: sealHive }));
 });
 
 it('mutants of a boot configuration', { timeout }, (context) => {

@@ -6,7 +6,7 @@
  * - The file has the security of the programs beside it.
  * - A file of that name keeps its record and its clusters; it is written over where these hold the new contents.
  */
-import { FormatError, UnsupportedError, UsageError } from '../../../base/errors.ts';
+import { UnsupportedError, UsageError } from '../../../base/errors.ts';
 import type { Disk } from '../../../disk/disk.ts';
 import type { Change, Patch } from '../../plan.ts';
 import { FolderIndex } from './folder-index.ts';
@@ -48,6 +48,8 @@ const shortName = /^[A-Z0-9_-]{1,8}(\.[A-Z0-9_-]{1,3})?$/i;
 /** Programs that every Windows has in its folder of drivers; their security is that of all. */
 const neighbours = ['storport.sys', 'disk.sys', 'partmgr.sys'] as const;
 const maxNeighbours = 16;
+/** A larger one would not fit the new record. */
+const maxDescriptorBytes = 512;
 const atHome = 'install the driver in the guest on its old hardware';
 
 /**
@@ -189,11 +191,8 @@ function neighbourIn(writer: NtfsWriter, folder: number): { security: Security; 
   }
   const own = securityOf(writer, folder);
   if (own === undefined)
-    throw new FormatError(
-      `NTFS file record ${folder}`,
-      'security',
-      0,
-      'neither the folder nor a program in it has any',
+    throw new UnsupportedError(
+      `NTFS file record ${folder}: neither the folder nor a program in it has a security descriptor for a new file; ${atHome}`,
     );
   return { security: own, near: 0 };
 }
@@ -211,6 +210,9 @@ function securityOf(writer: NtfsWriter, number: number): Security | undefined {
   const isLong = information !== undefined && information.length >= standardInformation.sizeBytes;
   const id = isLong ? standardInformation.parse(information).security : 0;
   if (id !== 0) return { id, descriptor: undefined };
-  const descriptor = writer.records.attribute(number, attributeTypes.securityDescriptor, '')?.value;
-  return descriptor === undefined ? undefined : { id: 0, descriptor };
+  const own = writer.records.attribute(number, attributeTypes.securityDescriptor, '');
+  if (own === undefined || own.sizeBytes > maxDescriptorBytes) return undefined;
+  const descriptor = new Uint8Array(own.sizeBytes);
+  writer.readAttribute(own, descriptor, 0);
+  return { id: 0, descriptor };
 }

@@ -45,6 +45,7 @@ export function takeClusters(writer: NtfsWriter, count: number, near: number): B
 function choose(read: ReadBits, count: number, near: number, clusterCount: number): BitRun[] {
   /** The largest so far, in no order. */
   const kept: BitRun[] = [];
+  let smallest = 0;
   const end = Math.min(clusterCount, near + maxSearchedBits);
   const behind = maxSearchedBits - (end - near);
   for (const [from, to] of [
@@ -53,12 +54,10 @@ function choose(read: ReadBits, count: number, near: number, clusterCount: numbe
   ] as const) {
     for (const run of clearRuns(read, from, to)) {
       if (run.count >= count) return [{ first: run.first, count }];
-      if (kept.length < maxRuns) {
-        kept.push(run);
-        continue;
-      }
-      const smallest = kept.reduce((least, one, index) => (one.count < (kept[least]?.count ?? 0) ? index : least), 0);
-      if (run.count > (kept[smallest]?.count ?? 0)) kept[smallest] = run;
+      if (kept.length < maxRuns) kept.push(run);
+      else if (run.count > (kept[smallest]?.count ?? 0)) kept[smallest] = run;
+      else continue;
+      smallest = kept.reduce((least, one, index) => (one.count < (kept[least]?.count ?? 0) ? index : least), 0);
     }
   }
   const chosen: BitRun[] = [];

@@ -1,61 +1,29 @@
 /** Files added to NTFS volumes that ntfs-3g made, and what ntfs-3g's and The Sleuth Kit's tools find there afterwards. */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it, type TestContext } from 'vitest';
 import { KiB, MiB } from '../../../../src/base/units.ts';
-import { openFileDisk } from '../../../../src/disk/file.ts';
-import { checkPatches } from '../../../../src/guest/plan.ts';
-import type { AddedFiles, NewFile } from '../../../../src/guest/windows/ntfs/add-files.ts';
-import { NtfsVolume } from '../../../../src/guest/windows/ntfs/volume.ts';
+import type { NewFile } from '../../../../src/guest/windows/ntfs/add-files.ts';
 import { missingProgram } from '../../../native/judges.ts';
 import { seededTest, soak, type Seeded } from '../../../seeded.ts';
 import { TempFolder } from '../../../temp-folder.ts';
 import { applyTo } from '../../trees.ts';
 import { skipWithout } from '../hives.ts';
+import { addTo, drivers, judgeAdded, newFile, sha256, withVolume } from './added-files.ts';
 import {
+  differentCopies,
   judgedFile,
+  judgedSecurity,
   judgePrograms,
   judgeVolume,
   listedNames,
-  placeOfMftBitmap,
+  placeOfBits,
   readTree,
-  sleuthFile,
   sleuthNames,
   sleuthPrograms,
 } from './judges.ts';
-import { catFile, leaveFreeRecords, makeVolume, type VolumeOptions } from './made-volume.ts';
-
-const drivers = '/Windows/System32/drivers';
-const modified = new Date('2024-05-06T07:08:09.123Z');
-
-function newFile(path: string, contents: Uint8Array): NewFile {
-  return { path, contents, modified, source: 'a test', why: 'it is tested' };
-}
-
-function withVolume<T>(image: string, use: (volume: NtfsVolume) => T): T {
-  const disk = openFileDisk(image);
-  try {
-    return use(new NtfsVolume(disk));
-  } finally {
-    disk.close();
-  }
-}
-
-/** Adds the files as a plan would, to the image itself. */
-function addTo(image: string, files: readonly NewFile[]): AddedFiles {
-  const disk = openFileDisk(image);
-  let added: AddedFiles;
-  try {
-    added = new NtfsVolume(disk).addFiles(files);
-    checkPatches(added.patches, disk);
-  } finally {
-    disk.close();
-  }
-  applyTo(image, added.patches);
-  return added;
-}
+import { leaveFreeRecords, makeVolume, type VolumeOptions } from './made-volume.ts';
 
 function makeWindows(
   context: TestContext,
@@ -78,39 +46,6 @@ function makeWindows(
       leaveFreeRecords(mountpoint, 12);
     },
   }).image;
-}
-
-function sha256(contents: Uint8Array): string {
-  return createHash('sha256').update(contents).digest('hex');
-}
-
-/**
- * All files are what they were, these ones are new, and every judge agrees. ntfs-3g finds each of them by its name, down its folder's tree:
- * that is the judge of the order.
- */
-function judgeAdded(image: string, before: ReadonlyMap<string, string>, files: readonly NewFile[]): void {
-  judgeVolume(image);
-  const expected = new Map(before);
-  for (const { path: name, contents } of files) expected.set(name, sha256(contents));
-  expect([...readTree(image)].sort()).toEqual([...expected].sort());
-  for (const { path: name, contents } of files) {
-    expect(catFile(image, name).equals(contents)).toBe(true);
-    const { record, clusters, text } = judgedFile(image, name);
-    expect(text).toMatch(/Number of Hard Links:\s+1 /);
-    expect(withVolume(image, (volume) => volume.stat(name))).toEqual({ type: 'file', sizeBytes: contents.length });
-    if (missingProgram(sleuthPrograms) !== undefined) continue;
-    const { contents: found, text: described } = sleuthFile(image, record);
-    expect(found.equals(contents)).toBe(true);
-    expect(described).toMatch(/^Allocated File$/m);
-    expect(described).toMatch(/2024-05-06 07:08:09/);
-    const named = /Type: \$DATA \(128-\d+\).*Non-Resident[^\n]*\n([\d \n]*)/.exec(described)?.[1] ?? '';
-    expect(
-      named
-        .split(/\s+/)
-        .filter((part) => part !== '')
-        .map(Number),
-    ).toEqual(clusters);
-  }
 }
 
 for (const [driverCount, clusterBytes] of [
@@ -141,6 +76,7 @@ for (const [driverCount, clusterBytes] of [
       'enter a name in its folder',
     ]);
     judgeAdded(image, before, files);
+    expect(differentCopies(image)).toEqual([]);
     const names = listedNames(image, drivers);
     expect(names).toHaveLength(driverCount + 2);
     if (missingProgram(sleuthPrograms) === undefined)
@@ -150,6 +86,29 @@ for (const [driverCount, clusterBytes] of [
     execFileSync('ntfscp', ['--force', '--quiet', image, next, `${drivers}/next.sys`], { stdio: 'pipe' });
     judgeAdded(image, new Map([...before, [`${drivers}/next.sys`, sha256(fs.readFileSync(next))]]), files);
   });
+
+it('a driver has the security of the driver beside it: by the same id in $Secure, or a descriptor of its own', (context) => {
+  skipWithout(context, judgePrograms);
+  const random = seededTest('security');
+  for (const mountOptions of ['permissions', 'compression']) {
+    using folder = new TempFolder();
+    const image = makeWindows(context, folder, 30, {
+      mountOptions,
+      fill: (mountpoint) => {
+        const storport = path.join(mountpoint, drivers, 'storport.sys');
+        fs.writeFileSync(storport, random.bytes(9000));
+        if (mountOptions === 'permissions') fs.chmodSync(storport, 0o640);
+      },
+    });
+    const before = readTree(image);
+    const files = [newFile(`${drivers}/viostor.sys`, random.bytes(30_000))];
+    addTo(image, files);
+    judgeAdded(image, before, files);
+    const [own, other] = ['viostor.sys', 'storport.sys'].map((name) => judgedSecurity(image, `${drivers}/${name}`));
+    expect(own).toBe(other);
+    expect(own).toMatch(mountOptions === 'permissions' ? /^ : 0x1/ : /Windows owner S-1-5-32-544/);
+  }
+});
 
 /** A name of 8 and 3 characters that the folder may have. */
 function randomName(random: Seeded): string {
@@ -273,22 +232,49 @@ it('a file that is there is kept when it is the same, written over where it fits
     );
 });
 
-it('nothing is added to a volume that is dirty, that has no free record, or that has no such folder', (context) => {
+/** Of a journal that Windows has open. */
+function restartPageInUse(): Buffer {
+  const page = Buffer.alloc(4096);
+  page.write('RSTR');
+  page.writeUInt16LE(0x30, 24);
+  page.writeUInt16LE(0, 0x30 + 12);
+  return page;
+}
+
+/** Has all bits of a bitmap be something else for a while. */
+function withBits(image: string, of: 'records' | 'clusters', byte: number, use: () => void): void {
+  const { at, sizeBytes } = placeOfBits(image, of);
+  const before = Buffer.from(fs.readFileSync(image).subarray(at, at + sizeBytes));
+  applyTo(image, [{ offsetBytes: at, before, after: Buffer.alloc(sizeBytes, byte) }]);
+  use();
+  applyTo(image, [{ offsetBytes: at, before, after: before }]);
+}
+
+it('nothing is added to a volume that is dirty or in use, that contradicts itself, that has no free record or no such folder', (context) => {
   using folder = new TempFolder();
   skipWithout(context, judgePrograms);
   const file = newFile('/folder/viostor.sys', Buffer.alloc(10_000, 1));
-  const { image } = makeVolume(context, folder, { files: { 'folder/storport.sys': 'x' } });
-  const { at, sizeBytes } = placeOfMftBitmap(image);
-  const bits = Buffer.from(fs.readFileSync(image).subarray(at, at + sizeBytes));
-  applyTo(image, [{ offsetBytes: at, before: bits, after: Buffer.alloc(sizeBytes, 0xff) }]);
-  expect(() => addTo(image, [file])).toThrow(
-    /NTFS \$MFT: has no free file record, and is not made longer; start the guest/,
+  const { image } = makeVolume(context, folder, { files: { 'folder/a file': 'x' } });
+  withBits(image, 'records', 0xff, () =>
+    expect(() => addTo(image, [file])).toThrow(
+      /NTFS \$MFT: has no free file record, and is not made longer; start the guest/,
+    ),
   );
-  applyTo(image, [{ offsetBytes: at, before: bits, after: bits }]);
+  withBits(image, 'clusters', 0, () =>
+    expect(() => addTo(image, [file])).toThrow(
+      /calls cluster 0 free, which is in use by file record 7; have Windows check/,
+    ),
+  );
   expect(() => addTo(image, [{ ...file, path: '/nowhere/viostor.sys' }])).toThrow(
     '/nowhere/viostor.sys: the guest has no such folder',
   );
   expect(() => addTo(image, [{ ...file, path: '/folder/a long name.sys' }])).toThrow('only names of 8 and 3 letters');
+  const [log] = withVolume(image, (volume) => volume.locate('/$LogFile'));
+  const at = log?.volumeOffset ?? 0;
+  const before = Buffer.from(fs.readFileSync(image).subarray(at, at + 4096));
+  applyTo(image, [{ offsetBytes: at, before, after: restartPageInUse() }]);
+  expect(() => addTo(image, [file])).toThrow(/journal .* ends without a clean dismount and may write over a file/);
+  applyTo(image, [{ offsetBytes: at, before, after: before }]);
   // Without -n, ntfsfix marks the volume dirty.
   execFileSync('ntfsfix', [image], { stdio: 'pipe' });
   expect(() => addTo(image, [file])).toThrow(/marked dirty, and no file is added to it; start the guest/);

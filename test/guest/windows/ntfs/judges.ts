@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { MiB } from '../../../../src/base/units.ts';
+import { KiB, MiB } from '../../../../src/base/units.ts';
 import { TempFolder } from '../../../temp-folder.ts';
 import { faultsOf } from './made-volume.ts';
 
@@ -16,6 +16,7 @@ export const judgePrograms = [
   'ntfscat',
   'ntfscp',
   'ntfsclone',
+  'ntfssecaudit',
 ] as const;
 export const sleuthPrograms = ['fls', 'istat', 'icat', 'fsstat'] as const;
 
@@ -64,13 +65,61 @@ export function judgedFile(image: string, file: string): JudgedFile {
   return { record, clusters, text };
 }
 
-/** Where the bits of the file records lie on the volume, as ntfsinfo says. */
-export function placeOfMftBitmap(image: string): { at: number; sizeBytes: number } {
-  const text =
-    run('ntfsinfo', '--force', '--verbose', '--inode', '0', image).split('Dumping attribute $BITMAP')[1] ?? '';
+/** A file's security as ntfssecaudit reads it, which finds no fault in $Secure. */
+export function judgedSecurity(image: string, file: string): string {
+  const said = run('ntfssecaudit', '-ar', image);
+  if (!said.includes('No errors were found')) throw new Error(said);
+  return run('ntfssecaudit', '-v', image, file).split('Security key')[1] ?? '';
+}
+
+interface Place {
+  readonly at: number;
+  readonly sizeBytes: number;
+}
+
+/** Where a file of the file system itself begins on the volume, and its size, as ntfsinfo says. */
+function placeOf(image: string, record: number, attribute: string): Place {
+  const all = run('ntfsinfo', '--force', '--verbose', '--inode', String(record), image);
+  const text = all.split(`Dumping attribute ${attribute}`)[1] ?? '';
   const sizeBytes = Number(/Data size:\s+(\d+)/.exec(text)?.[1]);
   const cluster = Number(/LCN\s+Length\s+0x0\s+(0x[0-9a-f]+)/.exec(text)?.[1]);
-  return { at: cluster * 4096, sizeBytes };
+  const boot = firstBytes(image, 512);
+  return { at: cluster * boot.readUInt16LE(11) * boot.readUInt8(13), sizeBytes };
+}
+
+function firstBytes(image: string, length: number): Buffer {
+  const fd = fs.openSync(image, 'r');
+  try {
+    const bytes = Buffer.alloc(length);
+    fs.readSync(fd, bytes, 0, length, 0);
+    return bytes;
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** The bits of the file records ($MFT's own) or of the clusters ($Bitmap). */
+export function placeOfBits(image: string, of: 'records' | 'clusters'): Place {
+  return of === 'records' ? placeOf(image, 0, '$BITMAP') : placeOf(image, 6, '$DATA');
+}
+
+/** Whether the MFT's own bitmap has a record for taken. */
+export function isRecordTaken(image: string, record: number): boolean {
+  const { at } = placeOfBits(image, 'records');
+  const byte = fs.readFileSync(image)[at + Math.floor(record / 8)] ?? 0;
+  return Math.floor(byte / 2 ** (record % 8)) % 2 === 1;
+}
+
+/** The records in use whose copy in $MFTMirr differs; of an MFT whose beginning lies in one piece. */
+export function differentCopies(image: string): number[] {
+  const bytes = fs.readFileSync(image);
+  const mft = placeOf(image, 0, '$DATA').at;
+  const { at, sizeBytes } = placeOf(image, 1, '$DATA');
+  const isDifferent = (record: number): boolean => {
+    const [own, copy] = [mft, at].map((start) => bytes.subarray(start + record * KiB, start + (record + 1) * KiB));
+    return own !== undefined && copy !== undefined && own.readUInt16LE(22) % 2 === 1 && !own.equals(copy);
+  };
+  return [...Array(sizeBytes / KiB).keys()].filter(isDifferent);
 }
 
 /** A file's bytes by the number of its record, and its record as The Sleuth Kit describes it. */

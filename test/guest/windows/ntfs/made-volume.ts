@@ -17,6 +17,8 @@ export interface VolumeOptions {
   readonly sizeBytes?: number;
   readonly clusterBytes?: number;
   readonly label?: string;
+  /** Of ntfs-3g: `permissions` has it keep descriptors in $Secure, as Windows does. */
+  readonly mountOptions?: string;
   /** Files by path. */
   readonly files?: Readonly<Record<string, Uint8Array | string>>;
   /** Anything else, with the mounted volume. */
@@ -51,7 +53,7 @@ export function makeVolume(context: TestContext, folder: TempFolder, options: Vo
   );
   const mountpoint = folder.file('mounted');
   fs.mkdirSync(mountpoint);
-  execFileSync('ntfs-3g', ['-o', 'compression', image, mountpoint], { stdio: 'pipe' });
+  execFileSync('ntfs-3g', ['-o', options.mountOptions ?? 'compression', image, mountpoint], { stdio: 'pipe' });
   try {
     for (const [name, contents] of Object.entries(options.files ?? {})) {
       fs.mkdirSync(path.join(mountpoint, path.dirname(name)), { recursive: true });
