@@ -7,11 +7,12 @@ import { existsSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { promisify } from 'node:util';
 import { probeAccelerator, type AcceleratorProbe } from '../../src/machine/accelerator.ts';
+import { deviceArguments, quoted, type Controller } from '../../src/machine/hardware.ts';
 
 export { probeAccelerator, type AcceleratorProbe };
 
 /** The controller that the guest sees its disk on. */
-export type Bus = 'ide' | 'ahci' | 'virtio-blk' | 'virtio-scsi' | 'nvme';
+export type Bus = Controller;
 
 export interface BootOptions {
   /** The disk file. */
@@ -101,17 +102,6 @@ const loadKeptLine = /^VENEER-GUEST-LOAD-KEPT files=(\d+) (ok|bad)\r?\n/m;
 
 const run = promisify(execFile);
 
-const busDevices: Record<Bus, readonly string[]> = {
-  ide: ['ide-hd,drive=disk0,bootindex=0'],
-  ahci: ['ich9-ahci,id=bus0', 'ide-hd,drive=disk0,bus=bus0.0,bootindex=0'],
-  'virtio-blk': ['virtio-blk-pci,drive=disk0,bootindex=0'],
-  'virtio-scsi': ['virtio-scsi-pci,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0'],
-  nvme: ['nvme,drive=disk0,serial=veneer,bootindex=0'],
-};
-
-/** In QEMU's option lists a comma is doubled. */
-const quoted = (path: string): string => path.replaceAll(',', ',,');
-
 function diskArguments(options: BootOptions): string[] {
   const bus = options.bus ?? 'virtio-blk';
   if (options.readOnly === true && (bus === 'ide' || bus === 'ahci')) {
@@ -127,7 +117,7 @@ function diskArguments(options: BootOptions): string[] {
   }
   if (options.readOnly === true) drive.push('readonly=on');
   if (options.cache !== undefined) drive.push(`cache=${options.cache}`);
-  return ['-drive', drive.join(','), ...busDevices[bus].flatMap((device) => ['-device', device])];
+  return ['-drive', drive.join(','), ...deviceArguments(bus)];
 }
 
 function firmwareArguments(firmware: 'bios' | 'uefi'): string[] {

@@ -105,7 +105,12 @@ const qemuFormats: Readonly<Record<FormatName, string>> = {
 export function driveArguments({ file, format, controller, temporary }: DriveRequest): string[] {
   const drive = [`file=${quoted(file)}`, `format=${qemuFormats[format]}`, 'if=none', 'id=disk0', 'aio=threads'];
   if (temporary) drive.push('snapshot=on');
-  return ['-drive', drive.join(','), ...controllerDevices[controller].flatMap((device) => ['-device', device])];
+  return ['-drive', drive.join(','), ...deviceArguments(controller)];
+}
+
+/** The controller, and the disk on it, whose drive is `disk0`. */
+export function deviceArguments(controller: Controller): string[] {
+  return controllerDevices[controller].flatMap((device) => ['-device', device]);
 }
 
 /** In QEMU's option lists a comma is doubled. */

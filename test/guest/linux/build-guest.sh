@@ -28,7 +28,7 @@ source=$work/packages/lib/modules/$version
 root=$out/root
 mkdir -p "$root"/{boot/grub,bin,sbin,etc,proc,sys,dev,tmp} "$root/lib/modules/$version/kernel"
 # What any controller may need, and its indexes, as on a real root.
-for folder in drivers/ata drivers/block drivers/nvme drivers/scsi drivers/virtio drivers/hv drivers/message fs/ext4 fs/jbd2 fs/mbcache.ko lib crypto arch; do
+for folder in drivers/ata drivers/block drivers/nvme drivers/scsi drivers/virtio drivers/hv drivers/message block fs/ext4 fs/jbd2 fs/mbcache.ko lib crypto arch; do
   [[ -e $source/kernel/$folder ]] || continue
   mkdir -p "$root/lib/modules/$version/kernel/$(dirname "$folder")"
   cp -r "$source/kernel/$folder" "$root/lib/modules/$version/kernel/$folder"
