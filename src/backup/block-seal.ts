@@ -52,9 +52,9 @@ export class BlockSealer {
     this.#sealer.seal(stored, this.#bind(position, codec), target);
   }
 
-  /** Undefined when it is not this image's block of this position. */
-  open(sealed: Uint8Array, position: number, codec: number): Uint8Array | undefined {
-    return this.#sealer.open(sealed, this.#bind(position, codec));
+  /** In `room`, where it fits. Undefined when it is not this image's block of this position. */
+  open(sealed: Uint8Array, position: number, codec: number, room: Uint8Array): Uint8Array | undefined {
+    return this.#sealer.open(sealed, this.#bind(position, codec), room);
   }
 
   #bind(position: number, codec: number): Uint8Array {
@@ -76,12 +76,12 @@ export class RecordOpener {
   }
 
   /**
-   * What was sealed: the block as its codec has it.
+   * What was sealed: the block as its codec has it, until the next one is opened.
    * @throws FormatError when the record is not sealed; VeneerError (INTEGRITY) when its seal does not hold
    */
   open(entry: LeafEntry, position: number, stored: Uint8Array): Uint8Array {
     requireSealed(this.#image, entry, position);
-    const opened = this.#sealerOf(entry, position).open(stored, position, entry.codec);
+    const opened = this.#sealerOf(entry, position).open(stored, position, entry.codec, roomFor(stored.length));
     if (opened !== undefined) return opened;
     throw new VeneerError(
       'INTEGRITY',
@@ -107,6 +107,14 @@ export class RecordOpener {
     }
     return sealer;
   }
+}
+
+/** One for all openers of this thread: a deep chain has thousands of them. */
+let room = new Uint8Array(0);
+
+function roomFor(lengthBytes: number): Uint8Array {
+  if (room.length < lengthBytes) room = new Uint8Array(lengthBytes);
+  return room;
 }
 
 /** In an encrypted image every record is sealed: whoever has no key could else put one of his own there. @throws FormatError */

@@ -5,22 +5,12 @@
  * that no nonce of one use can meet one of another. The chain key stands in no file but wrapped (key-slots.ts), and in no message ever: its
  * bytes leave this module only for the threads of this process.
  */
-import {
-  createCipheriv,
-  createDecipheriv,
-  createHmac,
-  createSecretKey,
-  hkdfSync,
-  randomBytes,
-  randomFillSync,
-  type KeyObject,
-} from 'node:crypto';
+import { createHmac, hkdfSync, randomBytes, randomFillSync } from 'node:crypto';
 import { assert } from '../base/errors.ts';
 import { guidToBytes, type Guid } from '../bytes/guid.ts';
+import { gcm, keyBytes, nonceBytes, tagBytes } from './aes-gcm.ts';
 
-export const chainKeyBytes = 32;
-const nonceBytes = 12;
-const tagBytes = 16;
+export const chainKeyBytes = keyBytes;
 /** By how much a sealed unit is longer than its plain bytes: nonce, then tag, in front of the ciphertext. */
 export const sealOverheadBytes = nonceBytes + tagBytes;
 /** Nonces that are drawn at once. */
@@ -85,13 +75,13 @@ export class ChainKey {
 
 /** Seals units under one key. A unit is opened whole, or not at all. */
 export class Sealer {
-  readonly #key: KeyObject;
+  readonly #key: Uint8Array;
   #nonces = new Uint8Array(0);
   #nextNonce = 0;
 
   /** @param key 32 bytes */
   constructor(key: Uint8Array) {
-    this.#key = createSecretKey(key);
+    this.#key = key;
   }
 
   /**
@@ -101,32 +91,22 @@ export class Sealer {
   seal(plain: Uint8Array, bound: Uint8Array, target: Uint8Array): void {
     assert(target.length === plain.length + sealOverheadBytes, 'no room for a sealed unit');
     const nonce = this.#nonce();
-    const cipher = createCipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: tagBytes });
-    cipher.setAAD(bound);
     target.set(nonce);
-    target.set(cipher.update(plain), sealOverheadBytes);
-    cipher.final();
-    target.set(cipher.getAuthTag(), nonceBytes);
+    const tag = target.subarray(nonceBytes, sealOverheadBytes);
+    gcm.seal(this.#key, nonce, bound, plain, target.subarray(sealOverheadBytes), tag);
   }
 
   /**
-   * The plain bytes of a sealed unit, in memory of their own.
+   * The plain bytes of a sealed unit, in `room` where they fit, else in memory of their own.
    * @returns undefined when it was not sealed under this key with this `bound`, or has been changed since
    */
-  open(sealed: Uint8Array, bound: Uint8Array): Uint8Array | undefined {
-    if (sealed.length < sealOverheadBytes) return undefined;
-    const decipher = createDecipheriv('aes-256-gcm', this.#key, sealed.subarray(0, nonceBytes), {
-      authTagLength: tagBytes,
-    });
-    decipher.setAAD(bound);
-    decipher.setAuthTag(sealed.subarray(nonceBytes, sealOverheadBytes));
-    const plain = decipher.update(sealed.subarray(sealOverheadBytes));
-    try {
-      decipher.final();
-    } catch {
-      return undefined;
-    }
-    return plain;
+  open(sealed: Uint8Array, bound: Uint8Array, room?: Uint8Array): Uint8Array | undefined {
+    const length = sealed.length - sealOverheadBytes;
+    if (length < 0) return undefined;
+    const target = room !== undefined && room.length >= length ? room.subarray(0, length) : new Uint8Array(length);
+    const nonce = sealed.subarray(0, nonceBytes);
+    const tag = sealed.subarray(nonceBytes, sealOverheadBytes);
+    return gcm.open(this.#key, nonce, bound, sealed.subarray(sealOverheadBytes), target, tag) ? target : undefined;
   }
 
   #nonce(): Uint8Array {
