@@ -21,8 +21,8 @@ export const mapHeaderBytes = 4 * KiB;
 export const mapPageBytes = 4 * KiB;
 export const unitsPerPage = (mapPageBytes * 8) / 2;
 export const firstPageOffset = 2 * mapHeaderBytes;
-/** Of a plain data file, and of a sealed one: who knows only plain ones must not take it for one. */
-export const mapVersions = { plain: 1, sealed: 2 } as const;
+/** Of a plain data file, and of a sealed one: who knows only plain ones must not take it for one (2: ended otherwise, in builds before this one). */
+export const mapVersions = { plain: 1, sealed: 3 } as const;
 export const keyCheckBytes = 16;
 /** A file may grow to twice its size and this, as growing formats do when a guest fills its disk. */
 export const growthRoomBytes = 64 * MiB;

@@ -5,7 +5,8 @@
  * between its sectors is old in some sectors and new in others, as on the plain disk.
  *
  *   0        page 0, 1, ...: each whole, sealed; a sector of 512 bytes that is stored as zeros reads as zeros, so that holes stay holes
- *   then     as many zeros as the last page has bytes in use, where these are not all: so the length of the file says how long what it holds is
+ *   then     as many zeros as the last page has bytes in use, 1 to 4,096: so the length of the file says how long what it holds is; and where a
+ *            power loss took the length but not the pages of a write, these do not pass for what somebody wrote on purpose
  *
  * What holds at all times, but after a crash before the next open (`settle`):
  * - behind the end of what it holds, the last page is zero, and so are the bytes behind the last page
@@ -13,12 +14,13 @@
  * Order of a write past the end, under the lock of its unit: 1. the length, under the lock of the end; 2. the pages.
  * Crash order of a cut, with the locks of all units held:
  * 1. the length, and fdatasync: else what 2 writes could reach pages that are still shown
- * 2. the last page and the zeros behind it, and fdatasync: else the next growth could show what was cut off
+ * 2. zeros behind the last page, then that page, and fdatasync: else the next growth could show what was cut off
  */
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
 import fs from 'node:fs';
 import { flushFile, resizeFile } from '../base/durable.ts';
 import { readFully, writeFully } from '../base/full-io.ts';
+import { alignUp } from '../base/ranges.ts';
 import { KiB } from '../base/units.ts';
 import { seekData, seekHole } from '../disk/lseek.ts';
 import type { DataFile } from './data-file.ts';
@@ -35,13 +37,23 @@ const algorithm = 'aes-256-xts';
 
 /** Length of the sealed file that holds so many bytes. */
 export function storedBytesOf(sizeBytes: number): number {
-  return Math.ceil(sizeBytes / pageBytes) * pageBytes + (sizeBytes % pageBytes);
+  return alignUp(sizeBytes, pageBytes) + usedOfLastPage(sizeBytes);
 }
 
 /** What a sealed file of this length holds. */
 export function heldBytesOf(storedBytes: number): number {
-  const inLastPage = storedBytes % pageBytes;
-  return inLastPage === 0 ? storedBytes : Math.max(0, storedBytes - inLastPage - pageBytes) + inLastPage;
+  return (
+    Math.max(0, pagesOf(storedBytes) - 1) * pageBytes + (pagesOf(storedBytes) > 0 ? usedOfLastPage(storedBytes) : 0)
+  );
+}
+
+/** Pages before the zeros at the end. */
+function pagesOf(storedBytes: number): number {
+  return Math.max(0, Math.ceil(storedBytes / pageBytes) - 1);
+}
+
+function usedOfLastPage(sizeBytes: number): number {
+  return sizeBytes === 0 ? 0 : ((sizeBytes - 1) % pageBytes) + 1;
 }
 
 export class SealedFile implements DataFile {
@@ -107,25 +119,16 @@ export class SealedFile implements DataFile {
    * @param cutBytes where a cut to so many bytes was under way: that is finished
    */
   settle(cutBytes?: number): void {
-    if (cutBytes !== undefined && (cutBytes <= this.sizeBytes || this.#isTorn())) {
-      this.#cut(cutBytes);
-      flushFile(this.#fd, this.#name);
-      return;
-    }
-    const { size } = fs.fstatSync(this.#fd);
-    if (size % pageBytes === 0) return;
-    if (this.#isTorn()) {
-      resizeFile(this.#fd, size - (size % pageBytes), this.#name);
-      flushFile(this.#fd, this.#name);
-    } else {
-      this.#cut(heldBytesOf(size));
-    }
+    if (this.#isTorn()) this.#endBehindPages();
+    // What had made it longer than that before the cut may be lost.
+    this.#cut(Math.min(cutBytes ?? Infinity, this.sizeBytes));
+    if (cutBytes !== undefined) flushFile(this.#fd, this.#name);
   }
 
   /** As long as `settle` will make it. */
   get settledBytes(): number {
     const { size } = fs.fstatSync(this.#fd);
-    return this.#isTorn() ? size - (size % pageBytes) : heldBytesOf(size);
+    return this.#isTorn() ? pagesOf(size) * pageBytes : heldBytesOf(size);
   }
 
   nextData(offset: number): number | undefined {
@@ -137,13 +140,23 @@ export class SealedFile implements DataFile {
   }
 
   /**
-   * Whether a write that made the file longer, and that a power loss has torn between sectors, is why it ends inside a page: its new length was
-   * lost, and what is behind the last whole page is no zeros.
+   * Whether a write that made the file longer, and that a power loss has torn between sectors, is why it ends where it does: its new length was
+   * lost, and what should be zeros at the end are not.
    */
   #isTorn(): boolean {
     const { size } = fs.fstatSync(this.#fd);
-    const behind = size % pageBytes;
-    return behind !== 0 && behind % sectorBytes === 0 && !isZero(this.#storedAt(size - behind, behind));
+    const behind = usedOfLastPage(size);
+    return behind % sectorBytes === 0 && !isZero(this.#storedAt(size - behind, behind));
+  }
+
+  /** After such a power loss: all whole pages are held, and what was written behind them, which nobody had flushed, is gone. */
+  #endBehindPages(): void {
+    const { size } = fs.fstatSync(this.#fd);
+    const held = pagesOf(size) * pageBytes;
+    resizeFile(this.#fd, storedBytesOf(held), this.#name);
+    const behind = Math.min(size, storedBytesOf(held)) - held;
+    writeFully(this.#fd, new Uint8Array(behind), held, this.#name);
+    flushFile(this.#fd, this.#name);
   }
 
   /** The length first, so that it is right whatever of the pages a crash leaves. @returns how long it is then */
@@ -158,18 +171,24 @@ export class SealedFile implements DataFile {
   }
 
   #cut(sizeBytes: number): void {
-    const behind = sizeBytes % pageBytes;
-    const at = sizeBytes - behind;
+    const used = usedOfLastPage(sizeBytes);
+    const at = sizeBytes - used;
     // What cannot be read is known before anything changes.
-    const last = behind === 0 ? new Uint8Array(0) : this.#open(this.#storedAt(at, pageBytes), at);
+    const last = used === 0 ? new Uint8Array(0) : this.#open(this.#storedAt(at, pageBytes), at);
     const storedBytes = storedBytesOf(sizeBytes);
     if (fs.fstatSync(this.#fd).size !== storedBytes) resizeFile(this.#fd, storedBytes, this.#name);
-    if (behind === 0) return;
-    const rest = this.#storedAt(at + pageBytes, behind);
-    if (isZero(last.subarray(behind)) && isZero(rest)) return;
+    if (used === 0) return;
+    const rest = this.#storedAt(at + pageBytes, used);
+    const isTailClean = isZero(last.subarray(used));
+    const isRestClean = isZero(rest);
+    if (isTailClean && isRestClean) return;
     flushFile(this.#fd, this.#name);
-    last.fill(0, behind);
-    writeFully(this.#fd, Buffer.concat([this.#seal(last, at), new Uint8Array(behind)]), at, this.#name);
+    // What is no zeros has its room; to write into a hole could take some on a full disk.
+    if (!isRestClean) writeFully(this.#fd, new Uint8Array(used), at + pageBytes, this.#name);
+    if (!isTailClean) {
+      last.fill(0, used);
+      writeFully(this.#fd, this.#seal(last, at), at, this.#name);
+    }
     flushFile(this.#fd, this.#name);
   }
 
