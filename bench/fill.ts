@@ -227,6 +227,7 @@ async function removeReplacement(context: BenchContext, mount: Served): Promise<
 async function afterCutOver(context: BenchContext): Promise<string> {
   const loads: readonly (Load & { readonly name: string })[] = [
     { name: '4 KiB x4 random reads', rw: 'randread', blockBytes: 4096, jobs: 4 },
+    { name: '4 KiB random writes, one at a time', rw: 'randwrite', blockBytes: 4096, jobs: 1 },
     { name: '4 KiB x4 random writes', rw: 'randwrite', blockBytes: 4096, jobs: 4 },
     { name: '1 MiB reads in sequence', rw: 'read', blockBytes: MiB, jobs: 1 },
   ];
