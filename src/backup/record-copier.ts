@@ -3,6 +3,7 @@
  * in large runs; every record is checked against its entry and its own header on the way, so that damage is not carried on.
  */
 import { IntegrityError } from '../base/errors.ts';
+import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';
 import { MiB } from '../base/units.ts';
 import { crc32c } from '../bytes/checksum.ts';
@@ -122,6 +123,7 @@ export class RecordCopier {
   #flush(): void {
     if (this.#used === 0) return;
     writeFully(this.#fd, this.#buffer.subarray(0, this.#used), this.#end, this.#name);
+    startWriting(this.#fd, this.#end, this.#used);
     this.#end += this.#used;
     this.#used = 0;
   }

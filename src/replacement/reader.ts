@@ -9,7 +9,7 @@
  */
 import { Balance, type Source } from './balance.ts';
 import type { DataFile } from './data-file.ts';
-import { willNeed } from './file-advice.ts';
+import { willNeed } from '../base/file-advice.ts';
 import { HotUnits } from './hot-units.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import type { PresenceMap } from './presence-map.ts';

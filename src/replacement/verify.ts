@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import { UnavailableError } from '../base/errors.ts';
 import type { DataFile } from './data-file.ts';
-import { dropCached } from './file-advice.ts';
+import { dropCached } from '../base/file-advice.ts';
 import { Filler, fileUnits, regionBytes, type FillBase } from './fill.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
