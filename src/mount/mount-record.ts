@@ -67,6 +67,15 @@ export function isAlive(pid: number): boolean {
   return !['Z', 'X'].includes(stat.charAt(stat.lastIndexOf(')') + 2));
 }
 
+/** Whether a process is about to end, or has ended: it has no memory any more, and so no arguments; its files may still be open. */
+export function isEnding(pid: number): boolean {
+  try {
+    return fs.readFileSync(`/proc/${pid}/cmdline`).length === 0;
+  } catch {
+    return true;
+  }
+}
+
 function readRecord(file: string): MountRecord | undefined {
   let text: string;
   try {

@@ -2,11 +2,17 @@
 import { execFile } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+import { findRecord, isEnding } from './mount-record.ts';
 
 const run = promisify(execFile);
 const fuseDevice = '/dev/fuse';
+/** Of our mounts, as the system lists them. */
+const mountType = 'fuse.veneer';
+const diesWithinMs = 2000;
+const lookEveryMs = 20;
 
 /**
  * Checks folder and mountpoint, and clears away a mount whose process has died.
@@ -88,8 +94,15 @@ export function isDeadMount(absolute: string): boolean {
   }
 }
 
+/** A process that was killed lets go of its mount with its last thread: that is waited for. */
 async function unmountIfDead(absolute: string): Promise<void> {
-  while (isDeadMount(absolute)) await unmount(absolute, true);
+  for (const endsBy = performance.now() + diesWithinMs; ;) {
+    while (isDeadMount(absolute)) await unmount(absolute, true);
+    const server = findRecord(absolute)?.pid;
+    const isDying = server === undefined || isEnding(server);
+    if (!isDying || mountLine(absolute)?.includes(mountType) !== true || performance.now() > endsBy) return;
+    await sleep(lookEveryMs);
+  }
 }
 
 function requireFuse(): void {
