@@ -6,7 +6,7 @@ import { KiB, MiB } from '../../src/base/units.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { SourceDisk } from '../backup/source-disk.ts';
-import { run, veneerOk, veneerPath, veneerRefuses, type Ran } from './veneer.ts';
+import { run, veneer, veneerOk, veneerPath, veneerRefuses, type Ran } from './veneer.ts';
 
 const secret = 'a passphrase that nobody may ever see';
 const canMount = spawnSync('fusermount3', ['--version']).status === 0 && fs.existsSync('/dev/fuse');
@@ -87,15 +87,7 @@ describe('a key', () => {
     expect(await veneerRefuses('image', 'verify', `${images}/0.spf`, '--key-file', other)).toMatch(/does not open it/);
     const wrong = folder.write('wrong', secret);
     fs.chmodSync(wrong, 0o600);
-    const verified = await run(process.execPath, [
-      veneerPath,
-      '--debug',
-      'image',
-      'verify',
-      `${images}/0.spf`,
-      '--passphrase-file',
-      wrong,
-    ]);
+    const verified = await veneer('--debug', 'image', 'verify', `${images}/0.spf`, '--passphrase-file', wrong);
     expect(verified.stderr).toMatch(/does not open it/);
     expect(verified.stdout + verified.stderr).not.toContain(secret);
     const without = await veneerRefuses('image', 'extract', `${images}/0.spf`, folder.file('none.raw'));
@@ -105,31 +97,15 @@ describe('a key', () => {
   it('is added as a passphrase that no message shows', async () => {
     const file = folder.write('passphrase', `${secret}\n`);
     fs.chmodSync(file, 0o600);
-    const added = await run(process.execPath, [
-      veneerPath,
-      'key',
-      'add',
-      `${images}/0.spf`,
-      '--key-file',
-      key,
-      '--new-passphrase-file',
-      file,
-      '--label',
-      'second',
-    ]);
+    const added = await veneer(
+      ...['key', 'add', `${images}/0.spf`, '--key-file', key],
+      ...['--new-passphrase-file', file, '--label', 'second'],
+    );
     expect(added).toMatchObject({ status: 0 });
     expect(await veneerOk('key', 'list', `${images}/0.spf`)).toMatch(
       /^0 {2}key file .*\n1 {2}passphrase .* {2}second\n$/,
     );
-    const verified = await run(process.execPath, [
-      veneerPath,
-      '--debug',
-      'image',
-      'verify',
-      `${images}/0.spf`,
-      '--passphrase-file',
-      file,
-    ]);
+    const verified = await veneer('--debug', 'image', 'verify', `${images}/0.spf`, '--passphrase-file', file);
     expect(verified.status).toBe(0);
     for (const { stdout, stderr } of [added, verified]) expect(stdout + stderr).not.toContain(secret);
     await veneerOk('key', 'remove', `${images}/0.spf`, '--slot', '1', '--key-file', key);
@@ -245,7 +221,7 @@ it.skipIf(!canMount)('a chain in use by a mount is neither pruned nor consolidat
   await veneerOk('mount', place, mountpoint, '--key-file', key);
   try {
     expectExtracted(`${mountpoint}/vm.raw`);
-    const pruned = await run(process.execPath, [veneerPath, 'chain', 'prune', place, '--keep-last', '1']);
+    const pruned = await veneer('chain', 'prune', place, '--keep-last', '1');
     expect(pruned).toMatchObject({
       status: 1,
       stderr: expect.stringMatching(/1\.spi: is in use, by a mount/) as string,
