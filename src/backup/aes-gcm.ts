@@ -32,6 +32,25 @@ interface Gcm {
     target: Uint8Array,
     tag: Uint8Array,
   ): boolean;
+  /**
+   * Decrypts a part of what was sealed, and checks nothing: for whoever knows by other means that it is what was sealed.
+   * @param from where in it the part begins, a multiple of 16 bytes
+   * @param target as long as the part; may be the part
+   */
+  decryptPart(key: Uint8Array, nonce: Uint8Array, from: number, part: Uint8Array, target: Uint8Array): void;
+}
+
+/** GCM encrypts as CTR does, from this counter on (NIST SP 800-38D, 7.1: the first is kept for the tag). */
+const firstCounter = 2;
+const cipherBlockBytes = 16;
+const counterBlock = new Uint8Array(cipherBlockBytes);
+const counterView = new DataView(counterBlock.buffer);
+
+/** What CTR begins with for a part of what GCM has sealed, until the next call. */
+function counterAt(nonce: Uint8Array, from: number): Uint8Array {
+  counterBlock.set(nonce);
+  counterView.setUint32(nonceBytes, firstCounter + from / cipherBlockBytes);
+  return counterBlock;
 }
 
 /** Making one of the key's bytes takes as long as a page. */
@@ -62,6 +81,9 @@ const nodeGcm: Gcm = {
     } catch {
       return false;
     }
+  },
+  decryptPart(key, nonce, from, part, target) {
+    target.set(createDecipheriv('aes-256-ctr', nodeKey(key), counterAt(nonce, from)).update(part));
   },
 };
 
@@ -96,9 +118,14 @@ function systemGcm(): Gcm | undefined {
     ...args: unknown[]
   ) => number;
 
-  const cipher = fetch(null, 'AES-256-GCM', null);
-  const context = newContext();
-  if (cipher === null || context === null || init(context, cipher, null, null, null, 1) !== 1) return undefined;
+  const contextOf = (cipherName: string): unknown => {
+    const cipher = fetch(null, cipherName, null);
+    const made = newContext();
+    return cipher !== null && made !== null && init(made, cipher, null, null, null, 1) === 1 ? made : undefined;
+  };
+  const context = contextOf('AES-256-GCM');
+  const counting = contextOf('AES-256-CTR');
+  if (context === undefined || counting === undefined) return undefined;
   const length = new Int32Array(1);
   const nothing = new Uint8Array(tagBytes);
   /** @returns whether all went well */
@@ -121,6 +148,12 @@ function systemGcm(): Gcm | undefined {
     open(key, nonce, bound, sealed, target, tag) {
       assert(transform(0, key, nonce, bound, sealed, target), 'libcrypto could not open a unit');
       return putTag(context, control.setTag, tagBytes, tag) === 1 && final(context, nothing, length) === 1;
+    },
+    decryptPart(key, nonce, from, part, target) {
+      const done =
+        init(counting, null, null, key, counterAt(nonce, from), 0) === 1 &&
+        update(counting, target, length, part, part.length) === 1;
+      assert(done, 'libcrypto could not decrypt a part');
     },
   };
 }

@@ -57,6 +57,16 @@ export class BlockSealer {
     return this.#sealer.open(sealed, this.#bind(position, codec), room);
   }
 
+  /** See Sealer.openInto. */
+  openInto(front: Uint8Array, ciphertext: Uint8Array, position: number, codec: number, target: Uint8Array): boolean {
+    return this.#sealer.openInto(front, ciphertext, this.#bind(position, codec), target);
+  }
+
+  /** See Sealer.openPart. */
+  openPart(nonce: Uint8Array, from: number, part: Uint8Array, target: Uint8Array): void {
+    this.#sealer.openPart(nonce, from, part, target);
+  }
+
   #bind(position: number, codec: number): Uint8Array {
     this.#view.setBigUint64(positionOffset, BigInt(position), true);
     this.#view.setUint8(codecOffset, codec);
@@ -80,14 +90,43 @@ export class RecordOpener {
    * @throws FormatError when the record is not sealed; VeneerError (INTEGRITY) when its seal does not hold
    */
   open(entry: LeafEntry, position: number, stored: Uint8Array): Uint8Array {
+    const opened = this.tryOpen(entry, position, stored);
+    if (opened === undefined) throw this.brokenSeal(entry, position);
+    return opened;
+  }
+
+  /** As `open`; undefined when the seal does not hold. @throws FormatError when the record is not sealed */
+  tryOpen(entry: LeafEntry, position: number, stored: Uint8Array): Uint8Array | undefined {
     requireSealed(this.#image, entry, position);
-    const opened = this.#sealerOf(entry, position).open(stored, position, entry.codec, roomFor(stored.length));
-    if (opened !== undefined) return opened;
-    throw new VeneerError(
+    return this.#sealerOf(entry, position).open(stored, position, entry.codec, roomFor(stored.length));
+  }
+
+  /** See Sealer.openInto. @throws FormatError when the record is not sealed */
+  openInto(entry: LeafEntry, position: number, front: Uint8Array, ciphertext: Uint8Array, target: Uint8Array): boolean {
+    requireSealed(this.#image, entry, position);
+    return this.#sealerOf(entry, position).openInto(front, ciphertext, position, entry.codec, target);
+  }
+
+  /** What to say of a record that meets its checksum and whose seal does not hold. */
+  brokenSeal(entry: LeafEntry, position: number): VeneerError {
+    return new VeneerError(
       'INTEGRITY',
       `${this.#image.blockName(position)}: its seal does not hold (${codecs[entry.codec] ?? 'unknown codec'}, from image ${entry.originSequence} of the chain); it was changed or moved by someone without the key`,
       { data: { position } },
     );
+  }
+
+  /** A part of what was sealed, without a check: see Sealer.openPart. @throws FormatError when the record is not sealed */
+  openPart(
+    entry: LeafEntry,
+    position: number,
+    nonce: Uint8Array,
+    from: number,
+    part: Uint8Array,
+    target: Uint8Array,
+  ): void {
+    requireSealed(this.#image, entry, position);
+    this.#sealerOf(entry, position).openPart(nonce, from, part, target);
   }
 
   #sealerOf(entry: LeafEntry, position: number): BlockSealer {

@@ -21,7 +21,8 @@ import { Image } from './image.ts';
 import { startsAsImage } from './image-description.ts';
 import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
-import { isPlain, RecordReader } from './record-reader.ts';
+import { isStored, RecordReader } from './record-reader.ts';
+import type { ChainKey } from './seal.ts';
 
 /** Of a chain that is opened for a job: it reads on and on, mostly whole blocks, and seldom comes back. */
 const defaultCacheBytes = 2 * MiB;
@@ -109,12 +110,13 @@ export class ChainDisk implements Disk {
     this.images = images;
     this.sizeBytes = newest.sourceSizeBytes;
     this.blockBytes = newest.blockBytes;
-    const openers = openersOf(images, keys);
-    this.#needsKey = newest.sealed && openers === undefined;
+    const key = keyOf(images, keys);
+    const openers = key === undefined ? undefined : openersOf(images, key);
+    this.#needsKey = newest.sealed && key === undefined;
     this.#noKeyGiven = keys.isEmpty;
     this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
     this.#index = new ChainIndex(images, openers);
-    this.#records = new RecordReader(this.blockBytes, cache.sums);
+    this.#records = new RecordReader(this.blockBytes, cache.sums, key);
   }
 
   /** Blocks that were asked for and found inflated, or of which the checksums of their pages were known. */
@@ -164,7 +166,7 @@ export class ChainDisk implements Disk {
       target.fill(0);
     } else if (this.#needsKey) {
       throw noKeyError(found.image.path, this.#noKeyGiven);
-    } else if (isPlain(found)) {
+    } else if (isStored(found)) {
       if (target.length === this.blockBytes) this.#records.add(found, target);
       else this.#records.readPages(found, within, target);
     } else if (!this.#cache.copy(position, this.blockBytes, within, target)) {
@@ -175,11 +177,13 @@ export class ChainDisk implements Disk {
   }
 }
 
-/** Undefined in a plain chain, and where there is no key. @throws VeneerError (INTEGRITY) */
-function openersOf(images: readonly Image[], keys: KeyRing): RecordOpener[] | undefined {
-  const [newest] = images;
-  const key = newest?.description.sealed === true ? keys.find(newest) : undefined;
-  if (key === undefined) return undefined;
+/** Undefined in a plain chain, and where there is no key. */
+function keyOf([newest]: readonly Image[], keys: KeyRing): ChainKey | undefined {
+  return newest?.description.sealed === true ? keys.find(newest) : undefined;
+}
+
+/** @throws VeneerError (INTEGRITY) */
+function openersOf(images: readonly Image[], key: ChainKey): RecordOpener[] {
   return images.map((image) => {
     image.checkSignature(key);
     return new RecordOpener(image, key);

@@ -1,6 +1,7 @@
 /**
  * Checksums of the single pages of blocks that are stored as they are, so that a page can be read alone and is checked all the same: a
- * record has one checksum for all of it, and only whoever has read and checked the whole record may remember those of its pages.
+ * record has one checksum for all of it, and only whoever has read and checked the whole record may remember those of its pages. Of sealed
+ * blocks the same table remembers tags of their pages (sealed-pages.ts).
  *
  * The table has a fixed size and lies in memory that threads may share; what does not fit pushes out what was there. It is read and written
  * with no lock: an entry is of one record of one image, and each sum in it starts from that record's own checksum, so that an entry that is
@@ -15,7 +16,9 @@ export const sumPageBytes = 4 * KiB;
 export const sumPieceBytes = 64 * KiB;
 
 const keyWords = 4;
-const entryWords = keyWords + sumPieceBytes / sumPageBytes;
+/** Of 32 bits: what is remembered of a piece. */
+export const pieceWords = sumPieceBytes / sumPageBytes;
+const entryWords = keyWords + pieceWords;
 const entryBytes = entryWords * 4;
 /** An entry may lie in any of so many places that follow each other. */
 const ways = 4;
@@ -34,12 +37,12 @@ export interface PieceKey {
 export class PageSums {
   /** Give it to another thread's `PageSums` to share it. */
   readonly buffer: SharedArrayBuffer;
-  readonly #words: Int32Array;
+  readonly words: Int32Array;
   readonly #sets: number;
 
   constructor(buffer: SharedArrayBuffer) {
     this.buffer = buffer;
-    this.#words = new Int32Array(buffer);
+    this.words = new Int32Array(buffer);
     this.#sets = Math.floor(buffer.byteLength / (entryBytes * ways));
   }
 
@@ -48,56 +51,63 @@ export class PageSums {
     return new SharedArrayBuffer(Math.floor(budgetBytes / (entryBytes * ways)) * entryBytes * ways);
   }
 
-  /** Where the sums of a piece stand, for `matches`; undefined when they are not remembered. */
+  /** Index of the first of the `pieceWords` words that are remembered of a piece; undefined when it is not known. */
   find(key: PieceKey): number | undefined {
     const first = this.#firstOf(key);
-    for (let at = first; at < first + ways * entryWords && at < this.#words.length; at += entryWords) {
-      if (this.#isAt(at, key)) return at;
+    for (let at = first; at < first + ways * entryWords && at < this.words.length; at += entryWords) {
+      if (this.#isAt(at, key)) return at + keyWords;
     }
     return undefined;
   }
 
-  /** Whether whole pages that were just read, `firstPage` of the piece first, are those that were remembered at `at`. */
-  matches(at: number, key: PieceKey, firstPage: number, pages: Uint8Array): boolean {
-    const sums = at + keyWords + firstPage;
+  /** A place for the words of a piece, in the place of another's where none is free; undefined in a table without room. */
+  claim(key: PieceKey): number | undefined {
+    if (this.#sets === 0) return undefined;
+    const known = this.find(key);
+    if (known !== undefined) return known;
+    const at = this.#freePlace(key);
+    this.words[at] = key.imageLow | 0;
+    this.words[at + 1] = key.imageHigh | 0;
+    this.words[at + 2] = key.offset | 0;
+    this.words[at + 3] = highWord(key.offset);
+    return at + keyWords;
+  }
+
+  /** Whether whole pages that were just read, `firstPage` of the piece first, are those whose sums stand at `sums`. */
+  matches(sums: number, key: PieceKey, firstPage: number, pages: Uint8Array): boolean {
     for (let done = 0; done < pages.length; done += sumPageBytes) {
       const page = pages.length === sumPageBytes ? pages : pages.subarray(done, done + sumPageBytes);
-      if (this.#words[sums + done / sumPageBytes] !== (crc32c(page, key.recordCrc32c) | 0)) return false;
+      const sum = this.words[sums + firstPage + done / sumPageBytes];
+      if (sum !== (crc32c(page, key.recordCrc32c) | 0)) return false;
     }
     return true;
   }
 
   /** @param piece bytes of a record that has met its checksum just now */
   remember(key: PieceKey, piece: Uint8Array): void {
-    if (this.#sets === 0) return;
-    const at = this.#placeFor(key);
-    this.#words[at] = key.imageLow | 0;
-    this.#words[at + 1] = key.imageHigh | 0;
-    this.#words[at + 2] = key.offset | 0;
-    this.#words[at + 3] = highWord(key.offset);
+    const sums = this.claim(key);
+    if (sums === undefined) return;
     for (let page = 0; page * sumPageBytes < piece.length; page++) {
       const bytes = piece.subarray(page * sumPageBytes, (page + 1) * sumPageBytes);
-      this.#words[at + keyWords + page] = crc32c(bytes, key.recordCrc32c) | 0;
+      this.words[sums + page] = crc32c(bytes, key.recordCrc32c) | 0;
     }
   }
 
-  /** Its own place, else a free one, else one that the record's checksum picks. */
-  #placeFor(key: PieceKey): number {
-    const own = this.find(key);
-    if (own !== undefined) return own;
+  /** A free entry, else one that the record's checksum picks. */
+  #freePlace(key: PieceKey): number {
     const first = this.#firstOf(key);
     for (let at = first; at < first + ways * entryWords; at += entryWords) {
-      if (this.#words[at] === 0 && this.#words[at + 1] === 0 && this.#words[at + 2] === 0) return at;
+      if (this.words[at] === 0 && this.words[at + 1] === 0 && this.words[at + 2] === 0) return at;
     }
     return first + (key.recordCrc32c % ways) * entryWords;
   }
 
   #isAt(at: number, key: PieceKey): boolean {
     return (
-      this.#words[at + 2] === (key.offset | 0) &&
-      this.#words[at] === (key.imageLow | 0) &&
-      this.#words[at + 1] === (key.imageHigh | 0) &&
-      this.#words[at + 3] === highWord(key.offset)
+      this.words[at + 2] === (key.offset | 0) &&
+      this.words[at] === (key.imageLow | 0) &&
+      this.words[at + 1] === (key.imageHigh | 0) &&
+      this.words[at + 3] === highWord(key.offset)
     );
   }
 

@@ -20,6 +20,7 @@ const noncesAtOnce = 64;
 export type KeyUse =
   | 'veneer block' //        context: GUID of the image that stores the block first
   | 'veneer commit' //       no context
+  | 'veneer page' //         no context; its tags stay in memory (sealed-pages.ts)
   | 'veneer replacement' //  context: what names the replacement disk file, and this very copy of it
   | 'veneer patch set'; //   context: what names the patch set
 
@@ -104,9 +105,23 @@ export class Sealer {
     const length = sealed.length - sealOverheadBytes;
     if (length < 0) return undefined;
     const target = room !== undefined && room.length >= length ? room.subarray(0, length) : new Uint8Array(length);
-    const nonce = sealed.subarray(0, nonceBytes);
-    const tag = sealed.subarray(nonceBytes, sealOverheadBytes);
-    return gcm.open(this.#key, nonce, bound, sealed.subarray(sealOverheadBytes), target, tag) ? target : undefined;
+    return this.openInto(sealed, sealed.subarray(sealOverheadBytes), bound, target) ? target : undefined;
+  }
+
+  /**
+   * Opens a unit whose ciphertext lies apart from what stands in front of it.
+   * @param front begins with nonce and tag
+   * @param target as long as the ciphertext; may be the ciphertext
+   * @returns whether the seal holds: else the target is worthless
+   */
+  openInto(front: Uint8Array, ciphertext: Uint8Array, bound: Uint8Array, target: Uint8Array): boolean {
+    const nonce = front.subarray(0, nonceBytes);
+    return gcm.open(this.#key, nonce, bound, ciphertext, target, front.subarray(nonceBytes, sealOverheadBytes));
+  }
+
+  /** A part of a sealed unit's plain bytes, without a check. See `decryptPart` in aes-gcm.ts. @param nonce the unit's */
+  openPart(nonce: Uint8Array, from: number, part: Uint8Array, target: Uint8Array): void {
+    gcm.decryptPart(this.#key, nonce, from, part, target);
   }
 
   #nonce(): Uint8Array {
