@@ -9,12 +9,12 @@ import { openChainDisk } from '../../src/backup/chain.ts';
 import { consolidateChain } from '../../src/backup/consolidate-chain.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { expectReadsAs, type ModelDisk } from '../disk/model-disk.ts';
-import { Seeded, soak } from '../seeded.ts';
+import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { faultsOf } from './image-holds.ts';
 import { keyFile, ringOf } from './keys.ts';
 import { SourceDisk } from './source-disk.ts';
-import { runInjected, systemCalls, whyNoStrace } from './strace.ts';
+import { runInjected, strikes, systemCalls, whyNoStrace } from './strace.ts';
 
 const script = path.join(import.meta.dirname, 'consolidate-script.ts');
 const noStrace = whyNoStrace();
@@ -74,12 +74,6 @@ function namesNow(): string[] {
 }
 
 const args = (): string[] => [path.join(images, newest), path.join(images, newest)];
-
-/** The calls at which to strike: all in a soak; else the first, the last, and some between. */
-function strikes(count: number): number[] {
-  const all = Array.from({ length: count }, (_, index) => index + 1);
-  return soak ? all : all.filter((when) => when <= 2 || when > count - 3);
-}
 
 function countOf(syscall: string): number {
   startAfresh();

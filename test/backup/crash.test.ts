@@ -11,7 +11,7 @@ import { TempFolder } from '../temp-folder.ts';
 import { expectImageHolds, thrownBy } from './image-holds.ts';
 import { SourceDisk } from './source-disk.ts';
 import { readOrRefuse } from './tiny-image.ts';
-import { runInjected, systemCalls, whyNoStrace } from './strace.ts';
+import { runInjected, strikes, systemCalls, whyNoStrace } from './strace.ts';
 
 const script = path.join(import.meta.dirname, 'create-image-script.ts');
 const noStrace = whyNoStrace();
@@ -64,12 +64,6 @@ function expectNothingOrAll(): 'nothing' | 'all' {
   return 'nothing';
 }
 
-/** The calls at which to strike: all in a soak; else the first, the last, and some between. */
-function strikes(count: number): number[] {
-  const all = Array.from({ length: count }, (_, index) => index + 1);
-  return soak ? all : all.filter((when) => when <= 2 || when > count - 3 || when % 3 === 0);
-}
-
 /** How often an undisturbed creation makes the call. */
 function countOf(syscall: string): number {
   startAfresh();
@@ -96,7 +90,7 @@ describe('an image', () => {
     async (syscall, ctx) => {
       if (noStrace !== undefined) ctx.skip(noStrace);
       const count = countOf(syscall);
-      for (const when of strikes(count)) {
+      for (const when of strikes(count, true)) {
         startAfresh();
         const run = runInjected({ syscall, what: 'signal=SIGKILL', when }, watched, script, [
           source.path,
@@ -121,7 +115,7 @@ describe('an image', () => {
       (syscall, ctx) => {
         if (noStrace !== undefined) ctx.skip(noStrace);
         const count = countOf(syscall);
-        for (const when of strikes(count)) {
+        for (const when of strikes(count, true)) {
           startAfresh();
           const run = runInjected({ syscall, what: `error=${what}`, when }, watched, script, [
             source.path,
@@ -147,7 +141,7 @@ describe('an image', () => {
   it('whose write is reported as done in part goes on with the rest', { timeout: timeoutMs }, (ctx) => {
     if (noStrace !== undefined) ctx.skip(noStrace);
     const count = countOf('pwrite64');
-    for (const number of strikes(count)) {
+    for (const number of strikes(count, true)) {
       startAfresh();
       const shortWrite = { number, bytes: 512 };
       const shortened = [source.path, imagePath, JSON.stringify({ ...JSON.parse(options), shortWrite })];
@@ -162,7 +156,7 @@ describe('an image', () => {
     if (noStrace !== undefined) ctx.skip(noStrace);
     const count = countOf('pwrite64');
     let refused = 0;
-    for (const when of strikes(count)) {
+    for (const when of strikes(count, true)) {
       startAfresh();
       runInjected({ syscall: 'pwrite64', what: 'retval=512', when }, watched, script, [
         source.path,

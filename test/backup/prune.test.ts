@@ -3,78 +3,22 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
-import { KiB, MiB } from '../../src/base/units.ts';
 import { openChainDisk } from '../../src/backup/chain.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { applyPrune, planPrune, type PruneOptions } from '../../src/backup/prune.ts';
 import { keptByRules } from '../../src/backup/retention.ts';
-import { expectReadsAs, type ModelDisk } from '../disk/model-disk.ts';
-import { seededTest, type Seeded } from '../seeded.ts';
-import { TempFolder } from '../temp-folder.ts';
-import { faultsOf } from './image-holds.ts';
-import { keyFile, ringOf } from './keys.ts';
-import { SourceDisk } from './source-disk.ts';
+import { seededTest } from '../seeded.ts';
+import { chainStart, dailyChain, dayMs, expectAllHold, namesIn, owner, type DailyChain } from './daily-chain.ts';
+import { ringOf } from './keys.ts';
 
-const owner = keyFile('owner');
-const dayMs = 24 * 60 * 60 * 1000;
-const start = Date.UTC(2026, 0, 5, 12);
-
-interface Made extends Disposable {
-  readonly folder: TempFolder;
-  /** What the disk held at each image, by name. */
-  readonly models: Map<string, ModelDisk>;
-}
-
-/** An encrypted chain with an image each day, each of some changed blocks. */
-async function daily(random: Seeded, days: number): Promise<Made> {
-  const folder = new TempFolder();
-  fs.mkdirSync(folder.file('images'));
-  const source = new SourceDisk(folder.file('source.raw'), 2 * MiB);
-  const models = new Map<string, ModelDisk>();
-  vi.useFakeTimers({ toFake: ['Date'] });
-  try {
-    let parent: string | undefined;
-    for (let day = 0; day < days; day++) {
-      vi.setSystemTime(start + day * dayMs);
-      source.write(random.below(MiB), random.bytes(40 * KiB));
-      const name = `${String(day).padStart(2, '0')}.${day === 0 ? 'spf' : 'spi'}`;
-      const file = path.join(folder.file('images'), name);
-      await createImage(source.path, file, {
-        ...(parent === undefined ? { blockBytes: 16 * KiB, encrypt: owner } : { parent, keys: ringOf(owner) }),
-      });
-      models.set(name, source.model.copy());
-      parent = file;
-    }
-  } finally {
-    vi.useRealTimers();
-  }
-  return { folder, models, [Symbol.dispose]: () => folder.remove() };
-}
-
-function namesIn({ folder }: Made): string[] {
-  return fs.readdirSync(folder.file('images')).sort();
-}
-
-/** Every image that is there reads as it did, and is proved. */
-function expectAllHold(made: Made): void {
-  for (const name of namesIn(made)) {
-    const file = path.join(made.folder.file('images'), name);
-    const model = made.models.get(name);
-    if (model === undefined) throw new Error(`${name} is not one of the chain`);
-    using disk = closing(openChainDisk(file, undefined, undefined, ringOf(owner)));
-    expectReadsAs(disk.value, model);
-    expect(faultsOf(file, ringOf(owner)), name).toEqual([]);
-  }
-}
-
-async function prune(made: Made, options: PruneOptions): Promise<void> {
+async function prune(made: DailyChain, options: PruneOptions): Promise<void> {
   const folder = made.folder.file('images');
   await applyPrune(folder, planPrune(folder, options), options);
 }
 
 describe('rules of retention', () => {
   const points = (...days: number[]): { createdAt: Date }[] =>
-    days.map((day) => ({ createdAt: new Date(start + day * dayMs) }));
+    days.map((day) => ({ createdAt: new Date(chainStart + day * dayMs) }));
   const kept = (all: { createdAt: Date }[], rules: PruneOptions): number[] =>
     [...keptByRules(all, rules).keys()].map((point) => all.indexOf(point)).sort((a, b) => a - b);
 
@@ -115,7 +59,7 @@ describe('rules of retention', () => {
 
 describe('a pruned chain', () => {
   it('has the restore points that the rules keep, and the oldest of them is a synthetic full', async () => {
-    using made = await daily(seededTest('prune'), 12);
+    using made = await dailyChain(seededTest('prune'), 12);
     await prune(made, { last: 2, weekly: 2 });
     expect(namesIn(made)).toEqual(['06.spi', '10.spi', '11.spi']);
     expectAllHold(made);
@@ -126,7 +70,7 @@ describe('a pruned chain', () => {
   });
 
   it('keeps what a plugin file points to, and what two branches share', async () => {
-    using made = await daily(seededTest('prune pins'), 8);
+    using made = await dailyChain(seededTest('prune pins'), 8);
     const folder = made.folder.file('images');
     const branch = path.join(folder, 'branch.spi');
     await createImage(made.folder.file('source.raw'), branch, {
@@ -152,7 +96,7 @@ describe('a pruned chain', () => {
   });
 
   it('is no deeper than its bound, though all restore points stay', async () => {
-    using made = await daily(seededTest('prune depth'), 7);
+    using made = await dailyChain(seededTest('prune depth'), 7);
     const before = namesIn(made);
     const options = { last: 7, maxDepth: 3 };
     expect(planPrune(made.folder.file('images'), options)[0]).toMatchObject({ depthBefore: 7, depthAfter: 3 });
@@ -167,7 +111,7 @@ describe('a pruned chain', () => {
   });
 
   it('that was interrupted between any two removals is ended by the same command', async () => {
-    using made = await daily(seededTest('prune resumed'), 9);
+    using made = await dailyChain(seededTest('prune resumed'), 9);
     const folder = made.folder.file('images');
     const rules = { last: 1, weekly: 2 };
     const remove = fs.rmSync.bind(fs);
@@ -197,7 +141,7 @@ describe('a pruned chain', () => {
   });
 
   it('that someone reads stays as it is', async () => {
-    using made = await daily(seededTest('prune in use'), 4);
+    using made = await dailyChain(seededTest('prune in use'), 4);
     const before = namesIn(made);
     {
       using disk = closing(openChainDisk(path.join(made.folder.file('images'), '01.spi')));

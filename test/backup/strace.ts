@@ -1,5 +1,6 @@
 /** Runs a script under strace, which kills it, or lies to it, at the N-th system call of a kind. */
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
+import { soak } from '../seeded.ts';
 
 export interface Injection {
   readonly syscall: string;
@@ -49,6 +50,12 @@ export function systemCalls(
   );
   if (run.status !== 0) throw new Error(`the script failed by itself: ${run.stderr}`);
   return [...run.stderr.matchAll(/^(?:\[pid +\d+\] )?(\w+)\(/gm)].map((match) => match[1] ?? '');
+}
+
+/** Of `count` calls, those at which to strike: all in a soak; else the first, the last, and every third between where `between`. */
+export function strikes(count: number, between = false): number[] {
+  const all = Array.from({ length: count }, (_, index) => index + 1);
+  return soak ? all : all.filter((when) => when <= 2 || when > count - 3 || (between && when % 3 === 0));
 }
 
 /** Why nothing can be injected here; undefined where it can. */
