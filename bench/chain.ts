@@ -1,10 +1,11 @@
-/** A chain of 1,000 incrementals over a sparse disk of 64 TiB, for measuring how it opens. Made once; each link is a chain of its own. */
+/** Chains of 1,000 incrementals over a sparse disk of 64 TiB, for measuring how they open. Made once; each link is a chain of its own. */
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
 import { createImage } from '../src/backup/create.ts';
+import { chainCredential, chainKeys } from './chain-keys.ts';
 import type { BenchContext } from './context.ts';
 import { chainCode, codeKey, removeOthers } from './data.ts';
 
@@ -27,28 +28,35 @@ const description = z.object({
 });
 export type ChainFacts = z.infer<typeof description> & { readonly folder: string };
 
+export const chainKinds = ['plain', 'encrypted'] as const;
+export type ChainKind = (typeof chainKinds)[number];
+
 /** Makes the chain in some minutes, or finds it made. */
-export async function longChain(context: BenchContext): Promise<ChainFacts> {
+export async function longChain(context: BenchContext, kind: ChainKind): Promise<ChainFacts> {
   const base = path.join(context.folder, 'chains');
-  const folder = path.join(base, codeKey(chainCode));
+  const folder = path.join(base, codeKey(chainCode), kind);
   const facts = path.join(folder, 'chain.json');
   removeOthers(base, codeKey(chainCode));
   if (!fs.existsSync(facts)) {
     fs.rmSync(folder, { recursive: true, force: true });
     fs.mkdirSync(folder, { recursive: true });
-    fs.writeFileSync(facts, JSON.stringify(await makeChain(context, folder)));
+    fs.writeFileSync(facts, JSON.stringify(await makeChain(context, folder, kind)));
   }
   return { ...description.parse(JSON.parse(fs.readFileSync(facts, 'utf8'))), folder };
 }
 
-async function makeChain({ say, signal }: BenchContext, folder: string): Promise<z.infer<typeof description>> {
+async function makeChain(
+  { say, signal }: BenchContext,
+  folder: string,
+  kind: ChainKind,
+): Promise<z.infer<typeof description>> {
   using source = sparseDisk();
   const random = mulberry32(1);
   const images: string[] = [];
   const places: number[][] = [];
   let lastMs = 0;
   for (let link = 0; link <= links; link++) {
-    if (link % 100 === 0) say(`making a chain over 64 TiB: ${link} of ${links} incrementals`);
+    if (link % 100 === 0) say(`making a chain (${kind}) over 64 TiB: ${link} of ${links} incrementals`);
     // The full image has data under each of its pages: the largest root that there is.
     const offsets =
       link === 0
@@ -62,8 +70,11 @@ async function makeChain({ say, signal }: BenchContext, folder: string): Promise
     const startMs = performance.now();
     await createImage(source.path, path.join(folder, name), {
       threads: 1,
+      keys: chainKeys(),
       ...(link === 0
-        ? {}
+        ? kind === 'encrypted'
+          ? { encrypt: chainCredential }
+          : {}
         : {
             parent: path.join(folder, images.at(-1) ?? ''),
             changed: offsets.map((offset) => ({ offset, length: changeBytes })),

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { diskBytes, longChain, mulberry32, type ChainFacts } from './chain.ts';
+import { chainKinds, diskBytes, longChain, mulberry32, type ChainFacts, type ChainKind } from './chain.ts';
 import type { BenchContext } from './context.ts';
 import { dropPages, warmPages } from './page-cache.ts';
 import { run } from './processes.ts';
@@ -26,11 +26,21 @@ const outcome = z.object({
 type Outcome = z.infer<typeof outcome>;
 
 export async function benchOpen(context: BenchContext): Promise<string> {
-  const chain = await longChain(context);
-  const rows: string[][] = [];
+  const parts = [
+    'Full image: 4 KiB of data under each of the 8,192 index pages of 64 TiB. Incrementals: 16 changed places of 4 KiB each, anywhere.',
+    'First reads are of 4 KiB in the newest image, in the oldest, and where nothing was ever written; each needs an index leaf of its own. ' +
+      `Then ${randomReads} reads at random among all written places, and as many anywhere on the disk. Cold: the images' pages are dropped from the page cache. ` +
+      'Memory is what comes on top of Node with the code loaded. Medians of the rounds.',
+  ];
+  for (const kind of chainKinds) parts.push(`### ${kind}`, await openedByDepth(context, kind));
+  return parts.join('\n\n');
+}
+
+async function openedByDepth(context: BenchContext, kind: ChainKind): Promise<string> {
+  const chain = await longChain(context, kind);
   const outcomes = new Map<string, Outcome[]>();
   for (let round = 1; round <= context.rounds; round++) {
-    context.say(`open: round ${round} of ${context.rounds}`);
+    context.say(`open (${kind}): round ${round} of ${context.rounds}`);
     for (const depth of depths) {
       for (const state of ['cold', 'warm'] as const) {
         for (const name of chain.images.slice(0, depth + 1)) {
@@ -43,16 +53,12 @@ export async function benchOpen(context: BenchContext): Promise<string> {
       }
     }
   }
-  for (const [key, samples] of outcomes) {
+  const rows = [...outcomes].map(([key, samples]) => {
     const [depth = '', state = ''] = key.split(' ');
-    rows.push([depth === '0' ? 'full image alone' : `${depth} incrementals`, state, ...columns(samples)]);
-  }
+    return [depth === '0' ? 'full image alone' : `${depth} incrementals`, state, ...columns(samples)];
+  });
   const baseMib = medianOf([...outcomes.values()].flat().map(({ beforeBytes }) => beforeBytes / 2 ** 20));
   return [
-    'Full image: 4 KiB of data under each of the 8,192 index pages of 64 TiB. Incrementals: 16 changed places of 4 KiB each, anywhere.',
-    'First reads are of 4 KiB in the newest image, in the oldest, and where nothing was ever written; each needs an index leaf of its own. ' +
-      `Then ${randomReads} reads at random among all written places, and as many anywhere on the disk. Cold: the images' pages are dropped from the page cache. ` +
-      `Memory is what comes on top of the ${Math.round(baseMib)} MiB of Node with the code loaded. Medians of the rounds.`,
     markdownTable(
       [
         '',
@@ -70,7 +76,7 @@ export async function benchOpen(context: BenchContext): Promise<string> {
       ],
       rows,
     ),
-    `Making the last incremental of the 1,000 (16 changes known by \`changed\`) took ${significant(chain.lastMs / 1000)} s: its parents are opened and checked for it.`,
+    `Node with the code takes ${Math.round(baseMib)} MiB. Making the last incremental of the 1,000 (16 changes known by \`changed\`) took ${significant(chain.lastMs / 1000)} s: its parents are opened and checked for it.`,
   ].join('\n\n');
 }
 

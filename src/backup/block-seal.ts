@@ -5,7 +5,6 @@
  * Each image's blocks are sealed under a key of that image's own, derived from the chain's: no nonce can be used twice by two images that do
  * not know of each other, and the limit of 2^32 blocks for a key is one of a single image.
  */
-import { LRUCache } from 'lru-cache';
 import { FormatError, VeneerError } from '../base/errors.ts';
 import { guidToBytes, type Guid } from '../bytes/guid.ts';
 import { guid, layout, u32le, u64le, u8 } from '../bytes/layout.ts';
@@ -23,7 +22,7 @@ const boundLayout = layout('what a block is bound to', 33, {
 });
 const positionOffset = boundLayout.offsetOf('position');
 const codecOffset = boundLayout.offsetOf('codec');
-/** Sealers of the images that a consolidated image has blocks of. */
+/** Sealers that an image keeps: a consolidated one may have blocks of 100,000 others. */
 const maxSealers = 4096;
 
 /** Seals and opens the blocks that one image stored first. */
@@ -78,7 +77,8 @@ export class BlockSealer {
 export class RecordOpener {
   readonly #image: Image;
   readonly #key: ChainKey;
-  readonly #sealers = new LRUCache<number, BlockSealer>({ max: maxSealers });
+  /** By origin: mostly there is one, and a chain has thousands of openers, so this must cost nothing while it is empty. */
+  readonly #sealers = new Map<number, BlockSealer>();
 
   constructor(image: Image, key: ChainKey) {
     this.#image = image;
@@ -142,6 +142,7 @@ export class RecordOpener {
         );
       }
       sealer = new BlockSealer(this.#key, { ...origin, blockBytes: this.#image.description.blockBytes });
+      if (this.#sealers.size === maxSealers) this.#sealers.clear();
       this.#sealers.set(entry.originSequence, sealer);
     }
     return sealer;
