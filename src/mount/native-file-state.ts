@@ -2,7 +2,7 @@
  * A native file that is open or was lately: its segment map, its counters, and the image behind it, which is opened at the first read of
  * guest data and closed again when nobody has asked for any for a while.
  */
-import { describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
+import { AssertionError, describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
@@ -42,6 +42,7 @@ export interface NativeFileIdentity {
 
 /** After an image could not be opened, reads fail at once for this long: a hypervisor that polls must not open it a thousand times a second. */
 const retryAfterMs = 250;
+const oneByte = new Uint8Array(1);
 
 export class NativeFileState implements Closable {
   readonly name: string;
@@ -116,6 +117,24 @@ export class NativeFileState implements Closable {
     }
     this.#counters.addLatency((this.lastUsedMs - startMs) * 1000);
     return length;
+  }
+
+  /**
+   * Has the block at `offset` inflated and kept, if it is one that takes inflating. What goes wrong is left to the reads that follow.
+   * @returns the offset to go on with; undefined where nothing is gained by going on
+   */
+  prepare(offset: number): number | undefined {
+    const stepBytes = this.#disk?.inflatedBlockBytes;
+    if (stepBytes === undefined || offset >= this.#file.map.sizeBytes) return undefined;
+    try {
+      const replacement = this.#replaced();
+      if (replacement !== undefined) replacement.read(oneByte, offset);
+      else this.#file.map.read(oneByte, offset, this.#openDisk);
+    } catch (error) {
+      if (error instanceof AssertionError) throw error;
+      return undefined;
+    }
+    return offset + stepBytes;
   }
 
   /**

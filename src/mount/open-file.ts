@@ -112,6 +112,11 @@ export class SynthesizedFile implements OpenFile {
     this.state.truncate(sizeBytes);
   }
 
+  /** See NativeFileState.prepare. */
+  prepare(offset: number): number | undefined {
+    return this.state.prepare(offset);
+  }
+
   /** See NativeFileState.directFile. */
   get directFile(): DirectFile | undefined {
     return this.state.directFile;

@@ -28,6 +28,8 @@ export interface AllowedPaths {
 /** The disk that a plugin file stands for, and what it knows of the images behind it. */
 export interface PluginDisk extends Disk {
   readonly imageCount: number;
+  /** Of the smallest blocks that are inflated to read a part of them; undefined where the images are not compressed. */
+  readonly inflatedBlockBytes: number | undefined;
   /** Of all images together. */
   readonly cacheHits: number;
   readonly cacheMisses: number;
@@ -100,12 +102,15 @@ function extrasOf(patchSet: PatchSet | undefined): BootExtras {
 
 /** @param disk owns the chains */
 function pluginDisk(disk: Disk, chains: readonly ChainDisk[]): PluginDisk {
+  const compressed = chains.filter(({ images }) => images.some(({ description }) => description.codec !== 'none'));
   return {
     sizeBytes: disk.sizeBytes,
     read: (target, offset) => disk.read(target, offset),
     extents: (offset, length) => disk.extents(offset, length),
     close: () => disk.close(),
     imageCount: chains.reduce((count, chain) => count + chain.images.length, 0),
+    inflatedBlockBytes:
+      compressed.length === 0 ? undefined : Math.min(...compressed.map(({ blockBytes }) => blockBytes)),
     get cacheHits() {
       return chains.reduce((sum, chain) => sum + chain.cacheHits, 0);
     },

@@ -7,8 +7,10 @@ const stopping = 0;
 /** Whether somebody has told the main thread that the table of nodes is crowded. */
 const crowded = 1;
 const headerWords = 8;
-const field = { isAlive: 0, isBusy: 1, uniqueLow: 2, uniqueHigh: 3, requests: 4, wakeAtMs: 6 } as const;
+const field = { isAlive: 0, activity: 1, uniqueLow: 2, uniqueHigh: 3, requests: 4, wakeAtMs: 6 } as const;
 const workerWords = 8;
+/** Of a worker: waiting for a request, answering one, or making what the next ones are likely to ask for. */
+const activity = { idle: 0, answering: 1, preparing: 2 } as const;
 
 /** Names a request in its reply. */
 export interface CurrentRequest {
@@ -55,20 +57,37 @@ export class Board {
     const at = headerWords + worker * workerWords;
     this.#words[at + field.uniqueLow] = uniqueLow;
     this.#words[at + field.uniqueHigh] = uniqueHigh;
-    this.#words[at + field.isBusy] = 1;
+    this.#words[at + field.activity] = activity.answering;
   }
 
   end(worker: number): void {
     const at = headerWords + worker * workerWords;
-    this.#words[at + field.isBusy] = 0;
+    this.#words[at + field.activity] = activity.idle;
     const requests = (at + field.requests) / 2;
     this.#numbers[requests] = (this.#numbers[requests] ?? 0) + 1;
+  }
+
+  beginPreparing(worker: number): void {
+    this.#words[headerWords + worker * workerWords + field.activity] = activity.preparing;
+  }
+
+  endPreparing(worker: number): void {
+    this.#words[headerWords + worker * workerWords + field.activity] = activity.idle;
+  }
+
+  /** Whether a worker other than this one waits for a request. */
+  isAnotherIdle(worker: number): boolean {
+    for (let other = 0, at = headerWords; at < this.#words.length; other++, at += workerWords) {
+      if (other === worker || this.#words[at + field.isAlive] !== 1) continue;
+      if (this.#words[at + field.activity] === activity.idle) return true;
+    }
+    return false;
   }
 
   /** The request that a worker was at, if it was at one. */
   current(worker: number): CurrentRequest | undefined {
     const at = headerWords + worker * workerWords;
-    if (this.#words[at + field.isBusy] !== 1) return undefined;
+    if (this.#words[at + field.activity] !== activity.answering) return undefined;
     return { uniqueLow: this.#words[at + field.uniqueLow] ?? 0, uniqueHigh: this.#words[at + field.uniqueHigh] ?? 0 };
   }
 
@@ -89,7 +108,7 @@ export class Board {
   /** Said of a worker that has ended. */
   setDead(worker: number): void {
     Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, 0);
-    this.#words[headerWords + worker * workerWords + field.isBusy] = 0;
+    this.#words[headerWords + worker * workerWords + field.activity] = activity.idle;
   }
 
   /** When this worker wants to be woken if no request does, to close what is idle. Unix time. */

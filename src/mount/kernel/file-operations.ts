@@ -21,6 +21,7 @@ import {
   writeOut,
 } from './protocol.ts';
 import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
+import type { ReadAhead } from './read-ahead.ts';
 import { putOpen, type Session } from './session.ts';
 
 const { O_RDONLY, O_WRONLY, O_RDWR } = fs.constants;
@@ -38,11 +39,16 @@ const transferAt = {
   lengthBytes: transferIn.offsetOf('lengthBytes'),
 };
 
-export function readHandler(session: Session): Handler {
+export function readHandler(session: Session, ahead: ReadAhead): Handler {
   const { files } = session;
   return (request, reply) => {
-    const file = files.get(request.u32(transferAt.slot), request.u32(transferAt.serial));
-    return file.read(reply.front(request.u32(transferAt.lengthBytes)), request.u64(transferAt.offset));
+    const slot = request.u32(transferAt.slot);
+    const serial = request.u32(transferAt.serial);
+    const offset = request.u64(transferAt.offset);
+    const lengthBytes = request.u32(transferAt.lengthBytes);
+    const file = files.get(slot, serial);
+    if (file instanceof SynthesizedFile) ahead.note(file, slot, serial, offset, lengthBytes);
+    return file.read(reply.front(lengthBytes), offset);
   };
 }
 

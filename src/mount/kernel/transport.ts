@@ -23,6 +23,7 @@ import { negotiate } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
+import { ReadAhead } from './read-ahead.ts';
 import { outHeader } from './protocol.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
@@ -67,6 +68,7 @@ export class KernelTransport implements ServingTransport {
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
+  readonly #streams = ReadAhead.allocate();
   readonly #cache: BlockCache;
   readonly #crowd: Crowd;
   readonly #workers: Serving[] = [];
@@ -184,6 +186,7 @@ export class KernelTransport implements ServingTransport {
       nodes: this.#nodes.buffer,
       files: this.#files.buffer,
       board: this.#board.buffer,
+      streams: this.#streams,
       replacements: asking.port2,
       answered,
     };

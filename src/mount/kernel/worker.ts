@@ -24,6 +24,7 @@ import { OpenFiles } from './open-files.ts';
 import { OpenTable } from './open-table.ts';
 import { operation } from './protocol.ts';
 import { noReply, Reply, Request, type Handler } from './request.ts';
+import { ReadAhead } from './read-ahead.ts';
 import { Session } from './session.ts';
 
 /** What a worker tells the main thread: that it serves, that the table of nodes is crowded. */
@@ -45,6 +46,8 @@ export interface WorkerData {
   readonly nodes: SharedArrayBuffer;
   readonly files: SharedArrayBuffer;
   readonly board: SharedArrayBuffer;
+  /** See ReadAhead. */
+  readonly streams: SharedArrayBuffer;
   /** Where it asks for replacements, and the flag that says that it was answered. */
   readonly replacements: MessagePort;
   readonly answered: SharedArrayBuffer;
@@ -62,6 +65,7 @@ class ChannelWorker {
   readonly #reply = new Reply();
   readonly #session: Session;
   readonly #board: Board;
+  readonly #ahead: ReadAhead;
   readonly #read: Handler;
   readonly #handlers: ReadonlyMap<number, Handler>;
   #lookDue = false;
@@ -88,7 +92,8 @@ class ChannelWorker {
       log,
       new Backings(data.passthrough ? data.channel : undefined, lane, log),
     );
-    this.#read = readHandler(this.#session);
+    this.#ahead = new ReadAhead(data.streams, this.#board, data.worker);
+    this.#read = readHandler(this.#session, this.#ahead);
     this.#handlers = new Map([
       ...nameOperations(this.#session),
       ...fileOperations(this.#session),
@@ -120,6 +125,7 @@ class ChannelWorker {
       board.begin(worker, request.uniqueLow, request.uniqueHigh);
       this.#answer();
       board.end(worker);
+      if (request.operation === operation.read) this.#ahead.makeNext();
       if (request.operation === operation.lookup && Crowd.isCrowded(this.#session.nodes)) {
         if (board.claimCrowded()) parentPort?.postMessage('crowded' satisfies WorkerMessage);
         Crowd.pauseWhereFull(this.#session.nodes);
