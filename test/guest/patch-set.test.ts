@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { expect, it } from 'vitest';
 import { VeneerError } from '../../src/base/errors.ts';
+import { sealCrc32c } from '../../src/bytes/checksum.ts';
 import { memoryDisk } from '../../src/disk/memory.ts';
 import { applyPatchSet, encodePatchSet, parsePatchSet, type PatchSet } from '../../src/guest/patch-set.ts';
 import { seededTest } from '../seeded.ts';
@@ -50,6 +51,13 @@ it('a set is refused over another image, another size, other bytes, and too few 
   expect(() => applyPatchSet(elsewhere, [memoryDisk(contents)], [imageId], 'set')).toThrow(
     /an image that there is not/,
   );
+});
+
+it('a set of a later version is refused, and its version is named', () => {
+  const file = Buffer.from(encodePatchSet(set));
+  file.writeUInt16LE(2, 8);
+  sealCrc32c(file.subarray(0, 128), 124);
+  expect(() => parsePatchSet(file, 'set')).toThrow(/^set: is a patch set of version 2, of which this Veneer knows 1$/);
 });
 
 it('a set with any byte changed, cut off, or longer, is refused', () => {

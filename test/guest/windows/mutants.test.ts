@@ -1,12 +1,10 @@
 /** Broken hives, boot configurations, NTFS and FAT below a Windows: an error or a plan that holds, never a crash, a hang or a patch outside. */
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
-import { UsageError } from '../../../src/base/errors.ts';
 import { alignUp } from '../../../src/base/ranges.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
-import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/guest/file-system.ts';
 import { openGuestDisk, type GuestDisk } from '../../../src/guest/guest-disk.ts';
 import { checkPatches, type Patch } from '../../../src/guest/plan.ts';
 import { openFat } from '../../../src/guest/windows/fat/volume.ts';
@@ -17,84 +15,16 @@ import { RecordedEdits } from '../../../src/guest/windows/recorded-edits.ts';
 import { registerDrivers } from '../../../src/guest/windows/virtio.ts';
 import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
 import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
-import type { OpenFile, WindowsFileSystem } from '../../../src/guest/windows/windows-file-system.ts';
 import { soak } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
+import { BareFiles, bareFileUnitBytes } from './bare-files.ts';
 import { makeFat } from './fat/made-volume.ts';
 import { filledHive, realHive, skipWithout } from './hives.ts';
 import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
 import { leaveFreeRecords, makeVolume } from './ntfs/made-volume.ts';
 
-const readBytes = 4 * KiB;
 const paths = { system: '/Windows/System32/config/SYSTEM', store: '/Boot/BCD' } as const;
-
-/** Files that lie one behind another on a disk: hives without a file system that could stand in the way. */
-class BareFiles implements WindowsFileSystem {
-  readonly kind = 'ntfs';
-  readonly uuid = '';
-  readonly label = '';
-  readonly warnings: readonly string[] = [];
-  readonly #disk: Disk;
-  readonly #places: ReadonlyMap<string, { offset: number; sizeBytes: number }>;
-
-  constructor(disk: Disk, sizes: readonly (readonly [string, number])[]) {
-    this.#disk = disk;
-    const places = new Map<string, { offset: number; sizeBytes: number }>();
-    let offset = 0;
-    for (const [path, sizeBytes] of sizes) {
-      places.set(path, { offset, sizeBytes });
-      offset += alignUp(sizeBytes, readBytes);
-    }
-    this.#places = places;
-  }
-
-  stat(path: string): FileStat | undefined {
-    const place = this.#places.get(path);
-    return place === undefined ? undefined : { type: 'file', sizeBytes: place.sizeBytes };
-  }
-
-  list(): string[] {
-    return [];
-  }
-
-  readFile(path: string): Uint8Array {
-    const bytes = new Uint8Array(this.roomOf(path));
-    this.open(path).read(bytes, 0);
-    return bytes;
-  }
-
-  /** In small reads, which are what mutants change. */
-  open(path: string): OpenFile {
-    const { offset: start, sizeBytes } = this.#place(path);
-    return {
-      sizeBytes,
-      read: (target, offset) => {
-        for (let done = 0; done < target.length; done += readBytes)
-          this.#disk.read(target.subarray(done, done + readBytes), start + offset + done);
-      },
-    };
-  }
-
-  locate(path: string): readonly FilePiece[] {
-    const { offset, sizeBytes } = this.#place(path);
-    return [{ fileOffset: 0, volumeOffset: offset, lengthBytes: sizeBytes }];
-  }
-
-  roomOf(path: string): number {
-    return this.#place(path).sizeBytes;
-  }
-
-  replace(edits: readonly FileEdit[]): Patch[] {
-    return replaceInPlace(this, this.#disk, edits);
-  }
-
-  #place(path: string): { offset: number; sizeBytes: number } {
-    const place = this.#places.get(path);
-    if (place === undefined) throw new UsageError(`${path}: is no file of the guest`);
-    return place;
-  }
-}
 
 function sealHive(structure: Buffer): void {
   if (structure.length < 512 || structure.toString('latin1', 0, 4) !== 'regf') return;
@@ -104,7 +34,7 @@ function sealHive(structure: Buffer): void {
 /** A disk that holds only these files, and what a plan makes of it. */
 function mutantsOfFiles(title: string, files: readonly (readonly [string, Uint8Array])[]): number {
   const disk = Buffer.concat(
-    files.map(([, contents]) => Buffer.concat([contents], alignUp(contents.length, readBytes))),
+    files.map(([, contents]) => Buffer.concat([contents], alignUp(contents.length, bareFileUnitBytes))),
   );
   const sizes = files.map(([path, contents]) => [path, contents.length] as const);
   const use = (mutant: Disk): readonly Patch[] => {
