@@ -1,6 +1,5 @@
 /** Our MBR boot code runs in a real BIOS: it finds the active partition, reads it with and without LBA, and says what is wrong. */
-import { spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, expect, it } from 'vitest';
@@ -9,12 +8,10 @@ import { sectorBytes, type BootableGeometry, type Partition } from '../../src/bo
 import { encodeMbr } from '../../src/bootable/mbr.ts';
 import { GiB, MiB } from '../../src/base/units.ts';
 import { TempFolder } from '../temp-folder.ts';
+import { startFromDisk } from './bios.ts';
 
 const folder = new TempFolder();
 afterAll(() => folder.remove());
-
-/** A machine that is not ours to hurry takes seconds for what takes a tenth of one. */
-const endsWithinMs = 60_000;
 
 function assemble(source: string): Buffer {
   const out = folder.file(`${path.basename(source)}.bin`);
@@ -50,31 +47,14 @@ function mbrOf(sizeBytes: number, partitions: readonly Partition[]): Uint8Array 
 
 type Sectors = ReadonlyArray<readonly [lba: number, bytes: Uint8Array]>;
 
-/**
- * Boots a sparse disk with these sectors, until it has said something of this form on the serial port, where the BIOS's screen is too, or
- * has ended. @returns all that it said
- */
+/** Boots a sparse disk with these sectors. @returns all that it said until it said `until`, or ended */
 async function boot(sizeBytes: number, sectors: Sectors, until: RegExp): Promise<string> {
   const disk = folder.write('disk', '');
   fs.truncateSync(disk, sizeBytes);
   const fd = fs.openSync(disk, 'r+');
   for (const [lba, bytes] of sectors) fs.writeSync(fd, bytes, 0, bytes.length, lba * sectorBytes);
   fs.closeSync(fd);
-  const machine = ['-machine', 'pc,graphics=off', '-accel', 'tcg', '-m', '32', '-nodefaults', '-display', 'none'];
-  const devices = ['-drive', `file=${disk},format=raw,if=ide`, '-serial', 'stdio', '-no-reboot'];
-  const exit = ['-device', 'isa-debug-exit,iobase=0xf4,iosize=1'];
-  const child = spawn('qemu-system-x86_64', [...machine, ...devices, ...exit], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  const timer = setTimeout(() => child.kill('SIGKILL'), endsWithinMs);
-  let said = '';
-  child.stdout.setEncoding('latin1').on('data', (text: string) => {
-    said += text;
-    if (until.test(said)) child.kill('SIGKILL');
-  });
-  await once(child, 'close');
-  clearTimeout(timer);
-  return said;
+  return await startFromDisk(disk, until);
 }
 
 it('is what its source assembles to', () => {

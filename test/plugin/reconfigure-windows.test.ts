@@ -5,16 +5,18 @@ import { expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { parsePluginFile } from '../../src/plugin/plugin-file.ts';
+import { startFromDisk } from '../bootable/bios.ts';
 import { veneerOk, veneerRefuses } from '../cli/veneer.ts';
 import { writeVirtioWin } from '../guest/windows/drivers.ts';
-import { hivexValue, judgeHive, realHive, skipWithout } from '../guest/windows/hives.ts';
+import { filledHive, hivexValue, judgeHive, realHive, skipWithout } from '../guest/windows/hives.ts';
+import { smallSystem, systemFile } from '../guest/windows/machine.ts';
 import { judgePrograms, judgeVolume } from '../guest/windows/ntfs/judges.ts';
 import { catFile, faultsOf, leaveFreeRecords, makeVolume } from '../guest/windows/ntfs/made-volume.ts';
 import { placeForTest } from '../mount/mounted.ts';
 import { seededTest } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 
-const systemFile = 'Windows/System32/config/SYSTEM';
+const notBootable = /This is not a bootable disk/;
 const volumeBytes = 64 * MiB;
 
 it('a volume of Windows 7 gets its table, and its drivers are started at boot', async (context) => {
@@ -45,6 +47,32 @@ it('a volume of Windows 7 gets its table, and its drivers are started at boot', 
   judgeHive(hive);
   const kept = folder.write('hive', hive);
   expect(Number(hivexValue(kept, String.raw`\ControlSet001\Services\storvsc`, 'Start'))).toBe(0);
+});
+
+it('the boot code that is put around a volume starts the boot sector that mkntfs wrote, after it was reconfigured too', async (context) => {
+  using folder = new TempFolder();
+  skipWithout(context, ['hivexregedit', 'qemu-system-x86_64']);
+  const files = { [systemFile]: filledHive(smallSystem), 'Boot/BCD': filledHive(['[\\Objects]']) };
+  const { image } = makeVolume(context, folder, { files, sizeBytes: volumeBytes });
+  const place = placeForTest();
+  await createImage(image, place.behind('c.spf'), { content: 'volume' });
+  const plugin = place.behind('vm.raw');
+  await veneerOk('plugin', 'create', place.behind('c.spf'), plugin, '--boot', 'bios');
+  const disk = place.temporary.file('disk.raw');
+  for (const steps of [[], ['reconfigure', plugin, '--target', 'virtualbox']]) {
+    if (steps.length > 0) await veneerOk(...steps);
+    await place.mount('--write', 'none');
+    fs.copyFileSync(place.under('vm.raw'), disk);
+    await place.unmount();
+    // mkntfs' own boot sector says this, and has nothing to start.
+    expect(await startFromDisk(disk, notBootable)).toMatch(notBootable);
+  }
+  // It is that sector which says so: without its mark, our code does not start it.
+  const fd = fs.openSync(disk, 'r+');
+  const { partitions = [] } = parsePluginFile(fs.readFileSync(plugin), plugin).bootable ?? {};
+  fs.writeSync(fd, Buffer.alloc(2), 0, 2, (partitions[0]?.startBytes ?? 0) + 510);
+  fs.closeSync(fd);
+  expect(await startFromDisk(disk, /Missing operating system/)).toMatch(/Missing operating system/);
 });
 
 it("virtio's drivers come into a volume of Windows 7 from a folder, and away with --undo", async (context) => {
