@@ -7,6 +7,7 @@ import path from 'node:path';
 import { beforeAll, expect, it, onTestFinished } from 'vitest';
 import { buildGuestVolume, type GuestVolume } from '../../examples/guest/guest.ts';
 import { createImage } from '../../src/backup/create.ts';
+import { MiB } from '../../src/base/units.ts';
 import { placeForTest, type MountPlace } from '../mount/mounted.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { run, veneerOk, veneerPath, veneerRefuses } from './veneer.ts';
@@ -113,6 +114,25 @@ it(
     expect(place.isMounted).toBe(true);
     expectNothingLeft(place);
     expect(place.complaints()).toEqual([]);
+  },
+  bootsWithinMs,
+);
+
+it(
+  'several volumes on a disk for UEFI start a machine with UEFI, on the controller of the hypervisor that is named',
+  async () => {
+    const place = await placeWith('unused.raw');
+    await createImage(place.temporary.write('data', Buffer.alloc(3 * MiB, 'data')), place.behind('data.spf'), {
+      content: 'volume',
+    });
+    const volumes = ['--volume', place.behind('vm.spf'), '--volume', place.behind('data.spf')];
+    const boot = ['--boot', 'uefi', '--kernel-arguments', 'quiet no_timer_check'];
+    await veneerOk('plugin', 'create', ...boot, ...volumes, place.behind('vm.qcow2'));
+    const running = start(place, place.behind('vm.qcow2'), '--target', 'qemu-virtio', '--uefi', '--serial');
+    expect(await running.ended, running.output).toBe(0);
+    expect(running.output).toMatch(/^qemu-system-x86_64 -machine q35 .* -m 2048 .*OVMF_CODE.*virtio-blk-pci/m);
+    expect(readyLine.exec(running.output)?.[1]).toBe(volume.payloadSha256);
+    expectNothingLeft(place);
   },
   bootsWithinMs,
 );
