@@ -7,6 +7,7 @@ import { openFileDisk } from '../../src/disk/file.ts';
 import { openGuestDisk, type GuestDisk } from '../../src/guest/guest-disk.ts';
 import { whyNoLoopDevices } from '../disk/loop-device.ts';
 import { TempFolder } from '../temp-folder.ts';
+import { addLogicalVolume, layLogicalVolumes } from './lvm-commands.ts';
 import { applyTo, run } from './trees.ts';
 import { execFileSync } from 'node:child_process';
 
@@ -113,7 +114,15 @@ it('a chain of logical partitions that leads in a circle is followed once, and s
 it.skipIf(noLoops !== undefined)('logical volumes of LVM are read and patched where their extents lie', () => {
   const image = partitioned('lvm', 'label: gpt\nsize=204800,type=lvm\n');
   const partitionStart = 2048 * 512;
-  const firstExtent = layLvm(image, partitionStart, 204800 * 512) + partitionStart;
+  const group = `vg${process.pid}`;
+  const part = { offset: partitionStart, sizeBytes: 204800 * 512 };
+  const firstExtent =
+    partitionStart +
+    layLogicalVolumes(image, part, group, (lvm) => {
+      for (const name of ['first', 'other']) addLogicalVolume(lvm, group, name, 1);
+      lvm('lvextend', '-qq', '-l', '+2', `${group}/first`);
+    });
+  fs.copyFileSync(image, folder.file('lvm-table'));
   // The volume `first` has the extents 0, 2 and 3 of the group; between them lies `other`.
   fill(image, 0, 'logical');
   const volume = fs.readFileSync(folder.file('volume-logical'));
@@ -133,31 +142,3 @@ it.skipIf(noLoops !== undefined)('logical volumes of LVM are read and patched wh
     ]);
   });
 });
-
-/** Has LVM describe two volumes in the image, with no device mapper; keeps a copy. Returns where the first extent lies in the partition. */
-function layLvm(image: string, offset: number, sizeBytes: number): number {
-  const device = run(
-    'losetup',
-    '--find',
-    '--show',
-    '--offset',
-    String(offset),
-    '--sizelimit',
-    String(sizeBytes),
-    image,
-  ).trim();
-  const config = `devices { scan=["/dev"] filter=["a|^${device}$|","r|.*|"] use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }`;
-  const lvm = (...args: string[]): string => run('lvm', ...args, '--driverloaded', 'n', '--config', config);
-  const group = `vg${process.pid}`;
-  try {
-    lvm('pvcreate', '-qq', '-ff', '-y', device);
-    lvm('vgcreate', '-qq', '-s', '4m', group, device);
-    for (const name of ['first', 'other']) lvm('lvcreate', '-qq', '-an', '-Zn', '-Wn', '-l', '1', '-n', name, group);
-    lvm('lvextend', '-qq', '-l', '+2', `${group}/first`);
-    const start = Number(lvm('pvs', '--noheadings', '--nosuffix', '--units', 'b', '-o', 'pe_start', device).trim());
-    fs.copyFileSync(image, folder.file('lvm-table'));
-    return start;
-  } finally {
-    run('losetup', '--detach', device);
-  }
-}

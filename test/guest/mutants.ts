@@ -14,6 +14,10 @@ export interface GuestSubject {
   readonly disk: Buffer;
   /** What is done with it: patches, of the whole disk, or none. */
   readonly use: (disk: Disk) => readonly Patch[];
+  /** Which structures are changed, by where they begin; all that are looked at otherwise. */
+  readonly changes?: (offset: number) => boolean;
+  /** Changes a structure that binary changes only break, most of the time; in place. */
+  readonly change?: (structure: Buffer, random: Seeded) => void;
   /**
    * Makes a structure's own checksum right again after a change, so that the reader looks behind it.
    * @param structure the bytes as the reader reads them at once; changed in place
@@ -39,8 +43,9 @@ export function survivesGuestMutants(title: string, subject: GuestSubject): numb
   const random = seededTest(title);
   const seen = new Map<string, Range>();
   subject.use(watched(subject.disk, ({ offset, length }) => seen.set(`${offset}+${length}`, { offset, length })));
-  const structures = [...seen.values()].filter(({ length }) => length <= maxStructureBytes);
-  expect(structures.length, 'structures that the planner looks at').toBeGreaterThan(5);
+  const all = [...seen.values()].filter(({ length }) => length <= maxStructureBytes);
+  expect(all.length, 'structures that the planner looks at').toBeGreaterThan(5);
+  const structures = all.filter(({ offset }) => subject.changes?.(offset) ?? true);
   let planned = 0;
   for (let count = 0; count < guestMutantCount; count++) {
     const kept: { at: number; bytes: Buffer }[] = [];
@@ -60,13 +65,17 @@ export function survivesGuestMutants(title: string, subject: GuestSubject): numb
 
 /** Changes one structure; returns what was there. */
 function mutate(
-  { disk, reseal }: GuestSubject,
+  { disk, change, reseal }: GuestSubject,
   structures: readonly Range[],
   random: Seeded,
 ): { at: number; bytes: Buffer } {
   const { offset, length } = random.pick(structures);
   const structure = disk.subarray(offset, offset + length);
   const bytes = Buffer.from(structure);
+  if (change !== undefined && !random.oneIn(5)) {
+    change(structure, random);
+    return { at: offset, bytes };
+  }
   const at = random.below(length);
   const interesting = [
     0,

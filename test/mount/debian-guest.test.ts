@@ -10,6 +10,7 @@ import { bootGuest } from '../../examples/guest/boot.ts';
 import { GiB, MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { veneerOk, veneerPath } from '../cli/veneer.ts';
+import { addLogicalVolume, layLogicalVolumes } from '../guest/lvm-commands.ts';
 import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { placeForTest } from './mounted.ts';
@@ -110,34 +111,16 @@ describe.skipIf(whySkipped !== undefined)(`a Debian${whySkipped === undefined ? 
   );
 });
 
-/** Has LVM make a physical volume with one logical volume that holds these bytes; with no device mapper, which a container may lack. */
+/** Makes a physical volume of LVM with one logical volume that holds these bytes. */
 function layLogicalVolume(contents: string, out: string): void {
-  const run = (program: string, ...args: readonly string[]): string => {
-    const { status, stdout, stderr } = spawnSync(program, args, { encoding: 'utf8' });
-    expect(status, `${program} ${args.join(' ')}\n${stderr}`).toBe(0);
-    return stdout.trim();
-  };
   fs.writeFileSync(out, '');
   fs.truncateSync(out, 2 * GiB);
-  const device = run('losetup', '--find', '--show', out);
-  try {
-    const config = `devices { scan=["/dev"] filter=["a|^${device}$|","r|.*|"] use_devicesfile=0 } activation { udev_sync=0 udev_rules=0 }`;
-    const lvm = (...args: readonly string[]): string => run('lvm', ...args, '--driverloaded', 'n', '--config', config);
-    const extents = Math.ceil(fs.statSync(contents).size / (4 * MiB));
-    lvm('pvcreate', '-qq', '-ff', '-y', device);
-    lvm('vgcreate', '-qq', '-s', '4m', 'veneertest', device);
-    lvm('lvcreate', '-qq', '-an', '-Zn', '-Wn', '-l', String(extents), '-n', 'root', 'veneertest');
-    const start = Number(lvm('pvs', '--noheadings', '--nosuffix', '--units', 'b', '-o', 'pe_start', device));
-    run(
-      'dd',
-      `if=${contents}`,
-      `of=${device}`,
-      'bs=1M',
-      `seek=${start / MiB}`,
-      'conv=notrunc,sparse,fsync',
-      'status=none',
-    );
-  } finally {
-    run('losetup', '--detach', device);
-  }
+  const extents = Math.ceil(fs.statSync(contents).size / (4 * MiB));
+  const group = 'veneertest';
+  const start = layLogicalVolumes(out, { offset: 0, sizeBytes: 2 * GiB }, group, (lvm) =>
+    addLogicalVolume(lvm, group, 'root', extents),
+  );
+  const copy = [`if=${contents}`, `of=${out}`, 'bs=1M', `seek=${start / MiB}`, 'conv=notrunc,sparse,fsync'];
+  const { status } = spawnSync('dd', [...copy, 'status=none']);
+  expect(status).toBe(0);
 }

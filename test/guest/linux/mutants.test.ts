@@ -85,17 +85,3 @@ it.skipIf(noMounts !== undefined).each(['crc32c', 'sha256'])(
     expectBoth(survivesGuestMutants(`btrfs ${csum}`, { disk: fs.readFileSync(image), use, reseal: metadataOnly }));
   },
 );
-
-it('mutants of a partition table', () => {
-  const image = blank('gpt', 24 * MiB);
-  run('bash', '-c', 'printf "label: gpt\\nstart=2048,size=20480\\n" | sfdisk --quiet "$1"', 'bash', image);
-  const volume = blank('in-gpt', 10 * MiB);
-  run('mke2fs', '-q', '-F', '-t', 'ext2', '-d', tree, volume);
-  const disk = fs.readFileSync(image);
-  fs.readFileSync(volume).copy(disk, MiB);
-  const onlyTable = (over: Disk): readonly Patch[] => {
-    openGuestDisk(over);
-    return [];
-  };
-  survivesGuestMutants('GPT', { disk, use: onlyTable });
-});
