@@ -5,6 +5,7 @@
  * write to the same place and nobody waits. Nothing here makes the file an image: that is the commit's doing.
  */
 import { AssertionError } from '../base/errors.ts';
+import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';
 import { crc32c } from '../bytes/checksum.ts';
 import { nextDataOffset, type Disk } from '../disk/disk.ts';
@@ -187,6 +188,7 @@ export class LeafWriter {
     if (this.#batchBytes === 0) return;
     const base = this.#reserve(this.#batchBytes);
     writeFully(this.#target.fd, this.#batch.subarray(0, this.#batchBytes), base, this.#target.name);
+    startWriting(this.#target.fd, base, this.#batchBytes);
     const view = new DataView(this.#leaf.buffer);
     for (const index of this.#batchEntries) {
       const at = index * format.leafEntryBytes + format.leafEntry.offsetOf('offset');

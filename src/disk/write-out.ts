@@ -1,11 +1,12 @@
 /** Writes a disk to a sparse file: only data is written, zeros stay holes. The file appears when it is complete, or not at all. */
 import fs from 'node:fs';
 import { commitFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';
 import { MiB } from '../base/units.ts';
 import type { Disk } from './disk.ts';
 
-const copyBytes = 4 * MiB;
+const copyBytes = MiB;
 
 /**
  * @param onProgress is told up to which byte of the disk it is done
@@ -37,6 +38,7 @@ function copyData(disk: Disk, fd: number, name: string, onProgress: (doneBytes: 
       const part = buffer.subarray(0, Math.min(copyBytes, end - at));
       disk.read(part, at);
       writeFully(fd, part, at, name);
+      startWriting(fd, at, part.length);
       writtenBytes += part.length;
       onProgress(at + part.length);
     }
