@@ -11,6 +11,7 @@ import type { RecordOpener } from './block-seal.ts';
 import type { Image } from './image.ts';
 import * as format from './layout.ts';
 import { LeafMerger, type MergedLeaf } from './merge-leaf.ts';
+import type { VouchedLeaves } from './vouched-leaves.ts';
 
 /** Memory for merged leaves of one chain (13 KiB for each 512 blocks). */
 const leafBudgetBytes = 24 * MiB;
@@ -39,12 +40,17 @@ export class ChainIndex implements Closable {
   /**
    * @param images newest first; they stay the caller's
    * @param openers of each image, where they are sealed and the key is there
+   * @param vouched of each image, where its leaves are to be checked
    */
-  constructor(images: readonly Image[], openers: readonly RecordOpener[] | undefined) {
+  constructor(
+    images: readonly Image[],
+    openers: readonly RecordOpener[] | undefined,
+    vouched: readonly (VouchedLeaves | undefined)[],
+  ) {
     this.#images = images;
     this.#openers = openers;
     this.#blockBytes = images[0]?.description.blockBytes ?? format.defaultBlockBytes;
-    this.#merger = new LeafMerger(images);
+    this.#merger = new LeafMerger(images, vouched);
   }
 
   /** The block as the newest image that has it says; undefined when it reads as zeros. @throws what reading an index throws */

@@ -23,6 +23,7 @@ import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
 import { isStored, RecordReader } from './record-reader.ts';
 import type { ChainKey } from './seal.ts';
+import { VouchedLeaves } from './vouched-leaves.ts';
 
 /** Of a chain that is opened for a job: it reads on and on, mostly whole blocks, and seldom comes back. */
 const defaultCacheBytes = 2 * MiB;
@@ -115,7 +116,7 @@ export class ChainDisk implements Disk {
     this.#needsKey = newest.sealed && key === undefined;
     this.#noKeyGiven = keys.isEmpty;
     this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
-    this.#index = new ChainIndex(images, openers);
+    this.#index = new ChainIndex(images, openers, key === undefined ? [] : vouchedLeavesOf(images, key));
     this.#records = new RecordReader(this.blockBytes, cache.sums, key);
   }
 
@@ -188,6 +189,11 @@ function openersOf(images: readonly Image[], key: ChainKey): RecordOpener[] {
     image.checkSignature(key);
     return new RecordOpener(image, key);
   });
+}
+
+/** Of images that were consolidated: whoever did it had no key. @throws VeneerError (INTEGRITY), FormatError */
+function vouchedLeavesOf(images: readonly Image[], key: ChainKey): (VouchedLeaves | undefined)[] {
+  return images.map((image) => (image.description.kind === 'consolidated' ? new VouchedLeaves(image, key) : undefined));
 }
 
 function openParent(child: Image, folder: ImageFolder): Image {

@@ -7,6 +7,7 @@ import { LRUCache } from 'lru-cache';
 import { MiB } from '../base/units.ts';
 import type { Image } from './image.ts';
 import * as format from './layout.ts';
+import type { VouchedLeaves } from './vouched-leaves.ts';
 
 /** Memory for pages of one chain (4 KiB for each 8 GiB of disk and image). */
 const pageBudgetBytes = 8 * MiB;
@@ -21,18 +22,26 @@ export interface MergedLeaf {
 
 export class LeafMerger {
   readonly #images: readonly Image[];
+  readonly #vouched: readonly (VouchedLeaves | undefined)[];
+  /** Whatever says of a page that something is there. */
+  readonly #holders: readonly (Image | VouchedLeaves)[];
   /** Pages by image index and page number. Where an image has no page, its root says so from memory. */
   readonly #pages = new LRUCache<string, Uint8Array>({
     maxSize: pageBudgetBytes,
     sizeCalculation: (page) => page.length,
   });
 
-  /** @param images newest first; not owned */
-  constructor(images: readonly Image[]) {
+  /**
+   * @param images newest first; not owned
+   * @param vouched of each image, where its leaves are to be checked
+   */
+  constructor(images: readonly Image[], vouched: readonly (VouchedLeaves | undefined)[] = []) {
     this.#images = images;
+    this.#vouched = vouched;
+    this.#holders = [...images, ...vouched.filter((one) => one !== undefined)];
   }
 
-  /** Undefined when no image has anything there. @throws IntegrityError, FormatError, UnavailableError */
+  /** Undefined when no image has anything there. @throws VeneerError (INTEGRITY), FormatError, UnavailableError */
   merge(leafNumber: number): MergedLeaf | undefined {
     let merged: MergedLeaf | undefined;
     let missing = format.leafEntries;
@@ -41,6 +50,7 @@ export class LeafMerger {
       const { sourceSizeBytes, blockBytes } = image.description;
       visibleBytes = Math.min(visibleBytes, sourceSizeBytes);
       const leaf = this.#readLeaf(image, imageIndex, leafNumber);
+      this.#vouched[imageIndex]?.check(leafNumber, leaf);
       if (leaf !== undefined) {
         merged ??= { entries: new Uint8Array(format.leafBytes), images: new Uint16Array(format.leafEntries) };
         const visible = Math.ceil(visibleBytes / blockBytes) - leafNumber * format.leafEntries;
@@ -55,8 +65,8 @@ export class LeafMerger {
   /** The first page at or after `from` in which any image of the chain holds something. */
   nextPage(from: number): number | undefined {
     let next: number | undefined;
-    for (const image of this.#images) {
-      const page = image.nextPage(from);
+    for (const holder of this.#holders) {
+      const page = holder.nextPage(from);
       if (page === from) return from;
       if (page !== undefined) next = Math.min(next ?? page, page);
     }

@@ -143,6 +143,22 @@ export function readSources(
   return sources;
 }
 
+/** The entry of a map that begins at `at`; undefined where the bytes end before it does. @throws FormatError */
+export function mapEntryAt(
+  bytes: Uint8Array,
+  at: number,
+  name: string,
+): { readonly leafNumber: number; readonly states: LeafStates; readonly lengthBytes: number } | undefined {
+  const body = at + leafHeader.sizeBytes;
+  if (body > bytes.length) return undefined;
+  const { leafNumber, form } = leafHeader.parse(bytes, at);
+  if (form > mixedForm) throw new FormatError(name, 'map', at, `leaf ${leafNumber} of form ${form}`);
+  if (form < mixedForm) return { leafNumber, states: form, lengthBytes: leafHeader.sizeBytes };
+  const end = body + statesBytes;
+  if (end > bytes.length) return undefined;
+  return { leafNumber, states: bytes.subarray(body, end), lengthBytes: end - at };
+}
+
 /** Walks one map in order, with a few KiB of memory. */
 export class MapCursor {
   readonly #read: (target: Uint8Array, offset: number) => void;

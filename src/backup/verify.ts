@@ -162,13 +162,13 @@ class ImageVerifier {
   }
 
   #verifyLeaf(leafNumber: number, leaf: Uint8Array): void {
-    const { blockBytes, parent } = this.#image.description;
+    const { blockBytes } = this.#image.description;
     this.#expected?.take(leafNumber);
     for (let index = 0; index < format.leafEntries; index++) {
       const position = leafNumber * format.leafEntries + index;
       const storedBytes = this.#attempt('block', position * blockBytes, blockBytes, () => {
         const entry = format.leafEntry.parse(leaf, index * format.leafEntryBytes);
-        const wrong = this.#expected?.fault(index, entry, parent !== undefined);
+        const wrong = this.#expected?.fault(index, entry);
         if (wrong !== undefined)
           throw new VeneerError('INTEGRITY', `${this.#image.blockName(position)}: ${wrong}`, { data: { position } });
         return this.#checker.check(entry, position);

@@ -23,9 +23,14 @@ const readBytes = 256 * 1024;
 
 /**
  * The sources of an image, newest first, each checked to be signed, with its superblock and its map as signed.
+ * @param readMap reads a source's map and gives its SHA-256, in hex
  * @throws IntegrityError, FormatError, UnavailableError
  */
-export function vouchedImages(image: Image, key: ChainKey): VouchedImage[] {
+export function vouchedImages(
+  image: Image,
+  key: ChainKey,
+  readMap: (source: Source) => string = (source) => hashOf(image, source),
+): VouchedImage[] {
   return image.sources().map((source) => {
     const name = `${image.path}: provenance of image ${source.sequence} of the chain`;
     const commitBlock = new Uint8Array(format.commitBytes);
@@ -40,7 +45,7 @@ export function vouchedImages(image: Image, key: ChainKey): VouchedImage[] {
       throw new FormatError(name, 'identity', source.superblockOffset, 'is that of another image');
     if (BigInt(source.mapBytes) !== commit.provenanceBytes)
       throw new FormatError(name, 'map length', source.mapOffset, 'is not what was signed');
-    expectHash(`${name}: map`, commit.provenanceHash, hashOf(image, source));
+    expectHash(`${name}: map`, commit.provenanceHash, readMap(source));
     return {
       source,
       superblock,
@@ -58,13 +63,23 @@ export function* lineageFaults(
   chain: readonly { readonly image: Image; readonly vouched: readonly VouchedImage[] }[],
 ): Generator<{ readonly image: Image; readonly message: string }> {
   for (const [index, { image, vouched }] of chain.entries()) {
-    for (const message of standingFaults(image, vouched)) yield { image, message: `${image.path}: ${message}` };
-    const following = [...vouched, ...(chain[index + 1]?.vouched.slice(0, 1) ?? [])];
-    for (const [at, child] of following.slice(0, vouched.length).entries()) {
-      const parent = following[at + 1];
-      const message = descentFault(child, parent);
-      if (message !== undefined) yield { image, message: `${image.path}: ${message}` };
-    }
+    yield* faultsWithin(image, vouched);
+    const oldest = vouched.at(-1);
+    const message = oldest === undefined ? undefined : descentFault(oldest, chain[index + 1]?.vouched[0]);
+    if (message !== undefined) yield { image, message: `${image.path}: ${message}` };
+  }
+}
+
+/** As `lineageFaults`, of one image alone: nothing is said of whether its parent is the one that belongs there. */
+export function* faultsWithin(
+  image: Image,
+  vouched: readonly VouchedImage[],
+): Generator<{ readonly image: Image; readonly message: string }> {
+  for (const message of standingFaults(image, vouched)) yield { image, message: `${image.path}: ${message}` };
+  for (const [at, parent] of vouched.slice(1).entries()) {
+    const child = vouched[at];
+    const message = child === undefined ? undefined : descentFault(child, parent);
+    if (message !== undefined) yield { image, message: `${image.path}: ${message}` };
   }
 }
 
@@ -105,56 +120,47 @@ function descentFault(child: VouchedImage, parent: VouchedImage | undefined): st
   return `image ${parent.superblock.sequence} of the chain is not the parent of image ${sequence}; one between them was left out, or their order changed`;
 }
 
-/** What each entry of an image must be, leaf by leaf, in order. */
-export class Expected {
-  readonly #sources: readonly { readonly cursor: MapCursor; readonly vouched: VouchedImage }[];
+/** What each entry of a leaf must be. */
+export class ExpectedLeaf {
   readonly #blockBytes: number;
-  readonly states = new Uint8Array(format.leafEntries);
+  readonly #vouched: readonly VouchedImage[];
+  readonly #hasParent: boolean;
+  readonly #states = new Uint8Array(format.leafEntries);
   /** Sequence of the image that holds it; of the entries that have one. */
-  readonly origins = new Uint32Array(format.leafEntries);
+  readonly #origins = new Uint32Array(format.leafEntries);
 
-  constructor(image: Image, vouched: readonly VouchedImage[]) {
-    this.#blockBytes = image.description.blockBytes;
-    const read = (target: Uint8Array, offset: number): void => image.readRaw(target, offset);
-    this.#sources = vouched.map((one) => ({ vouched: one, cursor: new MapCursor(read, one.source, image.path) }));
+  constructor({ description }: Image, vouched: readonly VouchedImage[]) {
+    this.#blockBytes = description.blockBytes;
+    this.#hasParent = description.parent !== undefined;
+    this.#vouched = vouched;
   }
 
-  /** The next leaf that any image holds something of. */
-  get nextLeaf(): number | undefined {
-    let next: number | undefined;
-    for (const { cursor } of this.#sources) {
-      const { leafNumber } = cursor;
-      if (leafNumber !== undefined && (next === undefined || leafNumber < next)) next = leafNumber;
-    }
-    return next;
-  }
-
-  /** Fills `states` and `origins` with what a leaf must be, and goes on behind it. */
-  take(leafNumber: number): void {
-    this.states.fill(format.blockState.absent);
+  /** @param statesIn what the map of one of the vouched images, by its index, says of the leaf */
+  become(leafNumber: number, statesIn: (index: number) => LeafStates | undefined): void {
+    this.#states.fill(format.blockState.absent);
     let visibleBytes = Number.POSITIVE_INFINITY;
-    for (const { cursor, vouched } of this.#sources) {
-      const { sourceSizeBytes, sequence } = vouched.superblock;
-      visibleBytes = Math.min(visibleBytes, Number(sourceSizeBytes));
-      const states = cursor.take(leafNumber);
+    for (const [index, { superblock }] of this.#vouched.entries()) {
+      visibleBytes = Math.min(visibleBytes, Number(superblock.sourceSizeBytes));
+      const states = statesIn(index);
       if (states === undefined) continue;
-      this.#merge(states, sequence, Math.ceil(visibleBytes / this.#blockBytes) - leafNumber * format.leafEntries);
+      const visible = Math.ceil(visibleBytes / this.#blockBytes) - leafNumber * format.leafEntries;
+      this.#merge(states, superblock.sequence, visible);
     }
   }
 
   #merge(states: LeafStates, sequence: number, visible: number): void {
     for (let index = 0; index < format.leafEntries && index < visible; index++) {
       const state = stateAt(states, index);
-      if (this.states[index] !== format.blockState.absent || state === format.blockState.absent) continue;
-      this.states[index] = state;
-      this.origins[index] = sequence;
+      if (this.#states[index] !== format.blockState.absent || state === format.blockState.absent) continue;
+      this.#states[index] = state;
+      this.#origins[index] = sequence;
     }
   }
 
-  /** What is wrong with an entry of the leaf just taken; undefined when it is as it must be. */
-  fault(index: number, found: format.LeafEntry, hasParent: boolean): string | undefined {
-    const state = this.states[index];
-    const origin = this.origins[index] ?? 0;
+  /** What is wrong with an entry; undefined when it is as it must be. */
+  fault(index: number, found: Pick<format.LeafEntry, 'state' | 'originSequence'>): string | undefined {
+    const state = this.#states[index];
+    const origin = this.#origins[index] ?? 0;
     const isData = found.state === format.blockState.data;
     if (state === format.blockState.data) {
       if (!isData) return `is not there, but image ${origin} of the chain holds it`;
@@ -167,7 +173,38 @@ export class Expected {
     }
     const isAbsent = found.state === format.blockState.absent;
     if (state === format.blockState.absent) return isAbsent ? undefined : 'is zero, but no image of the chain says so';
-    return isAbsent && hasParent ? `is not there, but image ${origin} of the chain made it zero` : undefined;
+    return isAbsent && this.#hasParent ? `is not there, but image ${origin} of the chain made it zero` : undefined;
+  }
+}
+
+/** What each entry of an image must be, leaf by leaf, in order. */
+export class Expected {
+  readonly #cursors: readonly MapCursor[];
+  readonly #leaf: ExpectedLeaf;
+
+  constructor(image: Image, vouched: readonly VouchedImage[]) {
+    const read = (target: Uint8Array, offset: number): void => image.readRaw(target, offset);
+    this.#cursors = vouched.map(({ source }) => new MapCursor(read, source, image.path));
+    this.#leaf = new ExpectedLeaf(image, vouched);
+  }
+
+  /** The next leaf that any image holds something of. */
+  get nextLeaf(): number | undefined {
+    let next: number | undefined;
+    for (const { leafNumber } of this.#cursors) {
+      if (leafNumber !== undefined && (next === undefined || leafNumber < next)) next = leafNumber;
+    }
+    return next;
+  }
+
+  /** Takes up what a leaf must be, for `fault`, and goes on behind it. */
+  take(leafNumber: number): void {
+    this.#leaf.become(leafNumber, (index) => this.#cursors[index]?.take(leafNumber));
+  }
+
+  /** See ExpectedLeaf.fault; of the leaf just taken. */
+  fault(index: number, found: format.LeafEntry): string | undefined {
+    return this.#leaf.fault(index, found);
   }
 }
 

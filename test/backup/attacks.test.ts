@@ -1,6 +1,6 @@
 /**
  * A storage host that consolidates without the key, and lies: each of its attacks makes an image whose every checksum is right, so that scrub
- * finds nothing, and is caught by `verify` with the key, which names the position.
+ * finds nothing, and is caught by `verify` with the key, which names the position. Whoever reads with the key gets an error and no byte of it.
  */
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -54,14 +54,44 @@ function nameOf(step: number): string {
   return step === 0 ? '0.spf' : `${step}.spi`;
 }
 
-/** What verify says of a forged image; scrub says nothing. */
+/** All of the disk, as whoever copies it reads it: what is said to be zero is not asked for. */
+function readData(file: string): void {
+  using disk = closing(openChainDisk(file, undefined, undefined, ringOf(owner)));
+  for (const { offset, length, kind } of disk.value.extents(0, disk.value.sizeBytes))
+    if (kind === 'data') disk.value.read(Buffer.alloc(length), offset);
+}
+
+/** All of the disk, block by block. */
+function readBlocks(file: string): void {
+  using disk = closing(openChainDisk(file, undefined, undefined, ringOf(owner)));
+  const target = Buffer.alloc(512);
+  const refused = new Set<string>();
+  for (let offset = 0; offset < disk.value.sizeBytes; offset += blockBytes) {
+    try {
+      disk.value.read(target, offset);
+    } catch (error) {
+      refused.add(String(error));
+    }
+  }
+  if (refused.size > 0) throw new Error([...refused].join('\n'));
+}
+
+/** What verify says of a forged image, which nobody can read with the key; scrub says nothing. */
 function caught(forge: (forger: Forger) => void, file = all, original = honest): string[] {
   const forger = new Forger(original);
   forge(forger);
   fs.writeFileSync(folder.file(file), forger.finish());
   try {
     expect(faultsOf(folder.file(file)), 'scrub sees nothing').toEqual([]);
-    return faultsOf(folder.file(file), ringOf(owner)).map(({ message }) => message);
+    const said = faultsOf(folder.file(file), ringOf(owner)).map(({ message }) => message);
+    for (const readAll of [readData, readBlocks]) {
+      if (said.length === 0) readAll(folder.file(file));
+      else
+        expect(() => readAll(folder.file(file))).toThrow(
+          /seal does not hold|of the chain|not what was signed|checksum/,
+        );
+    }
+    return said;
   } finally {
     fs.writeFileSync(folder.file(file), original);
   }

@@ -76,6 +76,11 @@ export class Forger {
     this.#changeCommit({ superblockHash: sha256(this.#bytes.subarray(0, format.superblockBytes)) });
   }
 
+  /** Has the index end before its last page. */
+  dropLastPage(): void {
+    this.#changeCommit({ rootBytes: this.#commit().rootBytes - BigInt(format.rootEntryBytes) });
+  }
+
   /** The image with all checksums right. */
   finish(): Buffer {
     const { rootOffset, rootBytes } = this.#commit();

@@ -1,0 +1,150 @@
+/**
+ * Checks the leaves of a consolidated image against what the holders of the key vouched for, in any order, as reads come to them: a host
+ * that consolidates without the key, and leaves a record out or brings back an older one, is found by the first read that would believe it.
+ *
+ * The maps may be longer than memory. When the image is opened they are read once, for their signed hashes; what is kept is where each part
+ * of some KiB begins and what its hash is, so that a part can be read again alone.
+ */
+import { createHash, hash } from 'node:crypto';
+import { LRUCache } from 'lru-cache';
+import { FormatError, IntegrityError, VeneerError } from '../base/errors.ts';
+import { KiB, MiB } from '../base/units.ts';
+import type { Image } from './image.ts';
+import * as format from './layout.ts';
+import { mapEntryAt, type LeafStates, type Source } from './provenance.ts';
+import type { ChainKey } from './seal.ts';
+import { ExpectedLeaf, faultsWithin, vouchedImages } from './vouched.ts';
+
+const partBytes = 32 * KiB;
+/** Parts of maps that are kept, for one image. */
+const keptBytes = MiB;
+const emptyLeaf = new Uint8Array(format.leafBytes);
+const stateOffset = format.leafEntry.offsetOf('state');
+const originOffset = format.leafEntry.offsetOf('originSequence');
+
+/** Whole entries of a map that follow each other. */
+interface MapPart {
+  readonly firstLeaf: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+  /** SHA-256, hex. */
+  readonly hash: string;
+}
+
+export class VouchedLeaves {
+  readonly #image: Image;
+  readonly #expected: ExpectedLeaf;
+  /** Of each vouched image, newest first. */
+  readonly #maps: readonly (readonly MapPart[])[];
+  /** Pages of the index that any of them holds something of, in order. */
+  readonly #pages: readonly number[];
+  readonly #kept = new LRUCache<number, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ length }) => length });
+
+  /**
+   * Reads all that is vouched for of a consolidated image.
+   * @throws VeneerError (INTEGRITY), FormatError, UnavailableError
+   */
+  constructor(image: Image, key: ChainKey) {
+    const maps: MapPart[][] = [];
+    const pages = new Set<number>();
+    const vouched = vouchedImages(image, key, (source) => {
+      const { parts, mapHash } = indexMap(image, source, pages);
+      maps.push(parts);
+      return mapHash;
+    });
+    for (const { message } of faultsWithin(image, vouched)) throw new VeneerError('INTEGRITY', message);
+    this.#image = image;
+    this.#expected = new ExpectedLeaf(image, vouched);
+    this.#maps = maps;
+    this.#pages = [...pages].sort((a, b) => a - b);
+  }
+
+  /** The first page at or after `from` that must hold something. */
+  nextPage(from: number): number | undefined {
+    return this.#pages[firstAfter(this.#pages.length, (index) => (this.#pages[index] ?? 0) >= from)];
+  }
+
+  /**
+   * @param leaf undefined where the image has none
+   * @throws VeneerError (INTEGRITY) when an entry is not what it must be
+   */
+  check(leafNumber: number, leaf: Uint8Array = emptyLeaf): void {
+    const view = new DataView(leaf.buffer, leaf.byteOffset, leaf.byteLength);
+    this.#expected.become(leafNumber, (index) => this.#statesOf(this.#maps[index] ?? [], leafNumber));
+    for (let index = 0; index < format.leafEntries; index++) {
+      const at = index * format.leafEntryBytes;
+      const entry = { state: view.getUint8(at + stateOffset), originSequence: view.getUint32(at + originOffset, true) };
+      const fault = this.#expected.fault(index, entry);
+      if (fault === undefined) continue;
+      const position = leafNumber * format.leafEntries + index;
+      throw new VeneerError('INTEGRITY', `${this.#image.blockName(position)}: ${fault}`, { data: { position } });
+    }
+  }
+
+  #statesOf(parts: readonly MapPart[], leafNumber: number): LeafStates | undefined {
+    const part = parts[firstAfter(parts.length, (index) => (parts[index]?.firstLeaf ?? 0) > leafNumber) - 1];
+    if (part === undefined) return undefined;
+    const bytes = this.#read(part);
+    for (let at = 0; at < bytes.length;) {
+      const entry = mapEntryAt(bytes, at, this.#image.path);
+      if (entry === undefined || entry.leafNumber > leafNumber) return undefined;
+      if (entry.leafNumber === leafNumber) return entry.states;
+      at += entry.lengthBytes;
+    }
+    return undefined;
+  }
+
+  /** It must be what it was when its map met its hash. */
+  #read(part: MapPart): Uint8Array {
+    const kept = this.#kept.get(part.offset);
+    if (kept !== undefined) return kept;
+    const bytes = new Uint8Array(part.lengthBytes);
+    this.#image.readRaw(bytes, part.offset);
+    const actual = hash('sha256', bytes);
+    if (actual !== part.hash) throw new IntegrityError(`${this.#image.path}: provenance`, part.hash, actual);
+    this.#kept.set(part.offset, bytes);
+    return bytes;
+  }
+}
+
+/** @param pages takes up those that the map holds something of */
+function indexMap(image: Image, source: Source, pages: Set<number>): { parts: MapPart[]; mapHash: string } {
+  const name = `${image.path}: map of image ${source.sequence} of the chain`;
+  const end = source.mapOffset + source.mapBytes;
+  const buffer = new Uint8Array(Math.min(partBytes, source.mapBytes));
+  const whole = createHash('sha256');
+  const parts: MapPart[] = [];
+  let last = -1;
+  for (let offset = source.mapOffset; offset < end;) {
+    const read = buffer.subarray(0, Math.min(buffer.length, end - offset));
+    image.readRaw(read, offset);
+    let firstLeaf: number | undefined;
+    let lengthBytes = 0;
+    for (let entry = mapEntryAt(read, 0, name); entry !== undefined; entry = mapEntryAt(read, lengthBytes, name)) {
+      if (entry.leafNumber <= last)
+        throw new FormatError(name, 'map', lengthBytes, `leaf ${entry.leafNumber} after leaf ${last}`);
+      last = entry.leafNumber;
+      firstLeaf ??= last;
+      lengthBytes += entry.lengthBytes;
+      pages.add(Math.floor(last / format.pageReferences));
+    }
+    if (firstLeaf === undefined) throw new FormatError(name, 'map', offset - source.mapOffset, 'ends within an entry');
+    const part = read.subarray(0, lengthBytes);
+    whole.update(part);
+    parts.push({ firstLeaf, offset, lengthBytes, hash: hash('sha256', part) });
+    offset += lengthBytes;
+  }
+  return { parts, mapHash: whole.digest('hex') };
+}
+
+/** The first index from 0 to `count` of which `isAfter` is true, which it stays; `count` where there is none. */
+function firstAfter(count: number, isAfter: (index: number) => boolean): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (isAfter(middle)) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
