@@ -143,20 +143,24 @@ export function readSources(
   return sources;
 }
 
-/** The entry of a map that begins at `at`; undefined where the bytes end before it does. @throws FormatError */
-export function mapEntryAt(
-  bytes: Uint8Array,
-  at: number,
-  name: string,
-): { readonly leafNumber: number; readonly states: LeafStates; readonly lengthBytes: number } | undefined {
-  const body = at + leafHeader.sizeBytes;
-  if (body > bytes.length) return undefined;
-  const { leafNumber, form } = leafHeader.parse(bytes, at);
-  if (form > mixedForm) throw new FormatError(name, 'map', at, `leaf ${leafNumber} of form ${form}`);
-  if (form < mixedForm) return { leafNumber, states: form, lengthBytes: leafHeader.sizeBytes };
-  const end = body + statesBytes;
-  if (end > bytes.length) return undefined;
-  return { leafNumber, states: bytes.subarray(body, end), lengthBytes: end - at };
+/** An entry of a map. */
+interface MapEntry {
+  readonly leafNumber: number;
+  readonly states: LeafStates;
+  readonly lengthBytes: number;
+}
+
+/** The whole entries at the front of a part of a map; their states are views of it. @throws FormatError */
+export function* mapEntries(part: Uint8Array, name: string): Generator<MapEntry> {
+  for (let at = 0; at + leafHeader.sizeBytes <= part.length;) {
+    const { leafNumber, form } = leafHeader.parse(part, at);
+    if (form > mixedForm) throw new FormatError(name, 'map', at, `leaf ${leafNumber} of form ${form}`);
+    const body = at + leafHeader.sizeBytes;
+    const end = form === mixedForm ? body + statesBytes : body;
+    if (end > part.length) return;
+    yield { leafNumber, states: form === mixedForm ? part.subarray(body, end) : form, lengthBytes: end - at };
+    at = end;
+  }
 }
 
 /** Walks one map in order, with a few KiB of memory. */

@@ -11,13 +11,13 @@ import { FormatError, IntegrityError, VeneerError } from '../base/errors.ts';
 import { KiB, MiB } from '../base/units.ts';
 import type { Image } from './image.ts';
 import * as format from './layout.ts';
-import { mapEntryAt, type LeafStates, type Source } from './provenance.ts';
+import { mapEntries, type LeafStates, type Source } from './provenance.ts';
 import type { ChainKey } from './seal.ts';
 import { ExpectedLeaf, faultsWithin, vouchedImages } from './vouched.ts';
 
 const partBytes = 32 * KiB;
-/** Parts of maps that are kept, for one image. */
-const keptBytes = MiB;
+/** Parts of maps that are kept parsed, for one image. */
+const keptBytes = 4 * MiB;
 const emptyLeaf = new Uint8Array(format.leafBytes);
 const stateOffset = format.leafEntry.offsetOf('state');
 const originOffset = format.leafEntry.offsetOf('originSequence');
@@ -31,6 +31,12 @@ interface MapPart {
   readonly hash: string;
 }
 
+/** What a part says. */
+interface ParsedPart {
+  readonly leafNumbers: readonly number[];
+  readonly states: readonly LeafStates[];
+}
+
 export class VouchedLeaves {
   readonly #image: Image;
   readonly #expected: ExpectedLeaf;
@@ -38,7 +44,7 @@ export class VouchedLeaves {
   readonly #maps: readonly (readonly MapPart[])[];
   /** Pages of the index that any of them holds something of, in order. */
   readonly #pages: readonly number[];
-  readonly #kept = new LRUCache<number, Uint8Array>({ maxSize: keptBytes, sizeCalculation: ({ length }) => length });
+  readonly #kept = new LRUCache<number, ParsedPart>({ maxSize: keptBytes });
 
   /**
    * Reads all that is vouched for of a consolidated image.
@@ -84,26 +90,24 @@ export class VouchedLeaves {
   #statesOf(parts: readonly MapPart[], leafNumber: number): LeafStates | undefined {
     const part = parts[firstAfter(parts.length, (index) => (parts[index]?.firstLeaf ?? 0) > leafNumber) - 1];
     if (part === undefined) return undefined;
-    const bytes = this.#read(part);
-    for (let at = 0; at < bytes.length;) {
-      const entry = mapEntryAt(bytes, at, this.#image.path);
-      if (entry === undefined || entry.leafNumber > leafNumber) return undefined;
-      if (entry.leafNumber === leafNumber) return entry.states;
-      at += entry.lengthBytes;
-    }
-    return undefined;
+    const { leafNumbers, states } = this.#kept.get(part.offset) ?? this.#read(part);
+    const index = firstAfter(leafNumbers.length, (at) => (leafNumbers[at] ?? 0) >= leafNumber);
+    return leafNumbers[index] === leafNumber ? states[index] : undefined;
   }
 
   /** It must be what it was when its map met its hash. */
-  #read(part: MapPart): Uint8Array {
-    const kept = this.#kept.get(part.offset);
-    if (kept !== undefined) return kept;
+  #read(part: MapPart): ParsedPart {
     const bytes = new Uint8Array(part.lengthBytes);
     this.#image.readRaw(bytes, part.offset);
     const actual = hash('sha256', bytes);
     if (actual !== part.hash) throw new IntegrityError(`${this.#image.path}: provenance`, part.hash, actual);
-    this.#kept.set(part.offset, bytes);
-    return bytes;
+    const entries = [...mapEntries(bytes, this.#image.path)];
+    const parsed = {
+      leafNumbers: entries.map(({ leafNumber }) => leafNumber),
+      states: entries.map(({ states }) => states),
+    };
+    this.#kept.set(part.offset, parsed, { size: 2 * bytes.length });
+    return parsed;
   }
 }
 
@@ -120,7 +124,7 @@ function indexMap(image: Image, source: Source, pages: Set<number>): { parts: Ma
     image.readRaw(read, offset);
     let firstLeaf: number | undefined;
     let lengthBytes = 0;
-    for (let entry = mapEntryAt(read, 0, name); entry !== undefined; entry = mapEntryAt(read, lengthBytes, name)) {
+    for (const entry of mapEntries(read, name)) {
       if (entry.leafNumber <= last)
         throw new FormatError(name, 'map', lengthBytes, `leaf ${entry.leafNumber} after leaf ${last}`);
       last = entry.leafNumber;
