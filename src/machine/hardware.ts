@@ -12,7 +12,8 @@ const controllerDevices = {
   'virtio-blk': ['virtio-blk-pci,drive=disk0,bootindex=0'],
   'virtio-scsi': ['virtio-scsi-pci,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0'],
   nvme: ['nvme,drive=disk0,serial=veneer,bootindex=0'],
-  'lsi-sas': ['mptsas1068,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0'],
+  // A SAS disk has an address: Linux sees none without. This one is of those that anybody may give (NAA 3).
+  'lsi-sas': ['mptsas1068,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0,wwn=0x3000000000000001'],
   pvscsi: ['pvscsi,id=bus0', 'scsi-hd,drive=disk0,bus=bus0.0,bootindex=0'],
 } as const;
 export type Controller = keyof typeof controllerDevices;
