@@ -88,7 +88,7 @@ it('programs are told what was found, what is changed and why, and which bytes; 
         where: '/etc/fstab line 1',
         old: '/dev/hda1',
         new: '/dev/vda1',
-        why: 'the disk has this name on the new controller',
+        why: 'the disk has this name on virtio-blk',
       },
     ]) as unknown,
   });

@@ -3,12 +3,14 @@
  * the entry's `echo` lines, which only tell the user what happens, and of white space.
  */
 import type { Change } from '../plan.ts';
-import { renameDisk, type DiskPrefix } from './device-names.ts';
+import { namesPartition, renameDisk, type DiskPrefix } from './device-names.ts';
 import type { MenuEntry, MenuLine } from './grub-menu.ts';
 import type { TextEdit } from './device-names.ts';
 
 export interface MenuWishes {
   readonly prefix: DiskPrefix;
+  /** The partition with the root, which its UUID names on every controller: with an initramfs, and where there is room. */
+  readonly root?: { readonly partition: number; readonly uuid: string } | undefined;
   /** Added to the kernel's arguments. */
   readonly kernelArguments?: string | undefined;
   /** GRUB's name of what is loaded behind the entry's own initrds: `(hd0)1024+500`. */
@@ -22,9 +24,21 @@ export interface MenuEdit {
 
 /** @returns the reason where the entry has no room for what is wanted */
 export function editEntry(path: string, text: string, entry: MenuEntry, wishes: MenuWishes): MenuEdit | string {
+  const { root, ...plain } = wishes;
+  if (root === undefined || entry.initrd === undefined) return editWith(path, text, entry, plain, entry.linux.text);
+  const edit = editWith(path, text, entry, plain, withRootByUuid(entry.linux.text, root));
+  return typeof edit === 'string' ? editWith(path, text, entry, plain, entry.linux.text) : edit;
+}
+
+function editWith(
+  path: string,
+  text: string,
+  entry: MenuEntry,
+  wishes: Omit<MenuWishes, 'root'>,
+  line: string,
+): MenuEdit | string {
   const linux =
-    renameInLine(entry.linux.text, wishes.prefix) +
-    (wishes.kernelArguments === undefined ? '' : ` ${wishes.kernelArguments}`);
+    renameInLine(line, wishes.prefix) + (wishes.kernelArguments === undefined ? '' : ` ${wishes.kernelArguments}`);
   if (wishes.extraInitrd !== undefined && entry.initrd === undefined)
     return 'its entry loads no initramfs, behind which another could be loaded';
   const initrd =
@@ -82,6 +96,12 @@ function rewrite(text: string, entry: MenuEntry, wanted: ReadonlyMap<MenuLine, s
   }
   const after = pieces.map((piece) => piece.text).join('\n') + ' '.repeat(before.length - length);
   return { offset: first.offset, after: Buffer.from(after, 'latin1') };
+}
+
+function withRootByUuid(line: string, { partition, uuid }: NonNullable<MenuWishes['root']>): string {
+  return line.replaceAll(/(?<=\sroot=)\/dev\/[a-z0-9]+/g, (device) =>
+    namesPartition(device, partition) ? `UUID=${uuid}` : device,
+  );
 }
 
 /** `root=/dev/sda1` and `resume=/dev/sda5`. */

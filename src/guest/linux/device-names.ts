@@ -8,14 +8,31 @@ export type DiskPrefix = 'sd' | 'vd';
 
 const plainName = /^\/dev\/(?:sd|vd|hd|xvd)([a-z])(\d*)$/;
 const nvmeName = /^\/dev\/nvme(\d)n1(?:p(\d+))?$/;
+const firstLetter = 97;
+
+interface DiskName {
+  /** From 0. */
+  readonly disk: number;
+  readonly partition: string;
+}
+
+function parseName(device: string): DiskName | undefined {
+  const [, letter, plainPartition = ''] = plainName.exec(device) ?? [];
+  if (letter !== undefined) return { disk: letter.charCodeAt(0) - firstLetter, partition: plainPartition };
+  const [, number, partition = ''] = nvmeName.exec(device) ?? [];
+  return number === undefined ? undefined : { disk: Number(number), partition };
+}
 
 /** @returns undefined where the name is none that depends on the controller */
 export function renameDisk(device: string, prefix: DiskPrefix): string | undefined {
-  const plain = plainName.exec(device);
-  if (plain !== null) return `/dev/${prefix}${plain[1] ?? ''}${plain[2] ?? ''}`;
-  const nvme = nvmeName.exec(device);
-  if (nvme === null) return undefined;
-  return `/dev/${prefix}${String.fromCharCode(97 + Number(nvme[1]))}${nvme[2] ?? ''}`;
+  const name = parseName(device);
+  return name && `/dev/${prefix}${String.fromCharCode(firstLetter + name.disk)}${name.partition}`;
+}
+
+/** Whether the name, on whatever controller, is that of this partition of the first disk. */
+export function namesPartition(device: string, number: number): boolean {
+  const name = parseName(device);
+  return name?.disk === 0 && name.partition === String(number);
 }
 
 /** Bytes [offset, offset + after.length) of a text become `after`. */

@@ -7,6 +7,8 @@ export interface Hardware {
   /** Any of these controllers may be given; all of them are made ready. */
   readonly modules: readonly string[];
   readonly prefix: DiskPrefix;
+  /** Those of the controllers on which disks have the prefix, where they do not on all. */
+  readonly named?: string;
 }
 
 export const hardware: Readonly<Record<Target, Hardware>> = {
@@ -15,6 +17,7 @@ export const hardware: Readonly<Record<Target, Hardware>> = {
     controller: 'virtio-blk or virtio-scsi',
     modules: ['virtio_pci', 'virtio_blk', 'virtio_scsi', 'sd_mod'],
     prefix: 'vd',
+    named: 'virtio-blk',
   },
   'hyperv-gen1': {
     controller: 'IDE or SCSI of Hyper-V',
@@ -30,6 +33,7 @@ export const hardware: Readonly<Record<Target, Hardware>> = {
     controller: 'PVSCSI, LSI Logic, SATA or NVMe',
     modules: ['vmw_pvscsi', 'mptspi', 'mptsas', 'ahci', 'ata_piix', 'nvme', 'sd_mod'],
     prefix: 'sd',
+    named: 'PVSCSI, LSI Logic or SATA',
   },
   virtualbox: {
     controller: 'AHCI, IDE or LSI Logic',

@@ -44,9 +44,9 @@ export function planLinux(guest: GuestDisk, target: Target, options: LinuxPlanOp
   ]);
   renameDevices(system, hardware[target], draft);
   const initramfs = driversFor(facts, system, hardware[target], draft);
-  const console = options.console === undefined ? undefined : `console=tty0 console=${options.console},115200`;
+  const console = consoleArguments(options.console, facts);
   const boot = options.wrapped ? wrappedBoot(system, facts, console, draft) : undefined;
-  if (!options.wrapped) editOwnMenu(guest, facts, hardware[target], console, initramfs, draft);
+  if (!options.wrapped) editOwnMenu(guest, system, facts, hardware[target], console, initramfs, draft);
   return {
     guest: describe(guest, system, facts),
     changes: draft.changes,
@@ -55,6 +55,13 @@ export function planLinux(guest: GuestDisk, target: Target, options: LinuxPlanOp
     ...(options.wrapped && initramfs !== undefined ? { initramfs } : {}),
     ...(boot === undefined ? {} : { boot }),
   };
+}
+
+/** Undefined where none is asked for, or the guest's own entry has it already. */
+function consoleArguments(port: string | undefined, { menu }: BootFacts): string | undefined {
+  const own = menu?.standard?.arguments.split(' ') ?? [];
+  const isThere = own.some((word) => word === `console=${port}` || word.startsWith(`console=${port},`));
+  return port === undefined || isThere ? undefined : `console=tty0 console=${port},115200`;
 }
 
 /** What has been planned so far. */
@@ -93,14 +100,15 @@ class Draft {
   }
 }
 
-function renameDevices(system: LinuxSystem, { prefix }: Hardware, draft: Draft): void {
+function renameDevices(system: LinuxSystem, { prefix, controller, named }: Hardware, draft: Draft): void {
+  const naming = { prefix, controllers: named ?? controller };
   for (const [path, column] of [
     ['/etc/fstab', 0],
     ['/etc/crypttab', 1],
   ] as const) {
     const place = system.find(path);
     const text = readText(place.fileSystem, place.path);
-    if (text !== undefined) draft.edit(place, path, renameInTable(path, text, column, prefix));
+    if (text !== undefined) draft.edit(place, path, renameInTable(path, text, column, naming));
   }
 }
 
@@ -181,8 +189,9 @@ function pathForGrub({ path, subvolume }: Found): string {
 
 function editOwnMenu(
   guest: GuestDisk,
+  { root: { volume, fileSystem } }: LinuxSystem,
   facts: BootFacts,
-  { prefix }: Hardware,
+  { prefix, named }: Hardware,
   console: string | undefined,
   initramfs: Uint8Array | undefined,
   draft: Draft,
@@ -200,17 +209,21 @@ function editOwnMenu(
       draft.warnings.push('there is no grub.cfg that could be changed; drivers and console are not added');
     return;
   }
+  const root =
+    named === undefined || volume.partition === undefined
+      ? undefined
+      : { partition: volume.partition.number, uuid: fileSystem.uuid };
   for (const entry of menu.entries) {
     const isStandard = entry === menu.standard;
     const wishes = {
       prefix,
+      root,
       kernelArguments: isStandard ? console : undefined,
       extraInitrd: versionOf(entry.kernel) === facts.version ? extra?.name : undefined,
     };
     let edit = editEntry(menu.place.path, menu.text, entry, wishes);
     // Other entries are better off with the right names than with nothing.
-    if (typeof edit === 'string' && !isStandard)
-      edit = editEntry(menu.place.path, menu.text, entry, { prefix, extraInitrd: undefined });
+    if (typeof edit === 'string' && !isStandard) edit = editEntry(menu.place.path, menu.text, entry, { prefix, root });
     if (typeof edit === 'string') {
       if (isStandard) draft.warnings.push(`grub.cfg stays as it is: ${edit}`);
       continue;

@@ -25,8 +25,13 @@ export function parseFstab(text: string): FstabEntry[] {
   });
 }
 
-/** @param column of the device: 0 in fstab, 1 in crypttab */
-export function renameInTable(path: string, text: string, column: number, prefix: DiskPrefix): TableEdits {
+/** @param column of the device: 0 in fstab, 1 in crypttab. @param naming what the disks are called, and on which controllers */
+export function renameInTable(
+  path: string,
+  text: string,
+  column: number,
+  { prefix, controllers }: { readonly prefix: DiskPrefix; readonly controllers: string },
+): TableEdits {
   const edits: TextEdit[] = [];
   const changes: Change[] = [];
   const warnings: string[] = [];
@@ -46,7 +51,7 @@ export function renameInTable(path: string, text: string, column: number, prefix
       where,
       old: found.word,
       new: renamed,
-      why: 'the disk has this name on the new controller',
+      why: `the disk has this name on ${controllers}`,
     });
   }
   return { edits, changes, warnings };

@@ -167,6 +167,26 @@ describe('a whole disk with its own boot loader', () => {
     expect(changed).toContain('root=/dev/vda1 ro single');
   });
 
+  it('finds its root by UUID where the target has controllers of other names, with no second console for one that it has', () => {
+    const own = menu
+      .replaceAll('ro quiet', 'ro quiet console=ttyS0')
+      .replace('root=/dev/sda1 ro single', 'root=/dev/sda7 ro single');
+    using machine = new SmallMachine('disk', { menu: own });
+    const uuid = '01234567-89ab-cdef-0123-456789abcdef';
+    expect(machine.plan('qemu', { console: 'ttyS0' }).changes.map(({ what }) => what)).not.toContain('kernel line');
+    for (const [target, other] of [
+      ['vmware', '/dev/sda7'],
+      ['qemu-virtio', '/dev/vda7'],
+    ] as const) {
+      using again = new SmallMachine('disk', { menu: own });
+      again.apply(again.plan(target, { console: 'ttyS0' }));
+      const changed = again.file('/boot/grub/grub.cfg');
+      expect(changed).toHaveLength(own.length);
+      expect(changed).toContain(`vmlinuz-${version} root=UUID=${uuid} ro quiet console=ttyS0\n`);
+      expect(changed).toContain(`root=${other} ro single`);
+    }
+  });
+
   it('is told so where the menu has no room, and is not half changed', () => {
     const cramped = menu
       .replaceAll(/\techo.*\n/g, '')
