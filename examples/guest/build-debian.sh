@@ -15,7 +15,8 @@ uuid=7c2e9f5f-6d2b-4a1f-8b64-646562696e31
 size_mib=1600
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# What is still mounted is not removed.
+trap 'if mountpoint --quiet "$work/mount"; then umount "$work/mount"; fi; rm -rf "$work"' EXIT
 root=$work/root
 
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
@@ -90,7 +91,6 @@ make_volume() {
       mkdir -p "$work/mount"
       # The prototypes of mkfs.xfs know neither hard links nor names with spaces.
       mount -o loop,nouuid "$volume" "$work/mount"
-      trap 'umount "$work/mount" 2>/dev/null; rm -rf "$work"' EXIT
       cp -a "$root/." "$work/mount/"
       umount "$work/mount"
       ;;
