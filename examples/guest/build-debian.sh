@@ -50,6 +50,8 @@ grep -qw veneer.hold /proc/cmdline /sys/class/dmi/id/product_serial || systemctl
 END
 chmod 755 "$root/usr/local/sbin/veneer-report"
 ln -s ../veneer-report.service "$root/etc/systemd/system/multi-user.target.wants/veneer-report.service"
+# A login there would hang the serial port up, and the report be lost.
+ln -s /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service"
 head -c 8388608 /dev/zero |
   openssl enc -aes-128-ctr -nosalt -K 76656e6565722d6465626961362d3132 -iv 00000000000000000000000000000000 >"$root/payload.bin"
 
