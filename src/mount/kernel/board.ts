@@ -75,13 +75,14 @@ export class Board {
     this.#words[headerWords + worker * workerWords + field.activity] = activity.idle;
   }
 
-  /** Whether a worker other than this one waits for a request. */
-  isAnotherIdle(worker: number): boolean {
+  /** How many workers other than this one wait for a request. */
+  idleBeside(worker: number): number {
+    let idle = 0;
     for (let other = 0, at = headerWords; at < this.#words.length; other++, at += workerWords) {
       if (other === worker || this.#words[at + field.isAlive] !== 1) continue;
-      if (this.#words[at + field.activity] === activity.idle) return true;
+      if (this.#words[at + field.activity] === activity.idle) idle++;
     }
-    return false;
+    return idle;
   }
 
   /** The request that a worker was at, if it was at one. */

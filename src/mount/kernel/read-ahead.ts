@@ -2,7 +2,8 @@
  * Sequential streams, recognized whichever workers answer their reads, and their next blocks, inflated by a worker that would else wait.
  *
  * The read that follows is asked for as soon as one is answered, and another worker makes its blocks as it answers; so the worker that has just
- * answered makes those of the read after it. While no other worker waits for requests, nothing is made ahead.
+ * answered makes those of the read after it. A block is begun only while another worker waits for requests; and many at once only where one
+ * still waits when the next read has been taken up, for with all cores at work the reader would be kept from its own.
  */
 import { KiB, MiB } from '../../base/units.ts';
 import type { Board } from './board.ts';
@@ -18,7 +19,7 @@ const sets = 256;
 const ways = 4;
 /** A read that begins where the last one ended, this often in a row, makes a stream. */
 const hitsOfStream = 2;
-/** Reads shorter than this are taken to come many to a block. */
+/** Reads of fewer bytes are taken to come many to a block, and those of as many to want one. */
 const shortBytes = 64 * KiB;
 /** Made ahead at the most. */
 const windowBytes = 2 * MiB;
@@ -37,6 +38,7 @@ export class ReadAhead {
   #file: Preparable | undefined;
   #from = 0;
   #to = 0;
+  #isShort = true;
 
   /** @param streams memory that all workers share: all in it is a hint, and is read and written with no lock */
   constructor(streams: SharedArrayBuffer, board: Board, worker: number) {
@@ -64,6 +66,7 @@ export class ReadAhead {
     this.#file = file;
     this.#from = from;
     this.#to = to;
+    this.#isShort = length <= shortBytes;
   }
 
   /** Makes what the last read that was noted has coming, for as long as another worker waits for requests. */
@@ -71,9 +74,10 @@ export class ReadAhead {
     const file = this.#file;
     if (file === undefined) return;
     this.#file = undefined;
+    if (!this.#isShort && this.#board.idleBeside(this.#worker) < 2) return;
     this.#board.beginPreparing(this.#worker);
     for (let at: number | undefined = this.#from; at !== undefined && at < this.#to; at = file.prepare(at)) {
-      if (!this.#board.isAnotherIdle(this.#worker)) break;
+      if (this.#board.idleBeside(this.#worker) === 0) break;
     }
     this.#board.endPreparing(this.#worker);
   }
