@@ -15,6 +15,7 @@ import { mapEntries, type LeafStates, type Source } from './provenance.ts';
 import type { ChainKey } from './seal.ts';
 import { ExpectedLeaf, faultsWithin, vouchedImages } from './vouched.ts';
 
+const advice = 'whoever consolidated it without the key got it wrong or lied; use another copy of the images';
 const partBytes = 32 * KiB;
 /** Parts of maps that are kept parsed, for one image. */
 const keptBytes = 4 * MiB;
@@ -58,7 +59,7 @@ export class VouchedLeaves {
       maps.push(parts);
       return mapHash;
     });
-    for (const { message } of faultsWithin(image, vouched)) throw new VeneerError('INTEGRITY', message);
+    for (const { message } of faultsWithin(image, vouched)) throw new VeneerError('INTEGRITY', `${message}; ${advice}`);
     this.#image = image;
     this.#expected = new ExpectedLeaf(image, vouched);
     this.#maps = maps;
@@ -83,7 +84,8 @@ export class VouchedLeaves {
       const fault = this.#expected.fault(index, entry);
       if (fault === undefined) continue;
       const position = leafNumber * format.leafEntries + index;
-      throw new VeneerError('INTEGRITY', `${this.#image.blockName(position)}: ${fault}`, { data: { position } });
+      const message = `${this.#image.blockName(position)}: ${fault}; ${advice}`;
+      throw new VeneerError('INTEGRITY', message, { data: { position } });
     }
   }
 
