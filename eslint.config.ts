@@ -35,6 +35,9 @@ const layerRules: Linter.Config[] = layers.map((layer, index) => ({
           ...(layer === 'cli'
             ? []
             : [{ group: ['commander', 'cli-progress'], message: 'The command line stays in cli/.' }]),
+          ...(layer === 'machine'
+            ? []
+            : [{ group: ['node:fs', 'node:fs/*'], message: 'Names are bytes: import base/fs.ts.' }]),
           ...(layer === 'mount'
             ? []
             : [{ group: ['fuse-native'], message: 'Only mount/fuse-native/ knows that package.' }]),
@@ -65,6 +68,7 @@ export default defineConfig(
     },
   },
   ...layerRules,
+  { files: ['src/base/fs.ts'], rules: { 'no-restricted-imports': 'off' } },
   {
     files: ['**/*.mjs'],
     extends: [tseslint.configs.disableTypeChecked],

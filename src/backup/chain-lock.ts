@@ -2,7 +2,7 @@
  * Whether a chain is in use. Whoever reads a chain holds a shared lock (flock) on its newest image for as long; whoever takes images of a
  * chain away holds the images whose readers may need them exclusively. The kernel releases both when a process ends, however it ends.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { UnavailableError, UsageError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
 import { isSameFile } from '../base/same-file.ts';

@@ -5,7 +5,7 @@
  * - A chain of mixed disk sizes (the disk was grown or shrunk between images) reads as its newest image says: what an older image holds
  *   beyond the end of a newer one is gone, and reads as zeros if the disk grew again later.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, FormatError, UnavailableError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';

@@ -9,7 +9,7 @@
  *
  * A slot that is removed is gone from these files. Whoever kept a copy of them, or the chain key, can still read what they could read before.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { flushFile } from '../base/durable.ts';
 import { ForbiddenError, UnavailableError, UsageError } from '../base/errors.ts';

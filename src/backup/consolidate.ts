@@ -11,7 +11,7 @@
  * 3. rename to OUT, which may be the newest input's own name; fsync of the folder. From here on both say the same, and either is accepted
  * 4. to replace: the inputs are removed, the newest first, so that no image is ever there without the parent it names; fsync of the folder
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { commitFile, flushFile, syncFolder } from '../base/durable.ts';
 import { AssertionError, CapacityError, UsageError, VeneerError } from '../base/errors.ts';

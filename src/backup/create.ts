@@ -7,7 +7,7 @@
  * 3. fdatasync; commit block; fdatasync
  * 4. rename to IMAGE; fsync of the folder
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { commitFile, unfinishedSuffix } from '../base/durable.ts';

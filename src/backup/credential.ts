@@ -1,5 +1,5 @@
 /** Passphrases and key files, from where a user keeps them: a file with safe permissions, or a descriptor. Never an argument. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { UnavailableError, UsageError } from '../base/errors.ts';
 import { maxSecretBytes, minKeyFileBytes, type Credential } from './key-slots.ts';
 

@@ -1,5 +1,5 @@
 /** Writes a chain's disk out as a sparse raw file. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import { isSameFile } from '../base/same-file.ts';

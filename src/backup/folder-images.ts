@@ -1,5 +1,5 @@
 /** The images of a folder, and which of them are made on which. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { describeError, VeneerError } from '../base/errors.ts';

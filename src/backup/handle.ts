@@ -4,7 +4,7 @@
  * A file that is opened again must be the one that was opened first (inode, size, time of change), else reads fail: an image never
  * changes after its commit.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { LRUCache } from 'lru-cache';
 import { assert, UnavailableError } from '../base/errors.ts';
 import { readFully, readFullyInto } from '../base/full-io.ts';

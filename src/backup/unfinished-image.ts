@@ -1,5 +1,5 @@
 /** The file that becomes an image: IMAGE.part, written by one process at a time, and removed when that fails. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
 import { UsageError } from '../base/errors.ts';
 import { lockExclusively } from '../base/file-lock.ts';

@@ -1,5 +1,5 @@
 /** The keys of the encrypted chains in a folder, opened once, so that a wrong key is known at once and the right one is at hand for all. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { UsageError, VeneerError } from '../base/errors.ts';

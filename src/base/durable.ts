@@ -7,7 +7,7 @@
  * 3. rename NAME.part to NAME
  * 4. fsync the folder
  */
-import fs from 'node:fs';
+import * as fs from './fs.ts';
 import path from 'node:path';
 import { writeFailure, writeFully } from './full-io.ts';
 

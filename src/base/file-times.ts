@@ -1,5 +1,5 @@
 /** Times of a file to the nanosecond, which Node reads but cannot write. */
-import fs from 'node:fs';
+import * as fs from './fs.ts';
 import koffi from 'koffi';
 import { UnavailableError } from './errors.ts';
 

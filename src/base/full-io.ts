@@ -1,5 +1,5 @@
 /** Reads until full, writes until all is written. A short count is never taken for success. */
-import fs from 'node:fs';
+import * as fs from './fs.ts';
 import { CapacityError, systemErrorCode, UnavailableError, type VeneerError } from './errors.ts';
 
 /**

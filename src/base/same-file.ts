@@ -1,5 +1,5 @@
 /** Whether two names lead to one file, however they are spelled: links and relative paths included. */
-import fs from 'node:fs';
+import * as fs from './fs.ts';
 
 /** False when one of them is not there. */
 export function isSameFile(one: string, other: string): boolean {

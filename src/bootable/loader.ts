@@ -3,7 +3,7 @@
  * volume's own boot sector, or nothing where the volumes bring what UEFI starts. We ship no GRUB.
  */
 import { execFileSync } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import os from 'node:os';
 import path from 'node:path';
 import { systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';

@@ -1,5 +1,5 @@
 /** `veneer chain list|prune` */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { Command } from 'commander';
 import { UsageError } from '../base/errors.ts';

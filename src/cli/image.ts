@@ -1,5 +1,5 @@
 /** `veneer image create|info|verify|extract` */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';

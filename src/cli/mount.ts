@@ -1,6 +1,6 @@
 /** `veneer mount`: in the background once it serves, or in the foreground. */
 import { spawn } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { Command, Option } from 'commander';

@@ -1,5 +1,5 @@
 /** A passphrase from the terminal, without showing it. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import tty from 'node:tty';
 import { UsageError } from '../base/errors.ts';
 

@@ -1,5 +1,5 @@
 /** `veneer status` */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';

@@ -1,5 +1,5 @@
 /** A raw file or block device as a disk. Holes of a sparse file are zero extents. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { assert, UnavailableError, UsageError } from '../base/errors.ts';
 import { readFully } from '../base/full-io.ts';
 import { checkRange, type Disk, type Extent } from './disk.ts';

@@ -1,5 +1,5 @@
 /** Writes a disk to a sparse file: only data is written, zeros stay holes. The file appears when it is complete, or not at all. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { commitFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
 import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';

@@ -7,7 +7,7 @@
  * 4. QEMU's variables and sockets are removed, then the mount
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import os from 'node:os';
 import path from 'node:path';
 import { systemErrorCode, UnavailableError } from '../base/errors.ts';

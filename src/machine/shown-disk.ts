@@ -1,5 +1,5 @@
 /** Where the disk of a plugin file is to be seen: under a mount that there is already, or under one that is made for this and goes with it. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import os from 'node:os';
 import path from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';

@@ -1,5 +1,5 @@
 /** UEFI for QEMU: Debian's OVMF, and a copy of its variables that the machine may change. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { UnavailableError } from '../base/errors.ts';
 import { quoted } from './hardware.ts';
 

@@ -1,5 +1,5 @@
 /** What a file of the folder is: a plugin file, an image, or a file like any other. Decided by content, never by extension. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';

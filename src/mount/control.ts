@@ -1,5 +1,5 @@
 /** How other processes speak with a mount: one JSON line to its socket, one JSON line back. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';

@@ -8,7 +8,7 @@
  * 4. the process ends with all its threads. What was acknowledged is in files: it is as after a kill.
  */
 import { spawnSync } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { connectionOf } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
 import { exitNow } from './system-calls.ts';

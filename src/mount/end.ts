@@ -1,5 +1,5 @@
 /** Ends a mount from another process: unmounts, tells the process that serves it, and waits until that is gone. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../base/errors.ts';
 import { askMount } from './control.ts';

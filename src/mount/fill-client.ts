@@ -1,5 +1,5 @@
 /** Asks about a plugin file's fill: of the process that has its folder mounted, or, where none has, of this one. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { UsageError } from '../base/errors.ts';

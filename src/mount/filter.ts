@@ -5,7 +5,7 @@
  * - `attributes`, `open`, `close` and reads of native metadata never open an image
  * - it throws VeneerErrors and system errors; the transport turns them into errno
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';

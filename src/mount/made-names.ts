@@ -3,7 +3,7 @@
  *
  * Kept for each folder until the folder changes. A real file of the same name comes first.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';

@@ -3,7 +3,7 @@
  * that are gone are cleared away when they are met.
  */
 import { createHash } from 'node:crypto';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import os from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';

@@ -1,6 +1,6 @@
 /** The mountpoint: what it must be before a mount, whether it is mounted now, and how it is unmounted. */
 import { execFile } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';

@@ -2,7 +2,7 @@
  * The native files of a mount: from a place to the synthesized file that it stands for, its state, and where its writes go. The filter
  * module asks here for all that is no ordinary file.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { UsageError } from '../base/errors.ts';

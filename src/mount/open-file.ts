@@ -1,5 +1,5 @@
 /** What is open under the mount: a file that passes through, or a native file that is made on the fly. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { fallocateMode } from '../base/fallocate.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFileState } from './native-file-state.ts';

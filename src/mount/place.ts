@@ -4,7 +4,7 @@
  *
  * A place is found by its name (a path, which leads elsewhere after a rename) or held by a descriptor (which never does).
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from './system-calls.ts';
 
 export interface Place {

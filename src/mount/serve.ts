@@ -2,7 +2,7 @@
  * Serves one mount from this process until it is unmounted: a transport answers the kernel; the main thread does the rest (control socket,
  * signals, looking after what is idle).
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';

@@ -1,7 +1,8 @@
 /** System calls that a file system needs and Node does not have, through koffi. Each throws as Node's own would. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import koffi from 'koffi';
 import { fallocate } from '../base/fallocate.ts';
+import { nameOfBytes, zeroTerminated } from '../base/names.ts';
 import { errorOfErrno } from './system-error.ts';
 
 /** Where the flags of *at() calls are relative to: nothing, all paths here are absolute. */
@@ -22,31 +23,27 @@ const nsPerSecond = 1_000_000_000n;
 export type TimeChange = bigint | 'now' | undefined;
 
 const libc = koffi.load(null);
-const utimensat = libc.func('int utimensat(int folder, const char *path, const uint8_t *times, int flags)') as (
+const utimensat = libc.func('int utimensat(int folder, const uint8_t *path, const uint8_t *times, int flags)') as (
   folder: number,
-  path: string,
+  path: Uint8Array,
   times: Uint8Array,
   flags: number,
 ) => number;
-const linkat = libc.func('int linkat(int from, const char *path, int to, const char *target, int flags)') as (
+const linkat = libc.func('int linkat(int from, const uint8_t *path, int to, const uint8_t *target, int flags)') as (
   from: number,
-  path: string,
+  path: Uint8Array,
   to: number,
-  target: string,
+  target: Uint8Array,
   flags: number,
 ) => number;
 const readlinkat = libc.func(
-  'int64_t readlinkat(int folder, const char *path, _Out_ uint8_t *target, size_t size)',
-) as (folder: number, path: string, target: Uint8Array, size: number) => number;
-const renameat2 = libc.func('int renameat2(int from, const char *path, int to, const char *target, uint flags)') as (
-  from: number,
-  path: string,
-  to: number,
-  target: string,
-  flags: number,
-) => number;
-const mknod = libc.func('int mknod(const char *path, uint mode, uint64_t device)') as (
-  path: string,
+  'int64_t readlinkat(int folder, const uint8_t *path, _Out_ uint8_t *target, size_t size)',
+) as (folder: number, path: Uint8Array, target: Uint8Array, size: number) => number;
+const renameat2 = libc.func(
+  'int renameat2(int from, const uint8_t *path, int to, const uint8_t *target, uint flags)',
+) as (from: number, path: Uint8Array, to: number, target: Uint8Array, flags: number) => number;
+const mknod = libc.func('int mknod(const uint8_t *path, uint mode, uint64_t device)') as (
+  path: Uint8Array,
   mode: number,
   device: number,
 ) => number;
@@ -100,28 +97,32 @@ export function changeTimes(path: string, accessed: TimeChange, modified: TimeCh
     view.setBigInt64(at, (change - ns) / nsPerSecond, true);
     view.setBigInt64(at + 8, ns, true);
   }
-  checked(utimensat(AT_FDCWD, path, times, follow ? 0 : AT_SYMLINK_NOFOLLOW), 'utimensat', path);
+  checked(utimensat(AT_FDCWD, zeroTerminated(path), times, follow ? 0 : AT_SYMLINK_NOFOLLOW), 'utimensat', path);
 }
 
 /** Links the file that `/proc/self/fd/N` leads to. */
 export function linkDescriptor(procPath: string, target: string): void {
-  checked(linkat(AT_FDCWD, procPath, AT_FDCWD, target, AT_SYMLINK_FOLLOW), 'link', target);
+  checked(
+    linkat(AT_FDCWD, zeroTerminated(procPath), AT_FDCWD, zeroTerminated(target), AT_SYMLINK_FOLLOW),
+    'link',
+    target,
+  );
 }
 
 /** What a symbolic link that is open with O_PATH says. */
 export function readLinkOf(fd: number): string {
   const target = new Uint8Array(maxLinkBytes);
-  const length = checked(readlinkat(fd, '', target, target.length), 'readlink', String(fd));
-  return Buffer.from(target.buffer, 0, length).toString();
+  const length = checked(readlinkat(fd, zeroTerminated(''), target, target.length), 'readlink', String(fd));
+  return nameOfBytes(target.subarray(0, length));
 }
 
 /** @param flags of renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE */
 export function renameWith(from: string, to: string, flags: number): void {
-  checked(renameat2(AT_FDCWD, from, AT_FDCWD, to, flags), 'rename', to);
+  checked(renameat2(AT_FDCWD, zeroTerminated(from), AT_FDCWD, zeroTerminated(to), flags), 'rename', to);
 }
 
 export function makeNode(path: string, mode: number, device: number): void {
-  checked(mknod(path, mode, device), 'mknod', path);
+  checked(mknod(zeroTerminated(path), mode, device), 'mknod', path);
 }
 
 /** Entries of an open folder, as struct linux_dirent64, from where the last call ended; 0 bytes at the end. */

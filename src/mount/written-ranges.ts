@@ -4,7 +4,7 @@
  *
  * A range of the disk counts as changed when its place in the file was written, or is another than it was made with, or is gone.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';

@@ -3,7 +3,7 @@
  * plugin file stays small, and a mount neither needs GRUB on its host nor ever shows another one.
  */
 import { createHash } from 'node:crypto';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { writeFileDurably } from '../base/durable.ts';

@@ -1,5 +1,5 @@
 /** Makes plugin files: looks at the image once, so that nobody needs to for metadata again. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { AssertionError, UsageError } from '../base/errors.ts';
 import { writeFileDurably } from '../base/durable.ts';

@@ -1,5 +1,5 @@
 /** Makes real differencing files over the native file that a plugin file stands for. The image is not opened: all is in the plugin file. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { isSameFile } from '../base/same-file.ts';

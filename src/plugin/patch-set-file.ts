@@ -3,7 +3,7 @@
  * sealed.
  */
 import { createHash } from 'node:crypto';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { readFully } from '../base/full-io.ts';

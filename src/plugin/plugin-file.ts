@@ -4,7 +4,7 @@
  *
  * A file is a plugin file by its content, never by its name: it starts with the marker below.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';

@@ -1,5 +1,5 @@
 /** The plugin files of a folder, and the images that they point to: these are restore points that someone may boot from. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { VeneerError } from '../base/errors.ts';
 import type { Guid } from '../bytes/guid.ts';

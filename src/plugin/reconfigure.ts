@@ -4,7 +4,7 @@
  *
  * Crash order: 1. the patch set is written; 2. the plugin file names it. Undoing: 1. the plugin file no longer names it; 2. it is removed.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, UnsupportedError, UsageError } from '../base/errors.ts';
 import { writeFileDurably } from '../base/durable.ts';

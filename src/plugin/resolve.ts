@@ -2,7 +2,7 @@
  * From a plugin file to the disk it points to, and no further: a plugin file comes from whoever can write to the folder, so its pointers
  * are followed only inside the folder tree that is mounted, and into paths that the mount allows.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
 import { closeAll, closing } from '../base/ownership.ts';

@@ -4,7 +4,7 @@
  *
  * Who writes or makes holes holds the locks of the units that he touches; who changes the size, those of all units.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { resizeFile } from '../base/durable.ts';
 import { readFully, writeFully } from '../base/full-io.ts';
 import { seekData, seekHole } from '../disk/lseek.ts';

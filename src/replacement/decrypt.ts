@@ -4,7 +4,7 @@
  *
  * Durable when it returns, under its unfinished name: finalize.ts gives it the plugin file's.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
 import { CapacityError } from '../base/errors.ts';

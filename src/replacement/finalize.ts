@@ -13,7 +13,7 @@
  * disk file is in place; finalizing again, or the next mount, removes what step 5 has left: as long as anything is, a map says so
  * (leftovers.ts).
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode, UsageError } from '../base/errors.ts';
 import { syncFolder, unfinishedSuffix, writeFileDurably } from '../base/durable.ts';

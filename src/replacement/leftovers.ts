@@ -5,7 +5,7 @@
  * Removed only where all of this says so: the map is final; a record of its plugin file is there, and that plugin file is not; a disk file
  * has its name; and of a sealed one the plain file was renamed. Crash order: 1. the data file, durably; 2. the map.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { syncFolder, unfinishedSuffix } from '../base/durable.ts';
 import { VeneerError } from '../base/errors.ts';

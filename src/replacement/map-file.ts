@@ -9,7 +9,7 @@
  * Crash order of a header, of which there are two equal copies: 1. copy A, 2. fdatasync, 3. copy B, 4. fdatasync. A torn one leaves the
  * other; at rest they are equal, so that one which is damaged later is not replaced by an older truth.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { FormatError } from '../base/errors.ts';
 import { flushFile } from '../base/durable.ts';
 import { readFully, writeFully } from '../base/full-io.ts';

@@ -13,7 +13,7 @@
  * 3. after a power loss the live pages are made equal to the durable ones, and fdatasync
  * 4. the header: no cut is under way, and the live pages are this boot's
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerError } from '../base/errors.ts';

@@ -17,7 +17,7 @@
  * 2. zeros behind the last page, then that page, and fdatasync: else the next growth could show what was cut off
  */
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { flushFile, resizeFile } from '../base/durable.ts';
 import { readFully, writeFully } from '../base/full-io.ts';
 import { alignUp } from '../base/ranges.ts';

@@ -2,7 +2,7 @@
  * What the threads of one mount share of a replacement, and what must be done by one of them at a time: its header, its flushes, and the end
  * of all writing when one of these fails.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { flushFile } from '../base/durable.ts';
 import { UnavailableError, VeneerError } from '../base/errors.ts';
 import { nilGuid, type Guid } from '../bytes/guid.ts';

@@ -1,5 +1,5 @@
 /** Which units of a native file have been written, read from its map without disturbing a mount that has it open. */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import { currentBootId, loadPages, readHeader } from './map-file.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { hasReplacement, mapPathOf, unitCountOf, type ReplacementPlace } from './open.ts';

@@ -5,7 +5,7 @@
  * a qcow2 file that names any file of the host as its backing file. For the same reason a file's parent or extent is looked for only in the
  * folder of the file that names it.
  */
-import fs from 'node:fs';
+import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
 import { workerUrl } from '../base/worker-url.ts';

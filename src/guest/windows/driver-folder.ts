@@ -2,7 +2,7 @@
  * A folder of this host with virtio's drivers for Windows: the unpacked virtio-win ISO, which has `viostor/w10/amd64/viostor.sys`, or a
  * folder with the files of a driver itself. What is taken out of it is a program for the guest's processor, within a limit.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import path from 'node:path';
 import { CapacityError, describeError, FormatError, UnavailableError, UsageError } from '../../base/errors.ts';
 import { readFully } from '../../base/full-io.ts';

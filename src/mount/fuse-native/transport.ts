@@ -7,7 +7,7 @@
  * - big_writes goes through a comma in fsname: without it writes come in 4 KiB
  * - read and write hand out libfuse's own memory: it is used only until the reply, which is sent before the handler returns
  */
-import type fs from 'node:fs';
+import type * as fs from '../../base/fs.ts';
 import { describeError } from '../../base/errors.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';

@@ -2,7 +2,7 @@
  * Keeps the table of nodes from filling up: has the kernel forget names that nobody uses. Done by the main thread alone: the kernel takes the
  * lock of a folder for it, which a caller may hold that waits for a worker.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode } from '../../base/errors.ts';
 import { currentPath } from '../place.ts';

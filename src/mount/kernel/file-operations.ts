@@ -1,5 +1,5 @@
 /** Operations on open files. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { seekData, seekHole } from '../../disk/lseek.ts';
 import { SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { HeldPlace } from '../place.ts';

@@ -2,8 +2,9 @@
  * Operations on open folders. A listing is made at its start, as the very bytes of the reply, into a file in memory, whose descriptor any
  * worker can go on reading at: the place in the listing is the place in that file. So a listing stays whole while the folder changes.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { describeError, systemErrorCode } from '../../base/errors.ts';
+import { bytesOfName, nameOfBytes } from '../../base/names.ts';
 import { alignUp } from '../../base/ranges.ts';
 import { isExpected } from '../errno.ts';
 import type { Place } from '../place.ts';
@@ -101,7 +102,7 @@ function* entriesOf(listed: Uint8Array): Generator<ListedEntry> {
     yield {
       start,
       end,
-      name: Buffer.from(listed.buffer, listed.byteOffset + nameStart, nameEnd - nameStart).toString(),
+      name: nameOfBytes(listed.subarray(nameStart, nameEnd)),
     };
     start = end;
   }
@@ -142,7 +143,7 @@ function makeListing(session: Session, folder: Place, listingFd: number): void {
       for (let at = 0; at < length; at += entries.readUInt16LE(at + dirent.lengthAt)) {
         const nameEnd = entries.indexOf(0, at + dirent.nameAt);
         const name = entries.subarray(at + dirent.nameAt, nameEnd);
-        if (session.filter.hides(name.toString())) continue;
+        if (session.filter.hides(nameOfBytes(name))) continue;
         listing.add(entries.readBigUInt64LE(at), entries[at + dirent.typeAt] ?? 0, name);
       }
     }
@@ -150,7 +151,7 @@ function makeListing(session: Session, folder: Place, listingFd: number): void {
     fs.closeSync(fd);
   }
   for (const { name, type, inode } of session.filter.listMade(folder))
-    listing.add(inode, Math.floor(type / typeShift), Buffer.from(name));
+    listing.add(inode, Math.floor(type / typeShift), bytesOfName(name));
   listing.flush();
 }
 

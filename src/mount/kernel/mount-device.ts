@@ -5,7 +5,7 @@
  * over a socket.
  */
 import { spawn } from 'node:child_process';
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import koffi from 'koffi';
 import { UnavailableError } from '../../base/errors.ts';
 import { callDevice } from '../system-calls.ts';

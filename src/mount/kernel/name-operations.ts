@@ -1,6 +1,7 @@
 /** Operations on names and on what they name: everything but open files and folders. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
+import { bytesOfName } from '../../base/names.ts';
 import type { TimeChange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { openPath } from './node-table.ts';
@@ -46,8 +47,11 @@ export function nameOperations(session: Session): ReadonlyArray<readonly [number
     [operation.setattr, (request, reply) => setattr(session, request, reply)],
     [
       operation.readlink,
-      (request, reply) =>
-        Buffer.from(reply.body.buffer, reply.body.byteOffset).write(filter.readLink(session.place(request.node))),
+      (request, reply) => {
+        const target = bytesOfName(filter.readLink(session.place(request.node)));
+        reply.body.set(target);
+        return target.length;
+      },
     ],
     [
       operation.symlink,

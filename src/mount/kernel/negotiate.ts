@@ -1,5 +1,5 @@
 /** FUSE_INIT: the first request of a mount, in which kernel and server agree on what the others may be. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { UnsupportedError } from '../../base/errors.ts';
 import {
   initFlag,

@@ -10,7 +10,8 @@
  * The price is a descriptor for each file that the kernel remembers, which is what bounds the table. The kernel forgets nodes when it
  * needs their memory, or when it is told to, before the table is full (crowd.ts).
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
+import { bytesOfName, nameOfBytes } from '../../base/names.ts';
 import { systemError } from '../system-error.ts';
 import { rootNode } from './protocol.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
@@ -84,7 +85,7 @@ export class NodeTable {
    */
   acquire(stat: fs.BigIntStats, part: string, fd: number): { node: number; kept: boolean } {
     const { low, high, device } = identityOf(stat);
-    const encoded = part === '' ? undefined : Buffer.from(part).subarray(0, maxPartBytes);
+    const encoded = part === '' ? undefined : bytesOfName(part).subarray(0, maxPartBytes);
     return this.#lock.hold(() => {
       const bucket = this.#bucketOf(low, high, device, encoded);
       const known = this.#indexOf(bucket, low, high, device, encoded);
@@ -149,7 +150,7 @@ export class NodeTable {
     const index = node - 1;
     const length = this.#get(index, field.partBytes);
     if (length === 0) return '';
-    return Buffer.from(this.#parts.slice(index * maxPartBytes, index * maxPartBytes + length)).toString();
+    return nameOfBytes(this.#parts.slice(index * maxPartBytes, index * maxPartBytes + length));
   }
 
   /** Remembers what a node's contents are now. @returns whether they were the same the last time */

@@ -1,5 +1,5 @@
 /** Messages to the kernel that answer no request: drop what it keeps of a file or a name, or ask it for a request. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { invalidateEntry, invalidateInode, notification, outHeader, retrieve } from './protocol.ts';
 

@@ -1,5 +1,5 @@
 /** The open files as one worker sees them: those that it has opened or met. What it has not, it adopts from the table of all workers. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import type { Filter } from '../filter.ts';
 import { HeldPlace } from '../place.ts';
 import { PassThroughFile, type OpenFile } from '../open-file.ts';

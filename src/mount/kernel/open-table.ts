@@ -4,7 +4,8 @@
  * A handle is a slot and a serial, which together are never used twice. Descriptors belong to the process: a worker that meets a handle for
  * the first time finds here what it needs to serve it. The table owns the descriptors; the one RELEASE closes them.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
+import { bytesOfName, nameOfBytes } from '../../base/names.ts';
 import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
@@ -63,8 +64,8 @@ export class OpenTable {
 
   /** @throws ENFILE when too many are open: the descriptor is still the caller's then */
   add(record: OpenRecord): { slot: number; serial: number } {
-    const path = Buffer.from(record.path).subarray(0, maxPathBytes);
-    const part = Buffer.from(record.part).subarray(0, textBytes - maxPathBytes);
+    const path = bytesOfName(record.path).subarray(0, maxPathBytes);
+    const part = bytesOfName(record.part).subarray(0, textBytes - maxPathBytes);
     return this.#lock.hold(() => {
       const slot = this.#take();
       const serial = ((this.#words[word.serial] ?? 0) + 1) | 0 || 1;
@@ -86,7 +87,7 @@ export class OpenTable {
   get(slot: number, serial: number): OpenRecord {
     if (!this.isOpen(slot, serial)) throw systemError('EBADF', 'fuse', `handle ${slot}`);
     const text = (at: number, length: number): string =>
-      Buffer.from(this.#text.slice(slot * textBytes + at, slot * textBytes + at + length)).toString();
+      nameOfBytes(this.#text.slice(slot * textBytes + at, slot * textBytes + at + length));
     return {
       kind: kinds[this.#get(slot, field.kind)] ?? 'plain',
       fd: this.#get(slot, field.descriptor),

@@ -1,4 +1,5 @@
 /** One request and its reply, as bytes in buffers that a worker uses again and again. */
+import { nameWithin } from '../../base/names.ts';
 import { systemError } from '../system-error.ts';
 import { inHeader, maxTransferBytes, outHeader, requestHeadBytes } from './protocol.ts';
 
@@ -66,7 +67,7 @@ export class Request {
     const start = bodyAt + offset;
     const end = this.bytes.indexOf(0, start);
     if (end < 0 || end >= this.lengthBytes) throw systemError('EINVAL', 'fuse', 'a request without a name');
-    return { text: this.bytes.toString('utf8', start, end), end: end + 1 - bodyAt };
+    return { text: nameWithin(this.bytes, start, end), end: end + 1 - bodyAt };
   }
 
   /** A file name. @throws EINVAL where it cannot be one */

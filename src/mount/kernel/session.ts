@@ -1,5 +1,5 @@
 /** What all handlers of one worker share, and how nodes and handles become bytes of a reply. */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import type { Filter, Owner } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import { HeldPlace, type Attributes, type Place } from '../place.ts';

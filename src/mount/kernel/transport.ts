@@ -2,11 +2,12 @@
  * The transport that speaks with the kernel directly: worker threads answer, each on its own channel of /dev/fuse. The main thread only
  * starts them, wakes them when something is idle, answers for one that died, and ends them.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
+import { nativePath } from '../../base/names.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import { BlockCache } from '../../backup/block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
@@ -269,7 +270,8 @@ export class KernelTransport implements ServingTransport {
         if (fs.fstatSync(fd).nlink > 0) continue;
         const path = fs.readlinkSync(`/proc/self/fd/${fd}`).replace(/ \(deleted\)$/, '');
         const under = this.#options.mountpoint + path.slice(this.#options.filter.folder.length);
-        if (path.startsWith(`${this.#options.filter.folder}/`)) fs.promises.lstat(under).catch(() => undefined);
+        if (path.startsWith(`${this.#options.filter.folder}/`))
+          fs.promises.lstat(nativePath(under)).catch(() => undefined);
       } catch (error) {
         // Forgotten this moment.
         if (systemErrorCode(error) === undefined) throw error;

@@ -2,7 +2,7 @@
  * A worker thread: reads a request from its own channel, answers it, writes the reply, and never waits for anything else. It ends when the
  * mount does.
  */
-import fs from 'node:fs';
+import * as fs from '../../base/fs.ts';
 import { constants } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';

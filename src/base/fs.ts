@@ -1,0 +1,69 @@
+/**
+ * Node's file system calls, with names that are bytes (names.ts). All of this program calls the file system through here; a lint rule holds
+ * that. Calls on descriptors are Node's own.
+ */
+import * as node from 'node:fs';
+import { nameOfBytes, nativePath } from './names.ts';
+
+export * from 'node:fs';
+
+// What takes a path may take a descriptor, too.
+function native<T>(path: T): T {
+  return (typeof path === 'string' ? nativePath(path) : path) as T;
+}
+
+type PathCall = (path: never, ...rest: never[]) => unknown;
+
+function withPath<F extends PathCall>(call: F): F {
+  return ((path: never, ...rest: never[]) => call(native(path), ...rest)) as F;
+}
+
+function withTwoPaths<F extends (from: never, to: never, ...rest: never[]) => unknown>(call: F): F {
+  return ((from: never, to: never, ...rest: never[]) => call(native(from), native(to), ...rest)) as F;
+}
+
+export const accessSync = withPath(node.accessSync);
+export const chmodSync = withPath(node.chmodSync);
+export const chownSync = withPath(node.chownSync);
+export const existsSync = withPath(node.existsSync);
+export const lchownSync = withPath(node.lchownSync);
+export const lstatSync = withPath(node.lstatSync);
+export const mkdirSync = withPath(node.mkdirSync);
+export const openSync = withPath(node.openSync);
+export const readFileSync = withPath(node.readFileSync);
+export const rmdirSync = withPath(node.rmdirSync);
+export const rmSync = withPath(node.rmSync);
+export const statfsSync = withPath(node.statfsSync);
+export const statSync = withPath(node.statSync);
+export const truncateSync = withPath(node.truncateSync);
+export const unlinkSync = withPath(node.unlinkSync);
+export const writeFileSync = withPath(node.writeFileSync);
+export const copyFileSync = withTwoPaths(node.copyFileSync);
+export const linkSync = withTwoPaths(node.linkSync);
+export const renameSync = withTwoPaths(node.renameSync);
+export const symlinkSync = withTwoPaths(node.symlinkSync);
+
+export function readlinkSync(path: string): string {
+  return nameOfBytes(node.readlinkSync(native(path), 'buffer'));
+}
+
+export function realpathSync(path: string): string {
+  return nameOfBytes(node.realpathSync.native(native(path), 'buffer'));
+}
+
+/** What Node puts for bytes that are no UTF-8: only then the names are asked for again, as bytes. */
+const replacementCharacter = '\uFFFD';
+
+export function readdirSync(path: string): string[];
+export function readdirSync(path: string, options: { readonly withFileTypes: true }): node.Dirent[];
+export function readdirSync(path: string, options?: { readonly withFileTypes: true }): string[] | node.Dirent[] {
+  if (options !== undefined) return entriesOf(path);
+  const names = node.readdirSync(native(path));
+  if (!names.some((name) => name.includes(replacementCharacter))) return names;
+  return node.readdirSync(native(path), 'buffer').map(nameOfBytes);
+}
+
+function entriesOf(path: string): node.Dirent[] {
+  const entries = node.readdirSync(native(path), { withFileTypes: true, encoding: 'buffer' });
+  return entries.map((entry) => Object.assign(entry, { name: nameOfBytes(entry.name) }) as unknown as node.Dirent);
+}
