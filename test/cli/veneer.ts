@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { expect } from 'vitest';
+import { patience } from '../patience.ts';
 
 export const veneerPath = path.join(import.meta.dirname, '../../bin/veneer.mjs');
 const endsWithinMs = 60_000;
@@ -18,7 +19,7 @@ export async function run(program: string, args: readonly string[], cwd?: string
   return await new Promise((resolve) => {
     const options = {
       encoding: 'utf8',
-      timeout: endsWithinMs,
+      timeout: patience(endsWithinMs),
       killSignal: 'SIGKILL',
       maxBuffer: 2 ** 26,
       cwd,

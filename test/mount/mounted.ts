@@ -14,6 +14,7 @@ import { mountFiles } from '../../src/mount/mount-record.ts';
 import { isMountpoint } from '../../src/mount/mountpoint.ts';
 import type { FileStatistics } from '../../src/mount/statistics.ts';
 import { veneerOk } from '../cli/veneer.ts';
+import { patience } from '../patience.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 const alive = new Set<MountPlace>();
@@ -138,7 +139,7 @@ export function placeForTest(mountpointName?: string): MountPlace {
 
 /** Tries an expectation until it holds or the time is up; then its failure is thrown. */
 export async function eventually<T>(expectation: () => T | Promise<T>, withinMs = 5000): Promise<T> {
-  const endMs = performance.now() + withinMs;
+  const endMs = performance.now() + patience(withinMs);
   for (;;) {
     try {
       return await expectation();

@@ -8,6 +8,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { MiB } from '../../src/base/units.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
+import { patience } from '../patience.ts';
 
 /** What a judge needs to know before there is a file. */
 export interface Kind {
@@ -79,7 +80,7 @@ function isInstalled(program: string): boolean {
 
 /** Runs a program to its end and returns what it printed. @throws Error with all of its output when it fails. */
 export function runProgram(program: string, args: readonly string[], alsoFine: readonly number[] = []): string {
-  const result = spawnSync(program, args, { encoding: 'utf8', timeout: timeoutMs, maxBuffer: 64 * MiB });
+  const result = spawnSync(program, args, { encoding: 'utf8', timeout: patience(timeoutMs), maxBuffer: 64 * MiB });
   if (result.status === 0 || alsoFine.includes(result.status ?? 0)) return result.stdout;
   const reason = result.error?.message ?? `exit ${result.status ?? result.signal}`;
   throw new Error(`${program} ${args.join(' ')}: ${reason}\n${result.stdout}${result.stderr}`);

@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, type TestContext } from 'vitest';
 import type { Disk } from '../../../src/disk/disk.ts';
+import { patience } from '../../patience.ts';
 import { soak } from '../../seeded.ts';
 
 const judgeTimeoutMs = soak ? 600_000 : 100_000;
@@ -12,7 +13,11 @@ const python = '/usr/bin/python3';
 
 /** Runs a judge to its end and returns what it printed; any status but zero fails the test with it. */
 function run(ctx: TestContext, program: string, args: readonly string[]): string {
-  const result = spawnSync(program, args, { encoding: 'utf8', timeout: judgeTimeoutMs, maxBuffer: 64 * 1024 * 1024 });
+  const result = spawnSync(program, args, {
+    encoding: 'utf8',
+    timeout: patience(judgeTimeoutMs),
+    maxBuffer: 64 * 1024 * 1024,
+  });
   if (result.error !== undefined && 'code' in result.error && result.error.code === 'ENOENT') {
     ctx.skip(`${program} is not installed`);
   }
