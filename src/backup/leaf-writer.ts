@@ -8,7 +8,8 @@ import { AssertionError } from '../base/errors.ts';
 import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';
 import { crc32c } from '../bytes/checksum.ts';
-import { nextDataOffset, type Disk } from '../disk/disk.ts';
+import type { Disk } from '../disk/disk.ts';
+import { DataCursor } from '../disk/seek.ts';
 import type { BlockSealer } from './block-seal.ts';
 import { compressBlock } from './codec.ts';
 import * as format from './layout.ts';
@@ -56,6 +57,8 @@ const worthwhileShare = 0.95;
 export class LeafWriter {
   readonly #target: WriteTarget;
   readonly #source: LeafSource;
+  readonly #disk: DataCursor;
+  readonly #parent: DataCursor | undefined;
   readonly #block: Buffer;
   readonly #parentBlock: Buffer;
   readonly #zeros: Buffer;
@@ -68,6 +71,8 @@ export class LeafWriter {
   constructor(target: WriteTarget, source: LeafSource) {
     this.#target = target;
     this.#source = source;
+    this.#disk = new DataCursor(source.disk);
+    this.#parent = source.parent === undefined ? undefined : new DataCursor(source.parent);
     this.#block = Buffer.alloc(source.blockBytes);
     this.#parentBlock = Buffer.alloc(source.blockBytes);
     this.#zeros = Buffer.alloc(source.blockBytes);
@@ -80,9 +85,9 @@ export class LeafWriter {
   nextOfInterest(from: number): number {
     const { disk, parent, changed } = this.#source;
     if (changed !== undefined) return Math.min(nextChange(changed, from), disk.sizeBytes);
-    const next = nextDataOffset(disk, from);
-    if (parent === undefined || from >= parent.sizeBytes || next === from) return next;
-    const inParent = nextDataOffset(parent, from);
+    const next = this.#disk.next(from);
+    if (this.#parent === undefined || parent === undefined || from >= parent.sizeBytes || next === from) return next;
+    const inParent = this.#parent.next(from);
     return inParent >= parent.sizeBytes ? next : Math.min(next, inParent);
   }
 

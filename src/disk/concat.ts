@@ -19,7 +19,9 @@ export function concatDisks(disks: readonly Disk[]): Disk {
   /** The pieces of [offset, offset+length), each inside one part. */
   function* pieces(offset: number, length: number): Generator<{ part: Part; offset: number; length: number }> {
     const end = offset + length;
-    for (const part of parts) {
+    for (let index = indexAt(parts, offset); index < parts.length; index++) {
+      const part = parts[index];
+      if (part === undefined || part.start >= end) return;
       const from = Math.max(offset, part.start);
       const to = Math.min(end, part.start + part.disk.sizeBytes);
       if (from < to) yield { part, offset: from, length: to - from };
@@ -54,4 +56,16 @@ export function concatDisks(disks: readonly Disk[]): Disk {
     },
   };
   return concat;
+}
+
+/** Index of the last part that starts at or before `offset`. */
+function indexAt(parts: readonly Part[], offset: number): number {
+  let low = 0;
+  let high = parts.length - 1;
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if ((parts[middle]?.start ?? 0) <= offset) low = middle;
+    else high = middle - 1;
+  }
+  return low;
 }

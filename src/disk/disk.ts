@@ -28,14 +28,6 @@ export function checkRange(disk: Disk, offset: number, length: number): void {
   }
 }
 
-/** The first byte at or after `from` that may be data; `disk.sizeBytes` where all the rest is zero. */
-export function nextDataOffset(disk: Disk, from: number): number {
-  for (const extent of disk.extents(from, disk.sizeBytes - from)) {
-    if (extent.kind === 'data') return extent.offset;
-  }
-  return disk.sizeBytes;
-}
-
 /** Joins neighbours of one kind, so that runs come out as long as they are. */
 export function* mergeExtents(extents: Iterable<Extent>): Generator<Extent> {
   let pending: Extent | undefined;

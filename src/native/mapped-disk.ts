@@ -9,13 +9,8 @@ export type Run =
   | { readonly kind: 'zero'; readonly lengthBytes: number }
   | { readonly kind: 'parent'; readonly lengthBytes: number }
   | { readonly kind: 'stored'; readonly lengthBytes: number; readonly fileOffset: number }
-  /** Inside a compressed unit, `within` bytes behind its start. */
-  | {
-      readonly kind: 'packed';
-      readonly lengthBytes: number;
-      readonly within: number;
-      readonly unpack: () => Uint8Array;
-    };
+  /** Inside a compressed unit: `unpack` fills a target of the run's length. */
+  | { readonly kind: 'packed'; readonly lengthBytes: number; readonly unpack: (target: Uint8Array) => void };
 
 /** A run, and where on the disk it lies. */
 export type DiskRun = Run & { readonly offset: number };
@@ -83,7 +78,7 @@ export function mappedDisk(file: Disk, mapping: Mapping): MappedDisk {
       for (const run of runs(offset, target.length)) {
         const part = target.subarray(run.offset - offset, run.offset - offset + run.lengthBytes);
         if (run.kind === 'zero') part.fill(0);
-        else if (run.kind === 'packed') part.set(run.unpack().subarray(run.within, run.within + part.length));
+        else if (run.kind === 'packed') run.unpack(part);
         else if (run.kind === 'parent') readParent(mapping, part, run.offset);
         else file.read(part, run.fileOffset);
       }

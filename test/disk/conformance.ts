@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { UsageError } from '../../src/base/errors.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { nextDataOffset, type Disk, type Extent } from '../../src/disk/disk.ts';
+import type { Disk, Extent } from '../../src/disk/disk.ts';
+import { nextDataOffset, seekDataPage, seekHolePage } from '../../src/disk/seek.ts';
 import { seededTest } from '../seeded.ts';
 import { expectReadsAs, expectSameBytes, type ModelDisk } from './model-disk.ts';
 
@@ -112,6 +113,20 @@ export function conformsToDisk(title: string, make: () => Specimen | Promise<Spe
         expect(next).toBeGreaterThanOrEqual(from);
         expect(next).toBeLessThanOrEqual(disk.sizeBytes);
         expectZeros(model, from, Math.min(next - from, 4 * MiB));
+      }
+    });
+
+    it('tells data and holes in whole pages, and only zeros are holes', () => {
+      const { disk, model, boundaries } = made();
+      const random = seededTest(`${title}: pages`);
+      const offsets = [0, ...boundaries, ...Array.from({ length: 20 }, () => random.below(disk.sizeBytes))];
+      for (const offset of offsets.filter((at) => at < disk.sizeBytes)) {
+        const data = seekDataPage(disk, offset) ?? disk.sizeBytes;
+        const hole = seekHolePage(disk, offset);
+        for (const found of [data, hole])
+          if (found !== offset && found !== disk.sizeBytes) expect(found % 4096, `an answer from ${offset}`).toBe(0);
+        expect([data, hole], `what ${offset} is`).toContain(offset);
+        expectZeros(model, offset, Math.min(data - offset, 4 * MiB));
       }
     });
 

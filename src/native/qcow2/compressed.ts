@@ -1,50 +1,45 @@
 /** Compressed clusters of qcow2: raw deflate, or one zstd frame. */
 import { inflateRawSync, zstdDecompressSync } from 'node:zlib';
-import { LRUCache } from 'lru-cache';
 import { FormatError } from '../../base/errors.ts';
-import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
-import { checkInside, readInside } from '../reader.ts';
+import { inflatedAtOnce, PackedUnits } from '../packed-units.ts';
+import { checkInside } from '../reader.ts';
 
 export type Compression = 'deflate' | 'zstd';
-
-/** Clusters that were decompressed and may be asked for again. */
-const cacheBytes = 16 * MiB;
 
 export class CompressedClusters {
   readonly #file: Disk;
   readonly #compression: Compression;
   readonly #clusterBytes: number;
-  readonly #cache: LRUCache<number, Uint8Array>;
+  readonly #units: PackedUnits;
 
   constructor(file: Disk, compression: Compression, clusterBytes: number) {
     this.#file = file;
     this.#compression = compression;
     this.#clusterBytes = clusterBytes;
-    this.#cache = new LRUCache({ maxSize: cacheBytes, sizeCalculation: (cluster) => cluster.length });
+    this.#units = new PackedUnits(file);
   }
 
   /**
-   * The bytes of the cluster that is stored at `offset` in at most `lengthBytes`. The caller must not change them.
-   * @throws FormatError when they do not decompress to exactly one cluster
+   * Fills target from byte `within` of the cluster that is stored at `offset` in at most `lengthBytes`.
+   * @throws FormatError when the cluster does not decompress to exactly one
    */
-  cluster(offset: number, lengthBytes: number): Uint8Array {
-    const known = this.#cache.get(offset);
-    if (known !== undefined) return known;
+  read(target: Uint8Array, within: number, offset: number, lengthBytes: number): void {
+    this.#units.read(target, within, offset, () => this.#unpack(offset, lengthBytes));
+  }
+
+  #unpack(offset: number, lengthBytes: number): Uint8Array {
     checkInside(this.#file, 'qcow2', 'compressed cluster', offset, 1);
     // The length counts whole sectors; the file may end inside the last of them.
     const storedBytes = Math.min(lengthBytes, this.#file.sizeBytes - offset);
-    const stored = readInside(this.#file, 'qcow2', 'compressed cluster', offset, storedBytes);
-    const cluster = this.#decompress(stored, offset);
-    if (cluster.length !== this.#clusterBytes) {
+    const cluster = this.#decompress(this.#units.stored(offset, storedBytes), offset);
+    if (cluster.length !== this.#clusterBytes)
       throw new FormatError('qcow2', 'compressed cluster', offset, `decompresses to ${cluster.length} bytes`);
-    }
-    this.#cache.set(offset, cluster);
     return cluster;
   }
 
   #decompress(stored: Uint8Array, offset: number): Uint8Array {
-    const options = { maxOutputLength: this.#clusterBytes };
+    const options = inflatedAtOnce(this.#clusterBytes);
     try {
       if (this.#compression === 'deflate') return inflateRawSync(stored, options);
       return zstdDecompressSync(stored.subarray(0, zstdFrameBytes(stored)), options);

@@ -149,7 +149,11 @@ function locator(image: Image, tables: TableCache): (offset: number, lengthBytes
     if ((entry & entryFlags.compressed) !== 0n) {
       const { at, storedBytes } = compressedPlace(entry, clusterBytes);
       checkInside(file, structure, 'L2 entry', at, 1);
-      return { kind: 'packed', lengthBytes: length, within, unpack: () => packed.cluster(at, storedBytes) };
+      return {
+        kind: 'packed',
+        lengthBytes: length,
+        unpack: (target) => packed.read(target, within, at, storedBytes),
+      };
     }
     const cluster = Number(entry & entryOffsetMask);
     const isZero = (entry & entryFlags.zero) !== 0n;

@@ -1,11 +1,10 @@
 /** One sparse extent: grains named by a directory of tables, plain or compressed. */
 import { inflateSync } from 'node:zlib';
-import { LRUCache } from 'lru-cache';
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import { isPowerOfTwo, toOffset } from '../../base/ranges.ts';
-import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
 import type { Mapping, Run } from '../mapped-disk.ts';
+import { inflatedAtOnce, PackedUnits } from '../packed-units.ts';
 import { checkField, checkInside, readInside } from '../reader.ts';
 import { TableCache } from '../table-cache.ts';
 import {
@@ -24,8 +23,6 @@ import {
 import { sectorBytes } from '../geometry.ts';
 
 const structure = 'VMDK sparse extent';
-/** Grains that were decompressed and may be asked for again. */
-const cacheBytes = 16 * MiB;
 /** The footer of a stream lies before the end-of-stream marker, the last sector. */
 const footerDistanceBytes = 2 * sectorBytes;
 
@@ -106,7 +103,7 @@ function locator(grains: Grains, absent: 'zero' | 'parent'): (offset: number, le
   const isCompressed = (header.flags & sparseFlags.compressed) !== 0;
   const hasZeroedGrains = (header.flags & sparseFlags.zeroedGrains) !== 0;
   const descriptorEnd = Number(header.descriptorOffset + header.descriptorSize) * sectorBytes;
-  const cache = new LRUCache<number, Uint8Array>({ maxSize: cacheBytes, sizeCalculation: (grain) => grain.length });
+  const packed = new PackedUnits(file);
 
   return (offset, lengthBytes) => {
     const directoryAt = directory + Math.floor(offset / tableCoversBytes) * entryBytes;
@@ -129,20 +126,17 @@ function locator(grains: Grains, absent: 'zero' | 'parent'): (offset: number, le
     checkField(structure, 'grain table entry', entryAt, at >= descriptorEnd, `sector ${sector} is no grain`);
     if (!isCompressed) return { kind: 'stored', lengthBytes: length, fileOffset: at + within };
     checkInside(file, structure, 'grain', at, grainMarker.sizeBytes);
-    const unpack = (): Uint8Array => {
-      let unpacked = cache.get(at);
-      if (unpacked === undefined) {
-        unpacked = unpackGrain(grains, at, offset - within);
-        cache.set(at, unpacked);
-      }
-      return unpacked;
+    return {
+      kind: 'packed',
+      lengthBytes: length,
+      unpack: (target) => packed.read(target, within, at, () => unpackGrain(grains, packed, at, offset - within)),
     };
-    return { kind: 'packed', lengthBytes: length, within, unpack };
   };
 }
 
 /** The grain whose marker lies at `at`: it must be the one for this place of the disk. Only the disk's last grain may be short. */
-function unpackGrain({ file, grainBytes, sizeBytes }: Grains, at: number, diskOffset: number): Uint8Array {
+function unpackGrain(grains: Grains, packed: PackedUnits, at: number, diskOffset: number): Uint8Array {
+  const { file, grainBytes, sizeBytes } = grains;
   const marker = grainMarker.parse(readInside(file, structure, 'grain marker', at, grainMarker.sizeBytes));
   const isRight = marker.firstSector === BigInt(diskOffset / sectorBytes);
   checkField(
@@ -154,10 +148,11 @@ function unpackGrain({ file, grainBytes, sizeBytes }: Grains, at: number, diskOf
   );
   // Deflate makes nothing noticeably longer than it was.
   checkField(structure, 'grain marker', at, marker.dataSize <= 2 * grainBytes, `has ${marker.dataSize} bytes`);
-  const stored = readInside(file, structure, 'grain', at + grainMarker.sizeBytes, marker.dataSize);
+  checkInside(file, structure, 'grain', at + grainMarker.sizeBytes, marker.dataSize);
+  const stored = packed.stored(at + grainMarker.sizeBytes, marker.dataSize);
   let unpacked: Uint8Array;
   try {
-    unpacked = inflateSync(stored, { maxOutputLength: grainBytes });
+    unpacked = inflateSync(stored, inflatedAtOnce(grainBytes));
   } catch (error) {
     throw new FormatError(structure, 'grain', at, 'does not decompress', { cause: error });
   }
