@@ -11,6 +11,7 @@
 import type { Closable } from '../base/ownership.ts';
 import { SharedLock } from '../base/shared-lock.ts';
 import { KiB } from '../base/units.ts';
+import { defaultIndexBytes, IndexCache } from './index-cache.ts';
 import { PageSums } from './page-sums.ts';
 
 const slotBytes = 64 * KiB;
@@ -32,12 +33,16 @@ export const sumsShare = 1 / 16;
 export interface CacheMemory {
   readonly blocks: SharedArrayBuffer;
   readonly sums: SharedArrayBuffer;
+  /** What each thread may take for indexes, on top. */
+  readonly indexBytes: number;
 }
 
 export class BlockCache {
   /** Give it to another thread's `BlockCache` to share it. */
   readonly memory: CacheMemory;
   readonly sums: PageSums;
+  /** This thread's own. */
+  readonly index: IndexCache;
   readonly #words: Int32Array;
   readonly #hashes: Uint8Array;
   readonly #data: Uint8Array;
@@ -53,6 +58,7 @@ export class BlockCache {
     const buffer = memory.blocks;
     this.memory = memory;
     this.sums = new PageSums(memory.sums);
+    this.index = new IndexCache(memory.indexBytes);
     this.#owner = owner;
     const { slots, wordBytes } = layoutOf(buffer.byteLength);
     this.#slots = slots;
@@ -69,17 +75,18 @@ export class BlockCache {
     );
   }
 
-  /** Memory is touched as it is used. @param budgetBytes of blocks */
-  static allocate(budgetBytes: number): CacheMemory {
+  /** Memory is touched as it is used. @param budgetBytes of blocks. @param indexBytes of indexes, in each thread */
+  static allocate(budgetBytes: number, indexBytes: number = defaultIndexBytes): CacheMemory {
     return {
+      indexBytes,
       blocks: new SharedArrayBuffer(bytesFor(Math.floor(budgetBytes / slotBytes))),
       sums: PageSums.allocate(budgetBytes * sumsShare),
     };
   }
 
   /** A cache for one thread alone. */
-  static ofOneThread(budgetBytes: number): BlockCache {
-    return new BlockCache(BlockCache.allocate(budgetBytes), 1);
+  static ofOneThread(budgetBytes: number, indexBytes: number = defaultIndexBytes): BlockCache {
+    return new BlockCache(BlockCache.allocate(budgetBytes, indexBytes), 1);
   }
 
   /** @param identity SHA-256 of the newest image's commit: names the very contents of the chain */

@@ -2,21 +2,15 @@
  * Where the blocks of a chain are: the index leaves of all its images, merged newest-first on first touch and cached. Depth costs no
  * recursion.
  */
-import { LRUCache } from 'lru-cache';
 import { assert, FormatError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import { MiB } from '../base/units.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { RecordOpener } from './block-seal.ts';
 import type { Image } from './image.ts';
+import type { ChainIndexCache, MergedLeaf } from './index-cache.ts';
 import * as format from './layout.ts';
-import { LeafMerger, type MergedLeaf } from './merge-leaf.ts';
+import { LeafMerger } from './merge-leaf.ts';
 import type { VouchedLeaves } from './vouched-leaves.ts';
-
-/** Memory for merged leaves of one chain (13 KiB for each 512 blocks). */
-const leafBudgetBytes = 24 * MiB;
-/** Stands in the cache for a leaf that no image of the chain has. */
-const noLeaf: MergedLeaf = { entries: new Uint8Array(0), images: new Uint16Array(0) };
 
 /** A block that has a record: which image has it, and what its index says of it. */
 export interface Found {
@@ -32,25 +26,26 @@ export class ChainIndex implements Closable {
   readonly #openers: readonly RecordOpener[] | undefined;
   readonly #blockBytes: number;
   readonly #merger: LeafMerger;
-  readonly #leaves = new LRUCache<number, MergedLeaf>({
-    maxSize: leafBudgetBytes,
-    sizeCalculation: () => format.leafBytes + 2 * format.leafEntries,
-  });
+  readonly #kept: ChainIndexCache;
+  readonly #merge = (into: MergedLeaf, leafNumber: number): boolean => this.#merger.mergeInto(into, leafNumber);
 
   /**
    * @param images newest first; they stay the caller's
    * @param openers of each image, where they are sealed and the key is there
    * @param vouched of each image, where its leaves are to be checked
+   * @param kept what is kept of it; belongs to it from now on
    */
   constructor(
     images: readonly Image[],
     openers: readonly RecordOpener[] | undefined,
     vouched: readonly (VouchedLeaves | undefined)[],
+    kept: ChainIndexCache,
   ) {
     this.#images = images;
     this.#openers = openers;
     this.#blockBytes = images[0]?.description.blockBytes ?? format.defaultBlockBytes;
-    this.#merger = new LeafMerger(images, vouched);
+    this.#kept = kept;
+    this.#merger = new LeafMerger(images, vouched, kept);
   }
 
   /** The block as the newest image that has it says; undefined when it reads as zeros. @throws what reading an index throws */
@@ -97,18 +92,12 @@ export class ChainIndex implements Closable {
   }
 
   close(): void {
-    this.#leaves.clear();
-    this.#merger.clear();
+    this.#kept.close();
   }
 
-  /** The merged leaf; undefined when no image has anything there. */
+  /** The merged leaf, until the next one is asked for; undefined when no image has anything there. */
   #leaf(leafNumber: number): MergedLeaf | undefined {
-    let leaf = this.#leaves.get(leafNumber);
-    if (leaf === undefined) {
-      leaf = this.#merger.merge(leafNumber) ?? noLeaf;
-      this.#leaves.set(leafNumber, leaf);
-    }
-    return leaf === noLeaf ? undefined : leaf;
+    return this.#kept.leaf(leafNumber, this.#merge);
   }
 }
 

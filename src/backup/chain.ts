@@ -19,6 +19,7 @@ import { ChainIndex } from './chain-index.ts';
 import { lockInUse } from './chain-lock.ts';
 import { Image } from './image.ts';
 import { startsAsImage } from './image-description.ts';
+import type { ChainIndexCache } from './index-cache.ts';
 import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
 import { isStored, RecordReader } from './record-reader.ts';
@@ -116,7 +117,9 @@ export class ChainDisk implements Disk {
     this.#needsKey = newest.sealed && key === undefined;
     this.#noKeyGiven = keys.isEmpty;
     this.#cache = cache.forChain(Buffer.from(newest.commitHash, 'hex'));
-    this.#index = new ChainIndex(images, openers, key === undefined ? [] : vouchedLeavesOf(images, key));
+    const kept = cache.index.forChain();
+    const vouched = key === undefined ? [] : vouchedLeavesOf(images, key, kept);
+    this.#index = new ChainIndex(images, openers, vouched, kept);
     this.#records = new RecordReader(this.blockBytes, cache.sums, key);
   }
 
@@ -192,8 +195,14 @@ function openersOf(images: readonly Image[], key: ChainKey): RecordOpener[] {
 }
 
 /** Of images that were consolidated: whoever did it had no key. @throws VeneerError (INTEGRITY), FormatError */
-function vouchedLeavesOf(images: readonly Image[], key: ChainKey): (VouchedLeaves | undefined)[] {
-  return images.map((image) => (image.description.kind === 'consolidated' ? new VouchedLeaves(image, key) : undefined));
+function vouchedLeavesOf(
+  images: readonly Image[],
+  key: ChainKey,
+  kept: ChainIndexCache,
+): (VouchedLeaves | undefined)[] {
+  return images.map((image, index) =>
+    image.description.kind === 'consolidated' ? new VouchedLeaves(image, index, key, kept) : undefined,
+  );
 }
 
 function openParent(child: Image, folder: ImageFolder): Image {

@@ -176,9 +176,8 @@ export class Image implements Closable {
     return { offset, crc32c: reference.leafCrc32c, dataBlocks: reference.dataBlocks };
   }
 
-  /** The 512 entries of a leaf, checked. @throws IntegrityError, UnavailableError */
-  readLeaf(leafNumber: number, reference: LeafReference): Uint8Array {
-    const leaf = new Uint8Array(format.leafBytes);
+  /** The 512 entries of a leaf, checked. @param leaf where they are put. @throws IntegrityError, UnavailableError */
+  readLeaf(leafNumber: number, reference: LeafReference, leaf = new Uint8Array(format.leafBytes)): Uint8Array {
     this.#file.read(leaf, reference.offset);
     expectChecksum(`${this.path}: index leaf ${leafNumber}`, reference.crc32c, leaf);
     return leaf;

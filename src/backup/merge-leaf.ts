@@ -3,47 +3,47 @@
  *
  * What an older image holds past the end of a newer one is gone: each image narrows what is seen of those behind it.
  */
-import { LRUCache } from 'lru-cache';
-import { MiB } from '../base/units.ts';
 import type { Image } from './image.ts';
+import { IndexCache, newLeaf, type ChainIndexCache, type MergedLeaf } from './index-cache.ts';
 import * as format from './layout.ts';
 import type { VouchedLeaves } from './vouched-leaves.ts';
 
-/** Memory for pages of one chain (4 KiB for each 8 GiB of disk and image). */
-const pageBudgetBytes = 8 * MiB;
 const stateOffset = format.leafEntry.offsetOf('state');
-
-export interface MergedLeaf {
-  /** 512 entries, each of the newest image that has one. */
-  readonly entries: Uint8Array;
-  /** Index into the chain of the image of each entry. */
-  readonly images: Uint16Array;
-}
 
 export class LeafMerger {
   readonly #images: readonly Image[];
   readonly #vouched: readonly (VouchedLeaves | undefined)[];
   /** Whatever says of a page that something is there. */
   readonly #holders: readonly (Image | VouchedLeaves)[];
-  /** Pages by image index and page number. Where an image has no page, its root says so from memory. */
-  readonly #pages = new LRUCache<string, Uint8Array>({
-    maxSize: pageBudgetBytes,
-    sizeCalculation: (page) => page.length,
-  });
+  readonly #kept: ChainIndexCache;
+  /** A leaf as it is in its image, until it is merged. */
+  readonly #leaf = new Uint8Array(format.leafBytes);
 
   /**
    * @param images newest first; not owned
    * @param vouched of each image, where its leaves are to be checked
+   * @param kept where pages are kept; the caller's
    */
-  constructor(images: readonly Image[], vouched: readonly (VouchedLeaves | undefined)[] = []) {
+  constructor(
+    images: readonly Image[],
+    vouched: readonly (VouchedLeaves | undefined)[] = [],
+    kept: ChainIndexCache = new IndexCache().forChain(),
+  ) {
     this.#images = images;
     this.#vouched = vouched;
+    this.#kept = kept;
     this.#holders = [...images, ...vouched.filter((one) => one !== undefined)];
   }
 
   /** Undefined when no image has anything there. @throws VeneerError (INTEGRITY), FormatError, UnavailableError */
   merge(leafNumber: number): MergedLeaf | undefined {
-    let merged: MergedLeaf | undefined;
+    const merged = newLeaf();
+    return this.mergeInto(merged, leafNumber) ? merged : undefined;
+  }
+
+  /** @param merged has no entry yet. @returns false when no image has anything there. @throws as `merge` */
+  mergeInto(merged: MergedLeaf, leafNumber: number): boolean {
+    let isThere = false;
     let missing = format.leafEntries;
     let visibleBytes = Number.POSITIVE_INFINITY;
     for (const [imageIndex, image] of this.#images.entries()) {
@@ -52,14 +52,14 @@ export class LeafMerger {
       const leaf = this.#readLeaf(image, imageIndex, leafNumber);
       this.#vouched[imageIndex]?.check(leafNumber, leaf);
       if (leaf !== undefined) {
-        merged ??= { entries: new Uint8Array(format.leafBytes), images: new Uint16Array(format.leafEntries) };
+        isThere = true;
         const visible = Math.ceil(visibleBytes / blockBytes) - leafNumber * format.leafEntries;
         missing -= takeMissing(merged, leaf, imageIndex, visible);
         if (missing === 0) break;
       }
       visibleBytes = Math.min(visibleBytes, image.description.visibleBytes);
     }
-    return merged;
+    return isThere;
   }
 
   /** The first page at or after `from` in which any image of the chain holds something. */
@@ -80,35 +80,34 @@ export class LeafMerger {
     }
   }
 
-  /** Drops what is cached. */
-  clear(): void {
-    this.#pages.clear();
-  }
-
   #readLeaf(image: Image, imageIndex: number, leafNumber: number): Uint8Array | undefined {
     const pageNumber = Math.floor(leafNumber / format.pageReferences);
-    const key = `${imageIndex}:${pageNumber}`;
-    let page = this.#pages.get(key);
-    if (page === undefined) {
-      page = image.readPage(pageNumber);
-      if (page === undefined) return undefined;
-      this.#pages.set(key, page);
-    }
-    const reference = image.leafReference(page, leafNumber);
-    return reference === undefined ? undefined : image.readLeaf(leafNumber, reference);
+    const page = this.#kept.page(imageIndex, pageNumber, () => image.readPage(pageNumber));
+    const reference = page === undefined ? undefined : image.leafReference(page, leafNumber);
+    return reference === undefined ? undefined : image.readLeaf(leafNumber, reference, this.#leaf);
   }
 }
 
-/** Copies the entries that `merged` lacks and `leaf` has, up to `visible`; returns how many. */
+/** Copies the entries that `merged` lacks and `leaf` has, up to `visible`, a run at a time; returns how many. */
 function takeMissing(merged: MergedLeaf, leaf: Uint8Array, imageIndex: number, visible: number): number {
+  const end = Math.min(format.leafEntries, visible);
   let taken = 0;
-  for (let index = 0; index < format.leafEntries && index < visible; index++) {
-    const at = index * format.leafEntryBytes;
-    if (merged.entries[at + stateOffset] !== format.blockState.absent) continue;
-    if (leaf[at + stateOffset] === format.blockState.absent) continue;
-    merged.entries.set(leaf.subarray(at, at + format.leafEntryBytes), at);
-    merged.images[index] = imageIndex;
-    taken++;
+  for (let index = 0; index < end;) {
+    const first = index;
+    while (index < end && isMissing(merged, leaf, index)) index++;
+    if (index === first) {
+      index++;
+      continue;
+    }
+    const at = first * format.leafEntryBytes;
+    merged.entries.set(leaf.subarray(at, index * format.leafEntryBytes), at);
+    merged.images.fill(imageIndex, first, index);
+    taken += index - first;
   }
   return taken;
+}
+
+function isMissing(merged: MergedLeaf, leaf: Uint8Array, index: number): boolean {
+  const at = index * format.leafEntryBytes + stateOffset;
+  return merged.entries[at] === format.blockState.absent && leaf[at] !== format.blockState.absent;
 }

@@ -11,7 +11,7 @@ import { requirePlain, requireSealed } from './block-seal.ts';
 import type { Image } from './image.ts';
 import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from './layout.ts';
-import type { MergedLeaf } from './merge-leaf.ts';
+import type { MergedLeaf } from './index-cache.ts';
 
 const bufferBytes = 4 * MiB;
 

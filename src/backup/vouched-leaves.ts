@@ -6,10 +6,10 @@
  * of some KiB begins and what its hash is, so that a part can be read again alone.
  */
 import { createHash, hash } from 'node:crypto';
-import { LRUCache } from 'lru-cache';
 import { FormatError, IntegrityError, VeneerError } from '../base/errors.ts';
-import { KiB, MiB } from '../base/units.ts';
+import { KiB } from '../base/units.ts';
 import type { Image } from './image.ts';
+import type { ChainIndexCache } from './index-cache.ts';
 import * as format from './layout.ts';
 import { mapEntries, type LeafStates, type Source } from './provenance.ts';
 import type { ChainKey } from './seal.ts';
@@ -17,8 +17,6 @@ import { ExpectedLeaf, faultsWithin, vouchedImages } from './vouched.ts';
 
 const advice = 'whoever consolidated it without the key got it wrong or lied; use another copy of the images';
 const partBytes = 32 * KiB;
-/** Parts of maps that are kept parsed, for one image. */
-const keptBytes = 4 * MiB;
 const emptyLeaf = new Uint8Array(format.leafBytes);
 const stateOffset = format.leafEntry.offsetOf('state');
 const originOffset = format.leafEntry.offsetOf('originSequence');
@@ -33,7 +31,7 @@ interface MapPart {
 }
 
 /** What a part says. */
-interface ParsedPart {
+export interface ParsedPart {
   readonly leafNumbers: readonly number[];
   readonly states: readonly LeafStates[];
 }
@@ -45,13 +43,16 @@ export class VouchedLeaves {
   readonly #maps: readonly (readonly MapPart[])[];
   /** Pages of the index that any of them holds something of, in order. */
   readonly #pages: readonly number[];
-  readonly #kept = new LRUCache<number, ParsedPart>({ maxSize: keptBytes });
+  readonly #kept: ChainIndexCache;
+  readonly #imageIndex: number;
 
   /**
    * Reads all that is vouched for of a consolidated image.
+   * @param imageIndex its place in the chain
+   * @param kept where parts of maps are kept
    * @throws VeneerError (INTEGRITY), FormatError, UnavailableError
    */
-  constructor(image: Image, key: ChainKey) {
+  constructor(image: Image, imageIndex: number, key: ChainKey, kept: ChainIndexCache) {
     const maps: MapPart[][] = [];
     const pages = new Set<number>();
     const vouched = vouchedImages(image, key, (source) => {
@@ -61,6 +62,8 @@ export class VouchedLeaves {
     });
     for (const { message } of faultsWithin(image, vouched)) throw new VeneerError('INTEGRITY', `${message}; ${advice}`);
     this.#image = image;
+    this.#imageIndex = imageIndex;
+    this.#kept = kept;
     this.#expected = new ExpectedLeaf(image, vouched);
     this.#maps = maps;
     this.#pages = [...pages].sort((a, b) => a - b);
@@ -92,7 +95,9 @@ export class VouchedLeaves {
   #statesOf(parts: readonly MapPart[], leafNumber: number): LeafStates | undefined {
     const part = parts[firstAfter(parts.length, (index) => (parts[index]?.firstLeaf ?? 0) > leafNumber) - 1];
     if (part === undefined) return undefined;
-    const { leafNumbers, states } = this.#kept.get(part.offset) ?? this.#read(part);
+    const { leafNumbers, states } = this.#kept.part(this.#imageIndex, part.offset, 2 * part.lengthBytes, () =>
+      this.#read(part),
+    );
     const index = firstAfter(leafNumbers.length, (at) => (leafNumbers[at] ?? 0) >= leafNumber);
     return leafNumbers[index] === leafNumber ? states[index] : undefined;
   }
@@ -104,12 +109,10 @@ export class VouchedLeaves {
     const actual = hash('sha256', bytes);
     if (actual !== part.hash) throw new IntegrityError(`${this.#image.path}: provenance`, part.hash, actual);
     const entries = [...mapEntries(bytes, this.#image.path)];
-    const parsed = {
+    return {
       leafNumbers: entries.map(({ leafNumber }) => leafNumber),
       states: entries.map(({ states }) => states),
     };
-    this.#kept.set(part.offset, parsed, { size: 2 * bytes.length });
-    return parsed;
   }
 }
 
