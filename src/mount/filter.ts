@@ -16,6 +16,8 @@ import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { isExpected } from './errno.ts';
 import { Classifier } from './classify.ts';
+import { InodeNumbers } from './inode-numbers.ts';
+import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
 import type { Log } from './native-file-state.ts';
 import { Natives, type NativeDisk } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
@@ -38,6 +40,8 @@ export interface FilterOptions {
   readonly write: WriteMode | undefined;
   /** For encrypted images. Without theirs, only their data cannot be read. */
   readonly keys: ThreadKeys;
+  /** Of InodeNumbers: the threads of one mount share it. */
+  readonly numbers?: SharedArrayBuffer;
 }
 
 /** Who makes a file, where the transport knows it: it is theirs then, and not of whoever runs the mount. */
@@ -66,6 +70,8 @@ export class Filter implements Closable {
   readonly #classifier = new Classifier();
   readonly #madeNames: MadeNames;
   readonly #natives: Natives;
+  #numbers: InodeNumbers | undefined;
+  #listed: ListedNumbers | undefined;
 
   /** @param onImageOpened see NativeFileContext */
   constructor(
@@ -97,6 +103,17 @@ export class Filter implements Closable {
       },
       this.#classifier,
     );
+  }
+
+  /** What files are numbered by under this mount. */
+  get numbers(): InodeNumbers {
+    const { folder, numbers } = this.#options;
+    return (this.#numbers ??= new InodeNumbers(fs.statSync(folder, { bigint: true }).dev, numbers));
+  }
+
+  /** The same of the entries of a folder that is being listed. @param fd of the folder */
+  numbersIn(folder: Place, fd: number): NumberOfEntry {
+    return (this.#listed ??= new ListedNumbers(this.numbers)).of(folder, fd);
   }
 
   /** The mounted folder itself. */
@@ -321,6 +338,7 @@ export class Filter implements Closable {
 
   close(): void {
     this.#natives.close();
+    this.#listed?.close();
   }
 
   /**
@@ -348,7 +366,7 @@ export class Filter implements Closable {
 
   #attributes(place: Place, stat: fs.BigIntStats): Attributes {
     const found = this.#classifier.classify(place, stat);
-    const own = attributesOf(stat);
+    const own = attributesOf(stat, this.numbers.of(stat, place.part));
     if (place.part !== '' || found.kind === 'plugin') {
       const native = this.#natives.find(place, stat);
       const { file } = native;
@@ -358,7 +376,6 @@ export class Filter implements Closable {
       this.#natives.countersOf(place, sizeBytes);
       return {
         ...own,
-        inode: place.part === '' ? own.inode : madeInode(own.inode, place.part),
         mode: writable === undefined ? own.mode & ~writeBits : own.mode,
         sizeBytes,
         blocks512: Math.ceil(sizeBytes / 512),
@@ -424,9 +441,9 @@ export class Filter implements Closable {
   }
 }
 
-function attributesOf(stat: fs.BigIntStats): Attributes {
+function attributesOf(stat: fs.BigIntStats, inode: bigint): Attributes {
   return {
-    inode: stat.ino,
+    inode,
     mode: Number(stat.mode),
     links: Number(stat.nlink),
     uid: Number(stat.uid),
@@ -439,11 +456,4 @@ function attributesOf(stat: fs.BigIntStats): Attributes {
     changedNs: stat.ctimeNs,
     isNative: false,
   };
-}
-
-/** A number for a name that has no inode of its own: apart from those of the folder, and the same each time. */
-function madeInode(inode: bigint, part: string): bigint {
-  let hash = 0xcbf29ce484222325n; // FNV-1a, 64 bits
-  for (const byte of Buffer.from(`${inode}/${part}`)) hash = BigInt.asUintN(64, (hash ^ BigInt(byte)) * 0x100000001b3n);
-  return hash | (1n << 63n);
 }

@@ -20,6 +20,7 @@ import { defaultFillOptions, Fills } from './fills.ts';
 import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
 import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
+import { InodeNumbers } from './inode-numbers.ts';
 import { openLog } from './log.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
@@ -95,11 +96,12 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();
   const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
-  const filter = new Filter({ folder: real.folder, ...options }, statistics, cache, log, replacements);
+  const numbers = InodeNumbers.allocate();
+  const filter = new Filter({ folder: real.folder, ...options, numbers }, statistics, cache, log, replacements);
   clearAway(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
-  const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log });
+  const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log, numbers });
   const letGo = endOnCrash(real.mountpoint, log);
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
   // So that status shows every plugin file from the start.
@@ -169,14 +171,17 @@ async function startTransport(
   filter: Filter,
   real: { readonly folder: string; readonly mountpoint: string },
   options: MountOptions,
-  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd'> & { readonly log: Log },
+  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd'> & {
+    readonly log: Log;
+    readonly numbers: SharedArrayBuffer;
+  },
 ): Promise<ServingTransport> {
-  const { log } = shared;
+  const { log, numbers } = shared;
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
       const { allowPaths, present, write, keys } = options;
-      const filterOptions = { folder: real.folder, allowPaths, present, write, keys };
+      const filterOptions = { folder: real.folder, allowPaths, present, write, keys, numbers };
       return await KernelTransport.start(
         {
           ...options,

@@ -14,6 +14,11 @@ const UTIME_OMIT = 0x3ffffffe;
 const MFD_CLOEXEC = 1;
 const RLIMIT_NOFILE = 7;
 const PRIO_PROCESS = 0;
+const POLLPRI = 2;
+const AT_EMPTY_PATH = 0x1000;
+/** Of struct file_handle: its length and type, and the most that follows. */
+const fileHandleHead = 8;
+const maxFileHandleBytes = 128;
 /** Low, but not so low that a thread which holds a lock is never let on. */
 const lowPriority = 10;
 const maxLinkBytes = 4096;
@@ -70,6 +75,7 @@ const setpriority = libc.func('int setpriority(int which, uint who, int priority
   who: number,
   priority: number,
 ) => number;
+const noPath = zeroTerminated('');
 const exit = libc.func('void _exit(int code)') as (code: number) => void;
 
 const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
@@ -77,6 +83,15 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argume
   request: number,
   argument: Uint32Array,
 ) => number;
+
+const poll = libc.func('int poll(_Inout_ uint8_t *asked, ulong count, int timeoutMs)') as (
+  asked: Uint8Array,
+  count: number,
+  timeoutMs: number,
+) => number;
+const nameToHandle = libc.func(
+  'int name_to_handle_at(int folder, const uint8_t *path, _Inout_ uint8_t *handle, _Out_ int32_t *mount, int flags)',
+) as (folder: number, path: Uint8Array, handle: Uint8Array, mount: Int32Array, flags: number) => number;
 
 function checked(result: number, syscall: string, name: string): number {
   if (result < 0) throw errorOfErrno(koffi.errno(), syscall, name);
@@ -138,6 +153,28 @@ export function callDevice(fd: number, request: number, argument: Uint32Array, w
 /** A file that has no name and lives in memory. */
 export function memoryFile(name: string): number {
   return checked(memfd(name, MFD_CLOEXEC), 'memfd_create', name);
+}
+
+/** Of an open file of /proc that can be polled: whether it reads otherwise than when this was last asked. */
+export function hasChanged(fd: number): boolean {
+  // struct pollfd: descriptor, what is asked, what is so.
+  const asked = new Uint8Array(8);
+  const view = new DataView(asked.buffer);
+  view.setInt32(0, fd, true);
+  view.setInt16(4, POLLPRI, true);
+  return poll(asked, 1, 0) > 0;
+}
+
+/**
+ * What the file system itself knows a file by, another for a later file that gets the same inode number.
+ * @returns undefined where the file system has none
+ */
+export function fileHandleOf(fd: number): Uint8Array | undefined {
+  const handle = new Uint8Array(fileHandleHead + maxFileHandleBytes);
+  const view = new DataView(handle.buffer);
+  view.setUint32(0, maxFileHandleBytes, true);
+  if (nameToHandle(fd, noPath, handle, new Int32Array(1), AT_EMPTY_PATH) < 0) return undefined;
+  return handle.subarray(0, fileHandleHead + view.getUint32(0, true));
 }
 
 /** @param mode of fallocate(2) */

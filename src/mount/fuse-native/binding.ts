@@ -4,6 +4,7 @@ import { createRequire } from 'node:module';
 export type Reply = (errno: number) => void;
 export type ReplyWith<T> = (errno: number, value?: T) => void;
 
+/** `ino` is a u32 on its way. */
 export interface FuseStat {
   readonly mode: number;
   readonly size: number;
@@ -35,7 +36,7 @@ export interface FuseStatFs {
 /** `errno` is 0 or negative; read and write reply with a count in its place. `handle` is a u32. */
 export interface FuseOperations {
   getattr(path: string, reply: ReplyWith<FuseStat>): void;
-  readdir(path: string, reply: ReplyWith<string[]>): void;
+  readdir(path: string, reply: (errno: number, names?: string[], stats?: FuseStat[]) => void): void;
   readlink(path: string, reply: ReplyWith<string>): void;
   statfs(path: string, reply: ReplyWith<FuseStatFs>): void;
   open(path: string, flags: number, reply: ReplyWith<number>): void;

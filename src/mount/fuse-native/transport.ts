@@ -16,6 +16,7 @@ import type { OpenFile } from '../open-file.ts';
 import { NamedPlace, type Attributes, type Place } from '../place.ts';
 import { systemError } from '../system-error.ts';
 import type { ServingTransport } from '../transport.ts';
+import { NarrowNumbers } from './narrow-numbers.ts';
 import { loadFuse, type FuseOperations, type FuseOptions, type FuseStat, type FuseStatFs } from './binding.ts';
 
 /** The value of each operation's time-out: none. */
@@ -83,6 +84,7 @@ class Handles {
 
 function operations(filter: Filter, log: Log): FuseOperations {
   const handles = new Handles();
+  const numbers = new NarrowNumbers();
   const place = (fusePath: string): Place => placeOf(filter, fusePath);
 
   /** Runs a handler and replies exactly once: with its value, or with the errno of what it threw. */
@@ -104,9 +106,13 @@ function operations(filter: Filter, log: Log): FuseOperations {
     answer<number>(operation, (errno, value) => reply(errno === 0 ? (value ?? 0) : errno), handler);
 
   return {
-    getattr: (path, reply) => answer('getattr', reply, () => statOf(filter.attributes(place(path)))),
+    getattr: (path, reply) => answer('getattr', reply, () => statOf(filter.attributes(place(path)), numbers)),
     readdir: (path, reply) =>
-      answer('readdir', reply, () => ['.', '..', ...filter.list(place(path)).map((entry) => entry.name)]),
+      answer<Listed>(
+        'readdir',
+        (errno, listed) => (listed === undefined ? reply(errno) : reply(errno, listed.names, listed.stats)),
+        () => list(filter, place(path), place(parentOf(path)), numbers),
+      ),
     readlink: (path, reply) => answer('readlink', reply, () => filter.readLink(place(path))),
     statfs: (path, reply) => answer('statfs', reply, () => statFsOf(filter.space(place(path)))),
     open: (path, flags, reply) => answer('open', reply, () => handles.add(filter.open(place(path), flags))),
@@ -172,14 +178,35 @@ function nanoseconds(milliseconds: number): bigint {
   return BigInt(Math.round(milliseconds * 1000)) * 1000n;
 }
 
-function statOf(attributes: Attributes): FuseStat {
+function parentOf(fusePath: string): string {
+  return fusePath.slice(0, fusePath.lastIndexOf('/'));
+}
+
+interface Listed {
+  readonly names: string[];
+  readonly stats: FuseStat[];
+}
+
+/** Of each entry the binding wants whole attributes, and uses the type and the number. */
+function list(filter: Filter, folder: Place, parent: Place, numbers: NarrowNumbers): Listed {
+  const own = filter.attributes(folder);
+  const entries = [
+    { name: '.', type: own.mode, inode: own.inode },
+    { name: '..', type: own.mode, inode: filter.attributes(parent).inode },
+    ...filter.list(folder),
+  ];
+  const stats = entries.map(({ type, inode }) => statOf({ ...own, mode: type, inode }, numbers));
+  return { names: entries.map(({ name }) => name), stats };
+}
+
+function statOf(attributes: Attributes, numbers: NarrowNumbers): FuseStat {
   return {
     mode: attributes.mode,
     size: attributes.sizeBytes,
     nlink: attributes.links,
     uid: attributes.uid,
     gid: attributes.gid,
-    ino: Number(BigInt.asUintN(52, attributes.inode)),
+    ino: numbers.of(attributes.inode),
     blocks: attributes.blocks512,
     rdev: attributes.device,
     atime: new Date(Number(attributes.accessedNs / 1_000_000n)),

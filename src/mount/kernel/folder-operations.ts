@@ -138,13 +138,16 @@ function makeListing(session: Session, folder: Place, listingFd: number): void {
   const listing = new Listing(listingFd);
   const fd = folder.open(O_RDONLY | O_DIRECTORY);
   try {
+    const numberOf = session.filter.numbersIn(folder, fd);
     const entries = Buffer.alloc(entriesBytes);
     for (let length = readEntriesOf(fd, entries); length > 0; length = readEntriesOf(fd, entries)) {
       for (let at = 0; at < length; at += entries.readUInt16LE(at + dirent.lengthAt)) {
         const nameEnd = entries.indexOf(0, at + dirent.nameAt);
-        const name = entries.subarray(at + dirent.nameAt, nameEnd);
-        if (session.filter.hides(nameOfBytes(name))) continue;
-        listing.add(entries.readBigUInt64LE(at), entries[at + dirent.typeAt] ?? 0, name);
+        const bytes = entries.subarray(at + dirent.nameAt, nameEnd);
+        const name = nameOfBytes(bytes);
+        if (session.filter.hides(name)) continue;
+        const type = entries[at + dirent.typeAt] ?? 0;
+        listing.add(numberOf(name, type, entries.readBigUInt64LE(at)), type, bytes);
       }
     }
   } finally {

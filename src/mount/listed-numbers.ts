@@ -1,0 +1,49 @@
+/** The numbers of a folder's entries, as a listing tells them with no look at each: the same that each has when it is looked at. */
+import * as fs from '../base/fs.ts';
+import type { InodeNumbers } from './inode-numbers.ts';
+import { MountPoints } from './mount-points.ts';
+import type { Place } from './place.ts';
+
+/** Of statfs(2): file systems in which a folder may be the top of a volume with numbers of its own. */
+const volumesInside: ReadonlySet<number> = new Set([0x9123683e /* btrfs */, 0xca451a4e /* bcachefs */]);
+/** Of struct linux_dirent64. */
+const DT_DIR = 4;
+
+/** @param type of struct linux_dirent64 @param inode as the folder tells it */
+export type NumberOfEntry = (name: string, type: number, inode: bigint) => bigint;
+
+export class ListedNumbers {
+  readonly #numbers: InodeNumbers;
+  readonly #points = new MountPoints();
+  readonly #hasVolumes = new Map<bigint, boolean>();
+
+  constructor(numbers: InodeNumbers) {
+    this.#numbers = numbers;
+  }
+
+  /** @param fd of the folder, which is being listed */
+  of(folder: Place, fd: number): NumberOfEntry {
+    const { dev } = fs.fstatSync(fd, { bigint: true });
+    const points = this.#points.namesIn(folder.path);
+    const hasVolumes = this.#mayHaveVolumes(dev, folder);
+    return (name, type, ino) => {
+      const isElsewhere = points.has(name) || (hasVolumes && type === DT_DIR && name !== '.' && name !== '..');
+      if (!isElsewhere) return this.#numbers.of({ dev, ino });
+      const stat = fs.lstatSync(`${folder.at}/${name}`, { bigint: true, throwIfNoEntry: false });
+      return this.#numbers.of(stat ?? { dev, ino });
+    };
+  }
+
+  close(): void {
+    this.#points.close();
+  }
+
+  #mayHaveVolumes(device: bigint, folder: Place): boolean {
+    let has = this.#hasVolumes.get(device);
+    if (has === undefined) {
+      has = volumesInside.has(fs.statfsSync(folder.at).type);
+      this.#hasVolumes.set(device, has);
+    }
+    return has;
+  }
+}
