@@ -14,6 +14,7 @@ import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { FormatName } from '../native/formats.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
+import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
 import { Classifier } from './classify.ts';
 import { InodeNumbers } from './inode-numbers.ts';
@@ -24,8 +25,9 @@ import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts'
 import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
+import { ownRights, type Rights } from './rights.ts';
 import type { Statistics } from './statistics.ts';
-import { makeNode, renameWith, type TimeChange } from './system-calls.ts';
+import type { TimeChange } from './system-calls.ts';
 import { systemError } from './system-error.ts';
 import { MadeNames, type MadeName } from './made-names.ts';
 
@@ -44,21 +46,11 @@ export interface FilterOptions {
   readonly numbers?: SharedArrayBuffer;
 }
 
-/** Who makes a file, where the transport knows it: it is theirs then, and not of whoever runs the mount. */
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
-}
-
-const { S_IFMT, O_ACCMODE, O_RDONLY, O_CREAT, O_EXCL, O_RDWR } = {
+const { S_IFMT, O_ACCMODE, O_RDONLY, O_WRONLY } = {
   ...fs.constants,
   O_ACCMODE: fs.constants.O_RDONLY | fs.constants.O_WRONLY | fs.constants.O_RDWR,
 };
-/** Flags of the caller's open that reach the file behind: its access mode alone. The kernel does append and truncation itself. */
-const passedFlags = O_ACCMODE;
 const writeBits = 0o222;
-const setIdBits = 0o6000;
-const setGroupBit = 0o2000;
 /** A rename that changes both names' files for each other. */
 const renameExchange = 2;
 
@@ -72,6 +64,7 @@ export class Filter implements Closable {
   readonly #natives: Natives;
   #numbers: InodeNumbers | undefined;
   #listed: ListedNumbers | undefined;
+  readonly #behind: Behind;
 
   /** @param onImageOpened see NativeFileContext */
   constructor(
@@ -81,8 +74,10 @@ export class Filter implements Closable {
     log: Log,
     replacements: Replacements,
     onImageOpened: () => void = () => undefined,
+    rights: Rights = ownRights,
   ) {
     this.#options = options;
+    this.#behind = new Behind(rights);
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#log = log;
@@ -210,7 +205,7 @@ export class Filter implements Closable {
     const found = this.#classifier.classify(place, stat);
     const forWriting = (flags & O_ACCMODE) !== O_RDONLY;
     if (place.part !== '' || found.kind === 'plugin') {
-      return this.#openNative(place, stat, forWriting);
+      return this.#openNative(place, stat, flags & O_ACCMODE);
     }
     if (found.kind === 'broken plugin') {
       this.#log('error', `${this.nameOf(place)}: ${found.error.message}`, { file: this.nameOf(place) });
@@ -218,7 +213,12 @@ export class Filter implements Closable {
     }
     if (found.kind === 'image' && forWriting)
       throw new ReadOnlyError(`${this.nameOf(place)}: an image is never changed`);
-    return new PassThroughFile(place.open(flags & passedFlags));
+    return new PassThroughFile(this.#behind.open(place, flags));
+  }
+
+  /** @returns a descriptor */
+  openFolder(place: Place): number {
+    return this.#behind.openFolder(place);
   }
 
   /**
@@ -236,48 +236,40 @@ export class Filter implements Closable {
     this.#statistics.counters(this.nameOf(place)).add(counter, -1);
   }
 
-  create(place: Place, mode: number, owner?: Owner): PassThroughFile {
+  /** @param umask of the caller, where the kernel has not applied it */
+  create(place: Place, mode: number, umask = 0): PassThroughFile {
     this.#requireFreeName(place);
-    const fd = fs.openSync(place.at, O_RDWR | O_CREAT | O_EXCL, mode & 0o7777);
-    try {
-      this.#giveTo(place, mode, owner);
-      return new PassThroughFile(fd);
-    } catch (error) {
-      fs.closeSync(fd);
-      throw error;
-    }
+    return new PassThroughFile(this.#behind.create(place, mode, umask));
   }
 
-  makeFolder(place: Place, mode: number, owner?: Owner): void {
-    fs.mkdirSync(place.at, { mode: mode & 0o7777 });
-    this.#giveTo(place, mode, owner);
+  /** @param umask as for `create` */
+  makeFolder(place: Place, mode: number, umask = 0): void {
+    this.#behind.makeFolder(place, mode, umask);
   }
 
-  makeSymlink(place: Place, target: string, owner?: Owner): void {
-    fs.symlinkSync(target, place.at);
-    this.#giveTo(place, 0, owner);
+  makeSymlink(place: Place, target: string): void {
+    this.#behind.makeSymlink(place, target);
   }
 
-  /** A pipe, a socket, an empty file or a device. @param mode with the type */
-  makeNode(place: Place, mode: number, device: number, owner?: Owner): void {
-    makeNode(place.at, mode, device);
-    this.#giveTo(place, mode, owner);
+  /** A pipe, a socket, an empty file or a device. @param mode with the type; umask: as for `create` */
+  makeNode(place: Place, mode: number, device: number, umask = 0): void {
+    this.#behind.makeNode(place, mode, device, umask);
   }
 
   makeLink(from: Place, to: Place): void {
     this.#requireChangeable(from);
-    from.linkAs(to.at);
+    this.#behind.makeLink(from, to);
   }
 
   /** With a plugin file goes what was written to it. */
   removeFile(place: Place): void {
     const kept = this.#requireChangeable(place);
-    fs.unlinkSync(place.at);
+    this.#behind.removeFile(place);
     for (const file of kept) unlinkReplacement(file);
   }
 
   removeFolder(place: Place): void {
-    fs.rmdirSync(place.at);
+    this.#behind.removeFolder(place);
   }
 
   /** @param flags of renameat2(2) */
@@ -290,8 +282,7 @@ export class Filter implements Closable {
       );
     if ((flags & renameExchange) !== 0 || fs.lstatSync(to.at, { throwIfNoEntry: false }) !== undefined)
       this.#requireChangeable(to);
-    if (flags === 0) fs.renameSync(from.at, to.at);
-    else renameWith(from.at, to.at, flags);
+    this.#behind.rename(from, to, flags);
   }
 
   truncate(place: Place, sizeBytes: number): void {
@@ -301,17 +292,17 @@ export class Filter implements Closable {
       return;
     }
     this.#requirePlain(place);
-    fs.truncateSync(place.at, sizeBytes);
+    this.#behind.truncate(place, sizeBytes);
   }
 
   changeMode(place: Place, mode: number): void {
     this.#requirePlain(place);
-    fs.chmodSync(place.at, mode & 0o7777);
+    this.#behind.changeMode(place, mode);
   }
 
   changeOwner(place: Place, uid: number, gid: number): void {
     this.#requirePlain(place);
-    place.changeOwner(uid, gid);
+    this.#behind.changeOwner(place, uid, gid);
   }
 
   /** Of a native file the times are those of its writes: a program that sets them is not refused, and changes nothing. */
@@ -319,7 +310,26 @@ export class Filter implements Closable {
     const { isNative, mode } = this.attributes(place);
     if (isNative && (mode & writeBits) !== 0) return;
     this.#requirePlain(place);
-    place.changeTimes(accessed, modified);
+    this.#behind.changeTimes(place, accessed, modified);
+  }
+
+  /** As readAttribute of extended-attributes.ts. Of a native file they are those of its plugin file. */
+  readAttribute(place: Place, name: string, value: Uint8Array): number {
+    return this.#behind.readAttribute(place, name, value);
+  }
+
+  listAttributes(place: Place): Uint8Array {
+    return this.#behind.listAttributes(place);
+  }
+
+  writeAttribute(place: Place, name: string, value: Uint8Array, flags: number): void {
+    this.#requirePlain(place);
+    this.#behind.writeAttribute(place, name, value, flags);
+  }
+
+  removeAttribute(place: Place, name: string): void {
+    this.#requirePlain(place);
+    this.#behind.removeAttribute(place, name);
   }
 
   /** How messages and `status` name a place: its path under the mount. */
@@ -387,22 +397,14 @@ export class Filter implements Closable {
     return found.kind === 'plain' ? own : { ...own, mode: own.mode & ~writeBits };
   }
 
-  /** What was just made belongs to who asked for it. In a folder that hands its group on, the group stays. */
-  #giveTo(place: Place, mode: number, owner: Owner | undefined): void {
-    if (owner === undefined) return;
-    const keepsGroup = (fs.statSync(path.dirname(place.at)).mode & setGroupBit) !== 0;
-    fs.lchownSync(place.at, owner.uid, keepsGroup ? -1 : owner.gid);
-    // A change of owner takes these away.
-    if ((mode & setIdBits) !== 0) fs.chmodSync(place.at, mode & 0o7777);
-  }
-
-  #openNative(place: Place, stat: fs.BigIntStats, forWriting: boolean): OpenFile {
+  #openNative(place: Place, stat: fs.BigIntStats, access: number): OpenFile {
     const native = this.#natives.find(place, stat);
-    if (forWriting && this.#natives.replacementOf(place, native) === undefined) throw this.#readOnly(place);
+    if (access !== O_RDONLY && this.#natives.replacementOf(place, native) === undefined) throw this.#readOnly(place);
     // The text of the pointers is judged now; where they lead, when they are followed.
     this.#logged(place, () => judgePointers(native.source.plugin, place.path, this.#allowed));
     const state = this.#natives.stateOf(place, native);
-    return new SynthesizedFile(place.open(O_RDONLY), state);
+    // Who only writes need not be able to read; that he may write, the plugin file's mode has told the kernel.
+    return new SynthesizedFile(access === O_WRONLY ? place.open(O_RDONLY) : this.#behind.open(place, O_RDONLY), state);
   }
 
   #logged<T>(place: Place, action: () => T): T {

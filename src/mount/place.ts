@@ -6,6 +6,7 @@
  */
 import * as fs from '../base/fs.ts';
 import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from './system-calls.ts';
+import { systemError } from './system-error.ts';
 
 export interface Place {
   /** '' for the file itself; otherwise the name of the native file that is made from it. */
@@ -19,6 +20,9 @@ export interface Place {
   /** Never follows a symbolic link. @returns a descriptor */
   open(flags: number): number;
   readLink(): string;
+  /** @throws EOPNOTSUPP for a symbolic link */
+  changeMode(mode: number): void;
+  truncate(sizeBytes: number): void;
   changeOwner(uid: number, gid: number): void;
   changeTimes(accessed: TimeChange, modified: TimeChange): void;
   /** Makes `path` a further name of it. */
@@ -52,6 +56,19 @@ export class NamedPlace implements Place {
 
   readLink(): string {
     return fs.readlinkSync(this.at);
+  }
+
+  changeMode(mode: number): void {
+    const fd = openPath(this.at);
+    try {
+      new HeldPlace(fd).changeMode(mode);
+    } finally {
+      fs.closeSync(fd);
+    }
+  }
+
+  truncate(sizeBytes: number): void {
+    truncateOpened(this.open(toTruncate), sizeBytes);
   }
 
   changeOwner(uid: number, gid: number): void {
@@ -98,6 +115,15 @@ export class HeldPlace implements Place {
     return readLinkOf(this.fd);
   }
 
+  changeMode(mode: number): void {
+    if (this.stat().isSymbolicLink()) throw systemError('EOPNOTSUPP', 'chmod', 'a symbolic link');
+    fs.chmodSync(this.at, mode);
+  }
+
+  truncate(sizeBytes: number): void {
+    truncateOpened(this.open(toTruncate), sizeBytes);
+  }
+
   changeOwner(uid: number, gid: number): void {
     fs.chownSync(this.at, uid, gid);
   }
@@ -110,6 +136,26 @@ export class HeldPlace implements Place {
     linkDescriptor(this.at, path);
   }
 }
+
+/** Who may write a file may cut it, though he may not read it. */
+const toTruncate = fs.constants.O_WRONLY | fs.constants.O_NONBLOCK;
+
+/** @param fd is closed */
+function truncateOpened(fd: number, sizeBytes: number): void {
+  try {
+    fs.ftruncateSync(fd, sizeBytes);
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** A descriptor that names a file and nothing more: no permission is needed, nothing is opened, no link is followed. */
+export function openPath(at: string, follow = false): number {
+  return fs.openSync(at, O_PATH | (follow ? 0 : fs.constants.O_NOFOLLOW));
+}
+
+/** Node does not name it. The same on all machines that Node runs on. */
+const O_PATH = 0o10000000;
 
 const deletedSuffix = ' (deleted)';
 

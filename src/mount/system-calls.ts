@@ -9,6 +9,9 @@ import { errorOfErrno } from './system-error.ts';
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 const AT_SYMLINK_FOLLOW = 0x400;
+const AT_EACCESS = 0x200;
+/** The same on all machines. */
+const faccessat2Number = 439;
 const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;
 const MFD_CLOEXEC = 1;
@@ -52,6 +55,9 @@ const mknod = libc.func('int mknod(const uint8_t *path, uint mode, uint64_t devi
   mode: number,
   device: number,
 ) => number;
+const accessWithFlags = libc.func(
+  'long syscall(long number, int folder, const uint8_t *path, int mode, int flags)',
+) as (number: number, folder: number, path: Uint8Array, mode: number, flags: number) => number;
 const getdents64 = libc.func('int64_t getdents64(int fd, _Out_ uint8_t *buffer, size_t size)') as (
   fd: number,
   buffer: Uint8Array,
@@ -134,6 +140,15 @@ export function readLinkOf(fd: number): string {
 /** @param flags of renameat2(2): RENAME_NOREPLACE, RENAME_EXCHANGE */
 export function renameWith(from: string, to: string, flags: number): void {
   checked(renameat2(AT_FDCWD, zeroTerminated(from), AT_FDCWD, zeroTerminated(to), flags), 'rename', to);
+}
+
+/** Whether this thread may run a file. access(2) would ask for the process instead. @throws EACCES */
+export function requireExecutable(path: string): void {
+  checked(
+    accessWithFlags(faccessat2Number, AT_FDCWD, zeroTerminated(path), fs.constants.X_OK, AT_EACCESS),
+    'access',
+    path,
+  );
 }
 
 export function makeNode(path: string, mode: number, device: number): void {

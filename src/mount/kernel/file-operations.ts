@@ -78,7 +78,8 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
       operation.fallocate,
       (request) => {
         const { slot, serial, offset, lengthBytes, mode } = fallocateIn.parse(request.bytes, bodyAt);
-        files.get(slot, serial).allocate(mode, Number(offset), Number(lengthBytes));
+        const file = files.get(slot, serial);
+        session.changeOpen(file, () => file.allocate(mode, Number(offset), Number(lengthBytes)));
         return 0;
       },
     ],
@@ -91,7 +92,9 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
         // The kernel copies by reading and writing then.
         if (from === undefined || to === undefined) throw systemError('EOPNOTSUPP', 'copy_file_range', 'a native file');
         const length = Math.min(Number(copy.lengthBytes), maxCopyBytes);
-        const lengthBytes = copyFileRange(from, Number(copy.offset), to, Number(copy.toOffset), length);
+        const lengthBytes = session.rights.asCaller(() =>
+          copyFileRange(from, Number(copy.offset), to, Number(copy.toOffset), length),
+        );
         writeOut.encode({ lengthBytes }, reply.body);
         return writeOut.sizeBytes;
       },
@@ -128,7 +131,11 @@ function write(session: Session, request: Request, reply: Reply): number {
   const start = bodyAt + transferIn.sizeBytes;
   const end = start + request.u32(transferAt.lengthBytes);
   if (end > request.lengthBytes) throw systemError('EINVAL', 'write', `${end} bytes`);
-  const lengthBytes = file.write(request.bytes.subarray(start, end), request.u64(transferAt.offset));
+  const source = request.bytes.subarray(start, end);
+  const offset = request.u64(transferAt.offset);
+  const lengthBytes = file.isNative
+    ? file.write(source, offset)
+    : session.changeOpen(file, () => file.write(source, offset));
   writeOut.encode({ lengthBytes }, reply.body);
   return writeOut.sizeBytes;
 }

@@ -25,8 +25,8 @@ export function folderOperations(session: Session): ReadonlyArray<readonly [numb
     [
       operation.opendir,
       (request, reply) => {
-        // Only to learn whether it can be listed.
-        fs.closeSync(session.place(request.node).open(O_RDONLY | O_DIRECTORY));
+        // Only to learn whether the caller may list it.
+        fs.closeSync(session.filter.openFolder(session.place(request.node)));
         const fd = memoryFile('veneer listing');
         let handle;
         try {

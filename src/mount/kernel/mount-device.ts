@@ -8,6 +8,8 @@ import { spawn } from 'node:child_process';
 import * as fs from '../../base/fs.ts';
 import koffi from 'koffi';
 import { UnavailableError } from '../../base/errors.ts';
+import { mayActAsOthers } from '../../base/identity.ts';
+import type { Log } from '../native-file-state.ts';
 import { callDevice } from '../system-calls.ts';
 import { errorOfErrno } from '../system-error.ts';
 import { maxReadBytes } from './protocol.ts';
@@ -46,8 +48,12 @@ const recvmsg = libc.func('int64_t recvmsg(int socket, _Inout_ uint8_t *message,
  * Mounts at `mountpoint`. The kernel's FUSE_INIT waits on the descriptor then.
  * @throws system errors; UnavailableError with fusermount3's own words
  */
-export async function mountDevice(mountpoint: string): Promise<number> {
-  return process.getuid?.() === 0 ? mountAsRoot(mountpoint) : await mountAsUser(mountpoint);
+export async function mountDevice(mountpoint: string, log: Log): Promise<number> {
+  if (process.getuid?.() !== 0) return await mountAsUser(mountpoint);
+  const servesOthers = mayActAsOthers();
+  if (!servesOthers)
+    log('warn', 'only root may enter the mount: the system does not let it act with the rights of others', {});
+  return mountAsRoot(mountpoint, servesOthers);
 }
 
 /** A further channel of the same mount: requests go to whichever channel is read first. */
@@ -62,14 +68,15 @@ export function cloneChannel(fd: number): number {
   }
 }
 
-function mountAsRoot(mountpoint: string): number {
+/** @param servesOthers whether other users may enter: what they do is done with their rights */
+function mountAsRoot(mountpoint: string, servesOthers: boolean): number {
   const fd = fs.openSync(fuseDevice, fs.constants.O_RDWR);
   const options = [
     `fd=${fd}`,
     'rootmode=40000',
     'user_id=0',
     'group_id=0',
-    'allow_other',
+    ...(servesOthers ? ['allow_other'] : []),
     'default_permissions',
     `max_read=${maxReadBytes}`,
   ];

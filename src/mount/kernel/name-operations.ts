@@ -3,8 +3,8 @@ import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { bytesOfName } from '../../base/names.ts';
 import type { TimeChange } from '../system-calls.ts';
+import { openPath } from '../place.ts';
 import { systemError } from '../system-error.ts';
-import { openPath } from './node-table.ts';
 import {
   batchForgetIn,
   createIn,
@@ -58,16 +58,16 @@ export function nameOperations(session: Session): ReadonlyArray<readonly [number
       (request, reply) => {
         const { text: name, end } = request.name(0);
         const place = filter.child(session.place(request.node), name);
-        filter.makeSymlink(place, request.text(end).text, session.ownerOf(request));
+        filter.makeSymlink(place, request.text(end).text);
         return replyEntry(reply, request.node, name);
       },
     ],
     [
       operation.mknod,
       (request, reply) => {
-        const { mode, device } = mknodIn.parse(request.bytes, bodyAt);
+        const { mode, device, umask } = mknodIn.parse(request.bytes, bodyAt);
         const { text: name } = request.name(mknodIn.sizeBytes);
-        filter.makeNode(filter.child(session.place(request.node), name), mode, device, session.ownerOf(request));
+        filter.makeNode(filter.child(session.place(request.node), name), mode, device, umask);
         return replyEntry(reply, request.node, name);
       },
     ],
@@ -75,8 +75,8 @@ export function nameOperations(session: Session): ReadonlyArray<readonly [number
       operation.mkdir,
       (request, reply) => {
         const { text: name } = request.name(mkdirIn.sizeBytes);
-        const { mode } = mkdirIn.parse(request.bytes, bodyAt);
-        filter.makeFolder(filter.child(session.place(request.node), name), mode, session.ownerOf(request));
+        const { mode, umask } = mkdirIn.parse(request.bytes, bodyAt);
+        filter.makeFolder(filter.child(session.place(request.node), name), mode, umask);
         return replyEntry(reply, request.node, name);
       },
     ],
@@ -163,8 +163,10 @@ function setattr(session: Session, request: Request, reply: Reply): number {
     const sizeBytes = Number(change.sizeBytes);
     const slot = Number(BigInt.asUintN(32, change.handle));
     // By the handle where there is one: the file's mode may forbid to open it anew.
-    if (has(setattrFlag.handle)) session.files.get(slot, Number(change.handle >> 32n)).truncate(sizeBytes);
-    else filter.truncate(place, sizeBytes);
+    if (has(setattrFlag.handle)) {
+      const file = session.files.get(slot, Number(change.handle >> 32n));
+      session.changeOpen(file, () => file.truncate(sizeBytes));
+    } else filter.truncate(place, sizeBytes);
   }
   const time = (given: number, now: number, seconds: bigint, nanos: number): TimeChange => {
     if (has(now)) return 'now';
@@ -195,11 +197,11 @@ function rename(session: Session, request: Request, toFolder: number, flags: num
 
 function create(session: Session, request: Request, reply: Reply): number {
   const { filter } = session;
-  const { flags, mode } = createIn.parse(request.bytes, bodyAt);
+  const { flags, mode, umask } = createIn.parse(request.bytes, bodyAt);
   const { text: name } = request.name(createIn.sizeBytes);
   let file;
   try {
-    file = filter.create(filter.child(session.place(request.node), name), mode, session.ownerOf(request));
+    file = filter.create(filter.child(session.place(request.node), name), mode, umask);
   } catch (error) {
     // Made behind the mount a moment ago: the kernel looks it up again then, and checks whether the caller may open it.
     if (systemErrorCode(error) === 'EEXIST' && (flags & fs.constants.O_EXCL) === 0)

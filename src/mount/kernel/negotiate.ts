@@ -27,17 +27,41 @@ const congestionThreshold = 48;
  *   show what is changed behind the mount, native files keep their pages
  * - folder operations in parallel; listings with attributes where the kernel expects to want them
  *
+ * - the umask of who makes a file is left to us, since a folder behind may hand on rights that come before it
+ * - set-id bits are taken away by the file system behind, which sees who writes
+ * - access control lists, and with them extended attributes, where the kernel need not ask for one at every write: with the second of the two
+ *   flags for set-id bits
+ *
  * What we do without: the write-back cache (written data must be with us when write returns: an acknowledged write survives the kernel's
  * crash as far as the file behind does, and a change behind the mount would be overwritten by pages that the kernel still holds).
  */
-const wanted = Object.values(initFlag).reduce((sum, flag) => sum + flag, 0);
+const wanted = flagsOf([
+  initFlag.asyncRead,
+  initFlag.bigWrites,
+  initFlag.dontMask,
+  initFlag.autoInvalidateData,
+  initFlag.readdirplus,
+  initFlag.readdirplusAuto,
+  initFlag.asyncDirect,
+  initFlag.parallelFolderOperations,
+  initFlag.maxPages,
+  initFlag.extended,
+]);
+const wantedWithAttributes = flagsOf([initFlag.killsPrivileges, initFlag.accessLists]);
+
+/** What kernel and server have agreed on. */
+export interface Agreed {
+  /** The kernel reads and writes files behind by itself, where it is told to. */
+  readonly passthrough: boolean;
+  /** It asks for extended attributes. */
+  readonly hasAttributes: boolean;
+}
 
 /**
  * Reads the request from a device that was just mounted, and answers it.
- * @returns whether the kernel reads and writes files behind by itself, where it is told to
  * @throws UnsupportedError where the kernel's protocol is too old
  */
-export function negotiate(device: number): { readonly passthrough: boolean } {
+export function negotiate(device: number): Agreed {
   const request = new Request();
   const reply = new Reply();
   request.lengthBytes = fs.readSync(device, request.bytes);
@@ -49,7 +73,9 @@ export function negotiate(device: number): { readonly passthrough: boolean } {
       `the kernel speaks FUSE ${offered.major}.${offered.minor}; ${protocolMajor}.${oldestMinor} (Linux 4.20) is needed`,
     );
   }
-  const agreed = (offered.flags & wanted) >>> 0;
+  const hasAttributes = (offered.flags & wantedWithAttributes) >>> 0 === wantedWithAttributes;
+  const agreed =
+    (offered.flags & (wanted | (hasAttributes ? wantedWithAttributes : initFlag.killsPrivilegesAlways))) >>> 0;
   const passthrough = (agreed & initFlag.extended) !== 0 && (offered.flags2 & initFlag2.passthrough) !== 0;
   initOut.encode(
     {
@@ -69,5 +95,9 @@ export function negotiate(device: number): { readonly passthrough: boolean } {
     reply.body,
   );
   fs.writeSync(device, reply.bytes, 0, reply.finish(request, 0, initOut.sizeBytes));
-  return { passthrough };
+  return { passthrough, hasAttributes };
+}
+
+function flagsOf(flags: readonly number[]): number {
+  return flags.reduce((sum, flag) => sum + flag, 0);
 }

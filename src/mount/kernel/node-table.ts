@@ -12,6 +12,7 @@
  */
 import * as fs from '../../base/fs.ts';
 import { bytesOfName, nameOfBytes } from '../../base/names.ts';
+import { openPath } from '../place.ts';
 import { systemError } from '../system-error.ts';
 import { rootNode } from './protocol.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
@@ -279,14 +280,6 @@ function identityOf(stat: fs.BigIntStats): { low: number; high: number; device: 
     device: Number(BigInt.asIntN(32, stat.dev ^ (stat.dev >> 32n))),
   };
 }
-
-/** A descriptor that names a file and nothing more: no permission is needed, nothing is opened, no link is followed. */
-export function openPath(at: string, follow = false): number {
-  return fs.openSync(at, O_PATH | (follow ? 0 : fs.constants.O_NOFOLLOW));
-}
-
-/** Node does not name it. The same on all machines that Node runs on. */
-const O_PATH = 0o10000000;
 
 /** Sizes in bytes of words, lookup counts and buckets. */
 function sections(capacity: number): readonly [number, number, number] {

@@ -44,6 +44,10 @@ export const operation = {
   statfs: 17,
   release: 18,
   fsync: 20,
+  setxattr: 21,
+  getxattr: 22,
+  listxattr: 23,
+  removexattr: 24,
   flush: 25,
   init: 26,
   opendir: 27,
@@ -66,12 +70,20 @@ export const operation = {
 export const initFlag = {
   asyncRead: 2 ** 0,
   bigWrites: 2 ** 5,
+  /** The server applies the umask of who makes a file, as the folder says. */
+  dontMask: 2 ** 6,
   autoInvalidateData: 2 ** 12,
   readdirplus: 2 ** 13,
   readdirplusAuto: 2 ** 14,
   asyncDirect: 2 ** 15,
   parallelFolderOperations: 2 ** 18,
+  /** The server takes set-id bits away at writes, cuts and changes of the owner. */
+  killsPrivilegesAlways: 2 ** 19,
+  /** The kernel judges by access control lists, which it asks for as extended attributes. */
+  accessLists: 2 ** 20,
   maxPages: 2 ** 22,
+  /** The same, and of a write or a cut the kernel says whether it is to (Linux 5.11). */
+  killsPrivileges: 2 ** 28,
   /** There is a second word of flags. */
   extended: 2 ** 30,
 } as const;
@@ -205,9 +217,19 @@ export const setattrIn = layout('FUSE_SETATTR request', 88, {
 export const mknodIn = layout('FUSE_MKNOD request', 16, {
   mode: u32le(0),
   device: u32le(4),
-  umask: u32le(8), //                 the kernel has applied it
+  umask: u32le(8), //                 which the kernel has applied unless initFlag.dontMask
   padding: reserved(12, 4),
 });
+export const setxattrIn = layout('FUSE_SETXATTR request', 8, {
+  lengthBytes: u32le(0), //           of the value, which follows the name
+  flags: u32le(4), //                 of setxattr(2)
+});
+/** GETXATTR and LISTXATTR. */
+export const getxattrIn = layout('FUSE_GETXATTR request', 8, {
+  lengthBytes: u32le(0), //           that there is room for; 0: the length alone is asked for
+  padding: reserved(4, 4),
+});
+export const getxattrOut = layout('FUSE_GETXATTR reply', 8, { lengthBytes: u32le(0), padding: reserved(4, 4) });
 export const mkdirIn = layout('FUSE_MKDIR request', 8, { mode: u32le(0), umask: u32le(4) });
 export const renameIn = layout('FUSE_RENAME request', 8, { toFolder: u64le(0) });
 export const rename2In = layout('FUSE_RENAME2 request', 16, {

@@ -10,6 +10,7 @@ const at = {
   node: inHeader.offsetOf('node'),
   uid: inHeader.offsetOf('uid'),
   gid: inHeader.offsetOf('gid'),
+  pid: inHeader.offsetOf('pid'),
 };
 /** Where the fixed structure of an operation starts. */
 export const bodyAt = inHeader.sizeBytes;
@@ -48,6 +49,11 @@ export class Request {
 
   get gid(): number {
     return this.view.getUint32(at.gid, true);
+  }
+
+  /** Of the thread that asks; 0 where it has no number in this process's PID namespace. */
+  get pid(): number {
+    return this.view.getUint32(at.pid, true);
   }
 
   /** A field of the operation's structure. */

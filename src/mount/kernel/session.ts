@@ -1,17 +1,17 @@
 /** What all handlers of one worker share, and how nodes and handles become bytes of a reply. */
 import * as fs from '../../base/fs.ts';
-import type { Filter, Owner } from '../filter.ts';
+import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
-import { HeldPlace, type Attributes, type Place } from '../place.ts';
+import { HeldPlace, openPath, type Attributes, type Place } from '../place.ts';
+import type { Rights } from '../rights.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { systemError } from '../system-error.ts';
+import type { OpenFile } from '../open-file.ts';
 import type { Backings } from './backings.ts';
 import type { NodeTable } from './node-table.ts';
-import { openPath } from './node-table.ts';
 import type { OpenFiles } from './open-files.ts';
 import type { OpenTable } from './open-table.ts';
 import { attributesOut, entryOut, openOut } from './protocol.ts';
-import type { Request } from './request.ts';
 
 /**
  * How long the kernel may believe a name and its attributes: long enough that a burst of calls asks once, short enough that a change behind
@@ -29,28 +29,39 @@ export class Session {
   readonly table: OpenTable;
   readonly log: Log;
   readonly backings: Backings;
+  readonly rights: Rights;
   /** What this request has given the kernel: taken back when the reply cannot be delivered. */
   readonly #granted: number[] = [];
   #opened: { slot: number; serial: number } | undefined;
-  readonly #makesForOthers = process.getuid?.() === 0;
 
-  constructor(filter: Filter, nodes: NodeTable, files: OpenFiles, table: OpenTable, log: Log, backings: Backings) {
+  constructor(
+    filter: Filter,
+    nodes: NodeTable,
+    files: OpenFiles,
+    table: OpenTable,
+    log: Log,
+    backings: Backings,
+    rights: Rights,
+  ) {
     this.filter = filter;
     this.nodes = nodes;
     this.files = files;
     this.table = table;
     this.log = log;
     this.backings = backings;
+    this.rights = rights;
   }
 
   place(node: number): Place {
     return new HeldPlace(this.nodes.descriptorOf(node), this.nodes.partOf(node));
   }
 
-  /** Who is to own what the request makes; undefined where it is ours anyway. */
-  ownerOf(request: Request): Owner | undefined {
-    const { uid, gid } = request;
-    return this.#makesForOthers && (uid !== 0 || gid !== 0) ? { uid, gid } : undefined;
+  /**
+   * A change by an open handle. Whoever has it may make it; of an ordinary file it is made with his rights all the same: what he writes to loses
+   * its set-id bits, and what he takes of a disk counts as his.
+   */
+  changeOpen<T>(file: OpenFile, change: () => T): T {
+    return file.isNative ? change() : this.rights.asCaller(change);
   }
 
   /** The node of a name in a folder. @throws ENOENT */

@@ -20,7 +20,7 @@ import { answerReplacements } from './asked-replacements.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
 import { cloneChannel, mountDevice } from './mount-device.ts';
-import { negotiate } from './negotiate.ts';
+import { negotiate, type Agreed } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
@@ -65,7 +65,7 @@ export class KernelTransport implements ServingTransport {
   readonly #options: KernelOptions;
   readonly #log: Log;
   readonly #device: number;
-  readonly #passthrough: boolean;
+  readonly #agreed: Agreed;
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
@@ -78,11 +78,11 @@ export class KernelTransport implements ServingTransport {
   #nextNode = 0;
   #wakeNode: number | undefined;
 
-  private constructor(options: KernelOptions, log: Log, device: number, passthrough: boolean) {
+  private constructor(options: KernelOptions, log: Log, device: number, agreed: Agreed) {
     this.#options = options;
     this.#log = log;
     this.#device = device;
-    this.#passthrough = passthrough;
+    this.#agreed = agreed;
     const limit = raiseFileLimit();
     this.#nodes = NodeTable.allocate(
       options.filter.folder,
@@ -99,11 +99,10 @@ export class KernelTransport implements ServingTransport {
    * @throws system errors, UnavailableError: nothing is mounted then
    */
   static async start(options: KernelOptions, log: Log): Promise<KernelTransport> {
-    const device = await mountDevice(options.mountpoint);
+    const device = await mountDevice(options.mountpoint, log);
     let transport: KernelTransport | undefined;
     try {
-      const { passthrough } = negotiate(device);
-      transport = new KernelTransport(options, log, device, passthrough);
+      transport = new KernelTransport(options, log, device, negotiate(device));
       await transport.#startAll();
       return transport;
     } catch (error) {
@@ -177,7 +176,7 @@ export class KernelTransport implements ServingTransport {
     const data: WorkerData = {
       worker,
       channel,
-      passthrough: this.#passthrough,
+      ...this.#agreed,
       filter,
       mountpoint,
       logFd,

@@ -6,18 +6,22 @@ import * as fs from '../../base/fs.ts';
 import { constants } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
+import { keepWithinLimits } from '../../base/identity.ts';
 import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
 import { openLog } from '../log.ts';
 import type { Log } from '../native-file-state.ts';
 import { Statistics } from '../statistics.ts';
-import { Backings } from './backings.ts';
 import { AskedReplacements } from './asked-replacements.ts';
+import { attributeOperations } from './attribute-operations.ts';
+import { Backings } from './backings.ts';
 import { Board } from './board.ts';
+import { CallerRights } from './caller.ts';
 import { Crowd } from './crowd.ts';
 import { fileOperations, readHandler } from './file-operations.ts';
 import { folderOperations } from './folder-operations.ts';
+import type { Agreed } from './negotiate.ts';
 import { nameOperations } from './name-operations.ts';
 import { NodeTable } from './node-table.ts';
 import { OpenFiles } from './open-files.ts';
@@ -30,13 +34,11 @@ import { Session } from './session.ts';
 /** What a worker tells the main thread: that it serves, that the table of nodes is crowded. */
 export type WorkerMessage = 'serving' | 'crowded';
 
-export interface WorkerData {
+export interface WorkerData extends Agreed {
   /** From 0 on; the thread's lane of the statistics, and its number in locks, is one more. */
   readonly worker: number;
   /** Descriptor of its channel. */
   readonly channel: number;
-  /** Whether the kernel reads and writes files behind by itself, where it is told to. */
-  readonly passthrough: boolean;
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly logFd: number;
@@ -74,6 +76,7 @@ class ChannelWorker {
   constructor(data: WorkerData, log: Log) {
     this.#data = data;
     const lane = data.worker + 1;
+    const rights = new CallerRights(this.#request);
     const filter = new Filter(
       data.filter,
       new Statistics(data.statistics, lane),
@@ -81,6 +84,7 @@ class ChannelWorker {
       log,
       new AskedReplacements(data.replacements, data.answered),
       () => (this.#lookDue = true),
+      rights,
     );
     const table = new OpenTable(data.files, lane);
     this.#board = new Board(data.board);
@@ -91,6 +95,7 @@ class ChannelWorker {
       table,
       log,
       new Backings(data.passthrough ? data.channel : undefined, lane, log),
+      rights,
     );
     this.#ahead = new ReadAhead(data.streams, this.#board, data.worker);
     this.#read = readHandler(this.#session, this.#ahead);
@@ -98,6 +103,7 @@ class ChannelWorker {
       ...nameOperations(this.#session),
       ...fileOperations(this.#session),
       ...folderOperations(this.#session),
+      ...(data.hasAttributes ? attributeOperations(this.#session) : []),
       [operation.interrupt, () => noReply],
       [operation.destroy, () => 0],
       [operation.notifyReply, () => noReply],
@@ -211,6 +217,7 @@ export function serveAsWorker(): void {
   const port = parentPort;
   assert(port !== null, 'the worker module was loaded outside a worker');
   const data = workerData as WorkerData;
+  keepWithinLimits();
   const worker = new ChannelWorker(data, openLog(data.logFd, data.mountpoint));
   new Board(data.board).setAlive(data.worker);
   port.postMessage('serving' satisfies WorkerMessage);
