@@ -11,7 +11,7 @@ export function statusText(status: FillStatus): string {
   const rate = status.bytesPerSecond === 0 ? '' : `, ${formatBytes(status.bytesPerSecond)}/s${left}`;
   const copied = status.hotBytes + status.coldBytes;
   return [
-    `${name}: ${state}${doing}, ${formatBytes(status.presentBytes)} of ${formatBytes(status.sizeBytes)} in place, ${formatBytes(status.writtenBytes)} of it written by the guest${rate}`,
+    `${name}: ${state}${doing}, ${formatBytes(status.presentBytes)} of ${formatBytes(status.sizeBytes)} in place, ${status.isWrittenDirectly === true ? 'at least ' : ''}${formatBytes(status.writtenBytes)} of it written by the guest${rate}`,
     ...(copied === 0
       ? []
       : [

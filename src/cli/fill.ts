@@ -6,7 +6,7 @@ import { formatBytes, parseSize } from '../base/units.ts';
 import type { FillAction } from '../mount/control.ts';
 import { complain, openFillClient, type FillClient } from '../mount/fill-client.ts';
 import type { FillStatus } from '../mount/fill-job.ts';
-import type { Proof } from '../replacement/verify.ts';
+import type { Proof } from '../replacement/prove.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
@@ -95,22 +95,33 @@ function verifyCommand(): Command {
     });
 }
 
+/** Only what was compared is said to be as in the image, and only where all is known are there two hashes to compare. */
 function proofText(name: string, proof: Proof): string {
   const written = formatBytes(proof.writtenUnits * 65536);
   const missing = formatBytes(proof.missingUnits * 65536);
-  const direct = proof.isDirect
-    ? ['  the guest has written straight to the file since the cut-over: what it wrote is not told apart any more']
-    : [];
+  const size = formatBytes(proof.sizeBytes);
+  const isKnown = proof.expectedSha256 !== undefined;
   return [
-    `${name}: ${formatBytes(proof.sizeBytes)}, ${written} written by the guest, ${missing} only in the image`,
+    isKnown
+      ? `${name}: ${size}, ${written} written by the guest, ${missing} only in the image`
+      : `${name}: ${size}, ${formatBytes(proof.equalBytes)} compared and as in the image`,
+    ...(proof.grownBytes === 0
+      ? []
+      : [`  ${formatBytes(proof.grownBytes)} lie behind the end of the image: the guest's, and not compared`]),
     `  replacement               ${proof.replacementSha256}`,
-    `  image + the guest's writes ${proof.expectedSha256}`,
-    ...direct,
+    ...(isKnown ? [`  image + the guest's writes ${proof.expectedSha256}`] : [`  ${whyUnknown(proof)}`]),
   ].join('\n');
 }
 
+function whyUnknown({ isDirect, unknownBytes }: Proof): string {
+  const why = isDirect
+    ? 'the guest has written straight to the file since the cut-over'
+    : 'power was lost, and the guest may have written what no flush had covered';
+  return `${why}: whether the ${formatBytes(unknownBytes)} that differ from the image are the guest's cannot be told`;
+}
+
 function requireProven(name: string, { replacementSha256, expectedSha256, differences }: Proof): void {
-  if (replacementSha256 === expectedSha256) return;
+  if (expectedSha256 === undefined || replacementSha256 === expectedSha256) return;
   throw new IntegrityError(
     `${name}: differs from the image at bytes ${differences.join(', ')}, where the guest wrote nothing; copy it again with veneer fill cancel and veneer fill start`,
     expectedSha256,

@@ -16,9 +16,9 @@ import { firstMissing } from '../replacement/fill.ts';
 import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
 import type { SharedRate } from '../replacement/pace.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
-import { sizeOf, type SharedReplacement } from '../replacement/shared.ts';
-import { changeState, stateOf, type ReplacementState } from '../replacement/states.ts';
-import type { Proof } from '../replacement/verify.ts';
+import { shared, sizeOf, type SharedReplacement } from '../replacement/shared.ts';
+import { changeState, servesAlone, stateOf, type ReplacementState } from '../replacement/states.ts';
+import type { Proof } from '../replacement/prove.ts';
 import { FillBoard } from './fill-board.ts';
 import type { FillMessage, FillStep, FillTask } from './fill-thread.ts';
 import type { Log } from './native-file-state.ts';
@@ -53,6 +53,8 @@ export interface FillStatus {
   readonly sizeBytes: number;
   readonly presentBytes: number;
   readonly writtenBytes: number;
+  /** Whether that is only what is known of: the guest may have written past the map. Absent from mounts of earlier versions. */
+  readonly isWrittenDirectly?: boolean;
   /** What the image holds data for; 0 until it was counted. */
   readonly dataBytes: number;
   readonly hotBytes: number;
@@ -169,8 +171,10 @@ export class FillJob {
       state: this.state,
       activity: this.#activity,
       sizeBytes,
-      presentBytes: Math.min(sizeBytes, bytes(this.#map.count(presentBit))),
+      // What serves alone is all there, also where it has grown past the map.
+      presentBytes: servesAlone(this.parts) ? sizeBytes : Math.min(sizeBytes, bytes(this.#map.count(presentBit))),
       writtenBytes: Math.min(sizeBytes, bytes(this.#map.count(writtenBit))),
+      isWrittenDirectly: Atomics.load(new BigInt64Array(this.parts.numbers), shared.direct) !== 0n,
       dataBytes: bytes(dataUnits),
       hotBytes: bytes(this.#board.get('hotUnits')),
       coldBytes: bytes(this.#board.get('coldUnits')),

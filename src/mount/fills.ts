@@ -8,7 +8,7 @@ import { PresenceMap } from '../replacement/presence-map.ts';
 import { releaseCopies } from '../replacement/release.ts';
 import type { SharedReplacement } from '../replacement/shared.ts';
 import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
-import type { Proof } from '../replacement/verify.ts';
+import type { Proof } from '../replacement/prove.ts';
 import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
 import type { NativeDisk, NativeDiskFile } from './natives.ts';
 import type { OpenReplacements } from './replacements.ts';

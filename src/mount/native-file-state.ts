@@ -154,6 +154,13 @@ export class NativeFileState implements Closable {
     this.#counters.set('sizeBytes', sizeBytes);
   }
 
+  /** Makes it at least so long. */
+  growTo(sizeBytes: number): void {
+    if (sizeBytes <= this.sizeBytes) return;
+    this.#change(`growth to ${sizeBytes} bytes`, (replacement) => replacement.growTo(sizeBytes));
+    this.#counters.set('sizeBytes', this.sizeBytes);
+  }
+
   /** Makes a range inside the file read as zeros. */
   discard(offset: number, lengthBytes: number): void {
     this.#change(`discard of ${lengthBytes} bytes at ${offset}`, (replacement) =>

@@ -141,7 +141,7 @@ export class SynthesizedFile implements OpenFile {
       throw systemError('EOPNOTSUPP', 'fallocate', this.state.name);
     }
     const end = offset + lengthBytes;
-    if ((mode & fallocateMode.keepSize) === 0 && end > this.state.sizeBytes) this.state.truncate(end);
+    if ((mode & fallocateMode.keepSize) === 0) this.state.growTo(end);
     if (zeroes) this.state.discard(offset, lengthBytes);
   }
 

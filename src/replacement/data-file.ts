@@ -6,6 +6,7 @@
  */
 import * as fs from '../base/fs.ts';
 import { resizeFile } from '../base/durable.ts';
+import { UnavailableError } from '../base/errors.ts';
 import { readFully, writeFully } from '../base/full-io.ts';
 import { seekData, seekHole } from '../disk/lseek.ts';
 import { punchHole } from './punch-hole.ts';
@@ -19,6 +20,8 @@ export interface DataFile {
   write(source: Uint8Array, offset: number): void;
   /** Whole units read as zeros. @throws UnavailableError where the file system cannot: they are as they were then */
   makeHole(offset: number, lengthBytes: number): void;
+  /** A range that lies in one unit and in the file reads as zeros: holes where the file system can. @throws CapacityError, UnavailableError */
+  zero(offset: number, lengthBytes: number): void;
   /** What is cut off is gone: when the file grows again, it reads as zeros there. @throws CapacityError, UnavailableError */
   resize(sizeBytes: number): void;
   /** The first data at or after `offset`; undefined when only a hole follows. */
@@ -52,6 +55,10 @@ export class PlainFile implements DataFile {
     punchHole(this.#fd, offset, lengthBytes, this.#name);
   }
 
+  zero(offset: number, lengthBytes: number): void {
+    if (!madeHole(this, offset, lengthBytes)) this.write(new Uint8Array(lengthBytes), offset);
+  }
+
   resize(sizeBytes: number): void {
     resizeFile(this.#fd, sizeBytes, this.#name);
   }
@@ -62,5 +69,16 @@ export class PlainFile implements DataFile {
 
   nextHole(offset: number): number | undefined {
     return seekHole(this.#fd, offset, this.#name);
+  }
+}
+
+/** False where the file system can make no hole. */
+export function madeHole(file: DataFile, offset: number, lengthBytes: number): boolean {
+  try {
+    file.makeHole(offset, lengthBytes);
+    return true;
+  } catch (error) {
+    if (error instanceof UnavailableError) return false;
+    throw error;
   }
 }

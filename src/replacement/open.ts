@@ -320,9 +320,13 @@ function load(place: ReplacementPlace, key: ThreadKey | undefined, files: Files)
   };
 }
 
-/** The data file is never shorter than what still shows of the synthesized one: it is made as long, and cut after the header says so. */
+/**
+ * The data file is never shorter than what still shows of the synthesized one: it is made as long, and cut after the header says so. Where it
+ * serves alone, its length is the disk's, whoever cut it.
+ */
 function checkLength(dataPath: string, size: number, header: format.MapHeader): void {
-  if (BigInt(size) >= header.visibleBytes) return;
+  const state = replacementStates[header.state];
+  if (state === 'complete' || state === 'final' || BigInt(size) >= header.visibleBytes) return;
   const detail = `is ${size} bytes, but was at least ${header.visibleBytes}; was it truncated?`;
   throw new FormatError(dataPath, 'length', 0, detail);
 }

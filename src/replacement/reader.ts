@@ -5,7 +5,7 @@
  *   present, written       the data file
  *   present, not written   either: they hold the same; when one fails, the other is asked
  *
- * Once the replacement is complete, only the data file is read.
+ * Once the replacement serves alone, only the data file is read, and the map is not asked: it does not know what was written past it.
  */
 import { Balance, type Source } from './balance.ts';
 import type { DataFile } from './data-file.ts';
@@ -73,23 +73,27 @@ export class ReplacementReader {
   }
 
   *#runs(target: Uint8Array, offset: number, end: number): Generator<Run> {
-    const alone = servesAlone(this.#shared) || Atomics.load(this.#numbers, shared.suspect) !== 0n;
+    if (servesAlone(this.#shared)) {
+      yield { at: offset, part: target.subarray(0, end - offset), holder: 'data' };
+      return;
+    }
+    const isSuspect = Atomics.load(this.#numbers, shared.suspect) !== 0n;
     for (let at = offset; at < end;) {
       let unit = Math.floor(at / unitBytes);
-      const holder = this.#holderOf(unit, alone);
+      const holder = this.#holderOf(unit, isSuspect);
       do unit++;
-      while (unit * unitBytes < end && this.#holderOf(unit, alone) === holder);
+      while (unit * unitBytes < end && this.#holderOf(unit, isSuspect) === holder);
       const to = Math.min(unit * unitBytes, end);
       yield { at, part: target.subarray(at - offset, to - offset), holder };
       at = to;
     }
   }
 
-  /** @param alone whether the data file serves all that it has */
-  #holderOf(unit: number, alone: boolean): Holder {
+  /** @param isSuspect whether only the data file is believed where it has something */
+  #holderOf(unit: number, isSuspect: boolean): Holder {
     const bits = this.#map.get(unit);
     if ((bits & presentBit) === 0) return 'base';
-    return alone || (bits & writtenBit) !== 0 ? 'data' : 'either';
+    return isSuspect || (bits & writtenBit) !== 0 ? 'data' : 'either';
   }
 
   #readBase(part: Uint8Array, at: number): void {

@@ -11,16 +11,18 @@
  * 3. the bits are set in the live map, then in memory
  * 4. the file is as long as that; only then is the write acknowledged
  * Of one that is present because the fill copied it, the written bit is set before its data changes.
+ * Once it serves alone, the data file is the disk (alone.ts).
  *
  * Who excludes whom: writers of one unit each other; a change of size all writers. Reads at first nobody: they notice that somebody wrote, or
  * changed the size, under them, and read again while he is kept out. The system copies bytes one after the other, and a guest may expect of
  * its disk that a sector is as before a write or as after it.
  */
 import { flushFile } from '../base/durable.ts';
-import { CapacityError, UnavailableError, VeneerError } from '../base/errors.ts';
+import { CapacityError, VeneerError } from '../base/errors.ts';
 import type { Extent } from '../disk/disk.ts';
-import type { DataFile } from './data-file.ts';
-import { presentBit, unitBytes, writtenBit } from './layout.ts';
+import { AloneFile } from './alone.ts';
+import { madeHole, type DataFile } from './data-file.ts';
+import { maxFileBytes, presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
 import { bothBits, PresenceMap } from './presence-map.ts';
 import {
@@ -55,6 +57,7 @@ export class Replacement {
   readonly #numbers: BigInt64Array;
   readonly #base: BaseFile;
   readonly #data: DataFile;
+  readonly #alone: AloneFile;
   readonly #reader: ReplacementReader;
   readonly #unit = new Uint8Array(unitBytes);
 
@@ -64,6 +67,7 @@ export class Replacement {
     this.#base = base;
     this.map = new PresenceMap(sharedParts.presence);
     this.#data = dataFileOf(sharedParts, this.map);
+    this.#alone = new AloneFile(sharedParts, this.map, this.#data);
     this.#reader = new ReplacementReader(sharedParts, this.map, base, this.#data);
   }
 
@@ -110,15 +114,8 @@ export class Replacement {
   }
 
   /** The runs of the data file itself, for a replacement that serves alone. */
-  *dataExtents(offset: number, length: number): Generator<Extent> {
-    const end = offset + length;
-    for (let at = offset; at < end;) {
-      const data = Math.min(this.#data.nextData(at) ?? end, end);
-      if (data > at) yield { offset: at, length: data - at, kind: 'zero' };
-      if (data >= end) return;
-      at = Math.min(this.#data.nextHole(data) ?? end, end);
-      yield { offset: data, length: at - data, kind: 'data' };
-    }
+  dataExtents(offset: number, length: number): Iterable<Extent> {
+    return this.#alone.extents(offset, length);
   }
 
   #mayBeWritten(unit: number): boolean {
@@ -171,15 +168,29 @@ export class Replacement {
    * 1. the header says how much, and that a cut is under way
    * 2. the data file is cut, and flushed
    * 3. the header says that the cut is done
-   * After a crash between 1 and 3 the next open finishes it.
+   * After a crash between 1 and 3 the next open finishes it. A plain file that serves alone is cut by the system: only what the map claims
+   * of it is taken back first.
    */
   truncate(sizeBytes: number): void {
     this.#requireRoom(sizeBytes);
     this.#resizing(() => {
       requireSound(this.#shared);
-      const isCut = this.#shared.seal !== undefined && sizeBytes < this.sizeBytes;
-      if (isCut || sizeBytes < this.#number(shared.visibleBytes)) this.#cut(sizeBytes);
+      const isSealed = this.#shared.seal !== undefined;
+      if (this.servesAlone && !isSealed) this.#alone.unclaim(sizeBytes);
+      const showsLess = sizeBytes < this.#number(shared.visibleBytes) && !this.servesAlone;
+      if (showsLess || (isSealed && sizeBytes < this.sizeBytes)) this.#cut(sizeBytes);
       else this.#resize(sizeBytes);
+    });
+  }
+
+  /** Makes the file at least so long. */
+  growTo(sizeBytes: number): void {
+    if (sizeBytes <= this.sizeBytes) return;
+    this.#requireRoom(sizeBytes);
+    this.#resizing(() => {
+      requireSound(this.#shared);
+      // Asked again: another may have made it longer meanwhile.
+      if (sizeBytes > this.sizeBytes) this.#resize(sizeBytes);
     });
   }
 
@@ -205,7 +216,7 @@ export class Replacement {
   }
 
   #requireRoom(endBytes: number): void {
-    if (Math.ceil(endBytes / unitBytes) <= this.map.unitCount) return;
+    if (this.servesAlone ? endBytes <= maxFileBytes : Math.ceil(endBytes / unitBytes) <= this.map.unitCount) return;
     throw new CapacityError(`${this.#shared.name}: may not grow to ${endBytes} bytes`);
   }
 
@@ -259,6 +270,8 @@ export class Replacement {
   }
 
   #cutBack(): void {
+    // What lies there may be the kernel's by now.
+    if (this.isWrittenDirectly) return;
     if (this.#shared.seal === undefined) {
       this.#data.resize(this.sizeBytes);
       return;
@@ -276,7 +289,9 @@ export class Replacement {
   #writeLocked(unit: number, source: Uint8Array, at: number): void {
     // Asked again: from the moment on that all units were locked, nothing may change.
     if (this.#shared.seal !== undefined) requireSound(this.#shared);
-    if (this.map.isPresent(unit)) {
+    if (this.servesAlone) {
+      this.#alone.write(unit, source, at);
+    } else if (this.map.isPresent(unit)) {
       // Before the data: a unit that does not count as written is taken from whichever source is faster.
       this.#setBits(unit);
       this.#data.write(source, at);
@@ -307,22 +322,15 @@ export class Replacement {
       const inside = Math.min((unit + 1) * unitBytes, this.sizeBytes);
       const end = Math.min(to, inside);
       if (end <= from) return;
+      if (this.servesAlone) {
+        this.#alone.zero(unit, from, end - from);
+        return;
+      }
       const whole = from === unit * unitBytes && end === inside;
       if (whole && this.map.isPresent(unit)) this.#setBits(unit);
-      if (whole && this.#punch(unit)) this.#setBits(unit);
+      if (whole && madeHole(this.#data, unit * unitBytes, unitBytes)) this.#setBits(unit);
       else this.#writeLocked(unit, new Uint8Array(end - from), from);
     });
-  }
-
-  /** False where the file system can make no hole. */
-  #punch(unit: number): boolean {
-    try {
-      this.#data.makeHole(unit * unitBytes, unitBytes);
-      return true;
-    } catch (error) {
-      if (error instanceof UnavailableError) return false;
-      throw error;
-    }
   }
 
   #setBits(unit: number): void {

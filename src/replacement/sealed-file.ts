@@ -23,7 +23,7 @@ import { readFully, writeFully } from '../base/full-io.ts';
 import { alignUp } from '../base/ranges.ts';
 import { KiB } from '../base/units.ts';
 import { seekData, seekHole } from '../disk/lseek.ts';
-import type { DataFile } from './data-file.ts';
+import { madeHole, type DataFile } from './data-file.ts';
 import { unitBytes } from './layout.ts';
 import type { PresenceMap } from './presence-map.ts';
 import { punchHole } from './punch-hole.ts';
@@ -107,6 +107,19 @@ export class SealedFile implements DataFile {
 
   makeHole(offset: number, lengthBytes: number): void {
     punchHole(this.#fd, offset, lengthBytes, this.#name);
+  }
+
+  zero(offset: number, lengthBytes: number): void {
+    const end = offset + lengthBytes;
+    const firstPage = alignUp(offset, pageBytes);
+    // Behind the end of what it holds the last page is zero already.
+    const endPage = end >= this.sizeBytes ? alignUp(end, pageBytes) : end - (end % pageBytes);
+    if (firstPage >= endPage || !madeHole(this, firstPage, endPage - firstPage)) {
+      this.write(new Uint8Array(lengthBytes), offset);
+      return;
+    }
+    if (firstPage > offset) this.write(new Uint8Array(firstPage - offset), offset);
+    if (end > endPage) this.write(new Uint8Array(end - endPage), endPage);
   }
 
   resize(sizeBytes: number): void {

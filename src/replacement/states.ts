@@ -23,13 +23,15 @@
  * 1. every unit is present: data before map bits, as for each write
  * 2. the data, then the map, are flushed
  * 3. every unit is read back from the disk and compared with the synthesized file, but for those that the guest wrote
- * 4. the header says `complete`, durably
- * 5. the threads see it: from now on nobody reads the synthesized file
- * After a crash before 4 it is `filling`: what is missing is copied, and all is verified again.
+ * 4. while nobody writes: the data file is made the disk, to its last byte (cut-over.ts)
+ * 5. the header says `complete`, durably
+ * 6. the threads see it: from now on nobody reads the synthesized file, and nobody asks the map what the data file holds
+ * After a crash before 5 it is `filling`: what is missing is copied, and all is verified again.
  *
  * Crash order to `final`: see finalize.ts. Crash order of a cancelled fill, which gives room back: see release.ts.
  */
 import { UsageError } from '../base/errors.ts';
+import { cutOver } from './cut-over.ts';
 import type { PresenceMap } from './presence-map.ts';
 import { commitHeader, requireFlushed, requireSound, shared, type SharedReplacement } from './shared.ts';
 
@@ -95,9 +97,13 @@ export function changeState(
       state: replacementStates.indexOf(to),
       ...(isVerified ? { suspect: 0 as const } : {}),
     } as const;
-    commitHeader(parts, change);
-    Atomics.store(numbers, shared.state, BigInt(change.state));
-    if (isVerified) Atomics.store(numbers, shared.suspect, 0n);
+    const commit = (): void => {
+      commitHeader(parts, change);
+      Atomics.store(numbers, shared.state, BigInt(change.state));
+      if (isVerified) Atomics.store(numbers, shared.suspect, 0n);
+    };
+    if (to === 'complete') cutOver(parts, map, commit);
+    else commit();
   });
 }
 

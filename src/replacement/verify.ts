@@ -1,17 +1,15 @@
 /**
  * Proof that a replacement is the synthesized file and what the guest wrote, and nothing else.
  *
- * Before the cut-over every unit is read back from the disk and compared. `proveContents` does it at any time and names both sides by their
- * hashes: of what the replacement reads as, and of the synthesized file with the guest's writes laid over it.
+ * Before the cut-over every unit is read back from the disk and compared; prove.ts says at any time what is there.
  */
-import { createHash } from 'node:crypto';
 import { UnavailableError } from '../base/errors.ts';
 import type { DataFile } from './data-file.ts';
 import { dropCached } from '../base/file-advice.ts';
 import { Filler, fileUnits, regionBytes, type FillBase } from './fill.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { recordBits } from './map-file.ts';
-import { PresenceMap } from './presence-map.ts';
+import type { PresenceMap } from './presence-map.ts';
 import { dataFileOf, readVisible, shared, sizeOf, type SharedReplacement } from './shared.ts';
 
 const regionUnits = regionBytes / unitBytes;
@@ -105,73 +103,4 @@ export class Verifier {
       this.repairedUnits++;
     });
   }
-}
-
-export interface Proof {
-  /** SHA-256 of what the replacement reads as. */
-  readonly replacementSha256: string;
-  /** SHA-256 of the synthesized file with the units that the guest wrote laid over it. */
-  readonly expectedSha256: string;
-  readonly sizeBytes: number;
-  readonly writtenUnits: number;
-  /** Whether the guest may have written past the map: all counts as written then, and nothing is proven of it. */
-  readonly isDirect: boolean;
-  /** Units that only the image has so far. */
-  readonly missingUnits: number;
-  /** Bytes at which units begin that differ; the first ones. */
-  readonly differences: readonly number[];
-}
-
-const maxDifferences = 16;
-
-/**
- * Reads all of it. Each unit is looked at once, so that a guest that writes meanwhile is no difference.
- * @throws whatever either file throws
- */
-export function proveContents(
-  parts: SharedReplacement,
-  base: FillBase,
-  onProgress: (doneBytes: number) => void = () => undefined,
-): Proof {
-  const map = new PresenceMap(parts.presence);
-  const file = dataFileOf(parts, map);
-  const numbers = new BigInt64Array(parts.numbers);
-  const [replacement, expected] = [createHash('sha256'), createHash('sha256')];
-  const [found, synthesized] = [Buffer.alloc(unitBytes), Buffer.alloc(unitBytes)];
-  const isDirect = Atomics.load(numbers, shared.direct) !== 0n;
-  const sizeBytes = sizeOf(parts);
-  const differences: number[] = [];
-  let [writtenUnits, missingUnits] = [0, 0];
-  for (let at = 0; at < sizeBytes; at += unitBytes) {
-    const unit = at / unitBytes;
-    const ours = found.subarray(0, Math.min(unitBytes, sizeBytes - at));
-    const theirs = synthesized.subarray(0, ours.length);
-    map.locked('unit', unit, () => {
-      const bits = isDirect ? map.get(unit) | writtenBit : map.get(unit);
-      if ((bits & presentBit) !== 0) file.read(ours, at);
-      if ((bits & presentBit) === 0) {
-        missingUnits++;
-        readVisible(numbers, base, ours, at);
-        theirs.set(ours);
-      } else if ((bits & writtenBit) !== 0) {
-        writtenUnits++;
-        theirs.set(ours);
-      } else {
-        readVisible(numbers, base, theirs, at);
-        if (!ours.equals(theirs) && differences.length < maxDifferences) differences.push(at);
-      }
-    });
-    replacement.update(ours);
-    expected.update(theirs);
-    onProgress(at + ours.length);
-  }
-  return {
-    replacementSha256: replacement.digest('hex'),
-    expectedSha256: expected.digest('hex'),
-    sizeBytes,
-    isDirect,
-    writtenUnits,
-    missingUnits,
-    differences,
-  };
 }

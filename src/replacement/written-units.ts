@@ -1,38 +1,55 @@
-/** Which units of a native file have been written, read from its map without disturbing a mount that has it open. */
+/**
+ * Which units of a native file may differ from the synthesized one, read from its map without disturbing a mount that has it open. What the
+ * map does not know of counts as written: who asks may so read too much, and never too little.
+ */
 import * as fs from '../base/fs.ts';
+import { VeneerError } from '../base/errors.ts';
 import { currentBootId, loadPages, readHeader } from './map-file.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
 import { hasReplacement, mapPathOf, unitCountOf, type ReplacementPlace } from './open.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
-import { FormatError } from '../base/errors.ts';
 
-/** Whether any byte of [offset, offset + lengthBytes) lies in a unit that was written. */
+/** Whether any byte of [offset, offset + lengthBytes) may be another than it was synthesized. */
 export type IsWritten = (offset: number, lengthBytes: number) => boolean;
+
+const allWritten: IsWritten = () => true;
 
 /**
  * The writes that were acknowledged until now.
  * @returns undefined when nothing has been written
- * @throws FormatError when the map is damaged or belongs to another plugin file
  */
 export function readWrittenUnits(place: ReplacementPlace): IsWritten | undefined {
   if (!hasReplacement(place.path)) return undefined;
-  const mapPath = mapPathOf(place.path);
-  const fd = fs.openSync(mapPath, 'r');
   try {
-    const { header } = readHeader(fd, mapPath);
-    if (header.pluginId !== place.pluginId || header.baseBytes !== BigInt(place.baseBytes)) {
-      throw new FormatError(mapPath, 'plugin file', 16, 'holds writes of another plugin file');
-    }
+    return readMap(place);
+  } catch (error) {
+    // Damaged, or gone since: it says nothing.
+    if (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)) return allWritten;
+    throw error;
+  }
+}
+
+function readMap(place: ReplacementPlace): IsWritten {
+  const mapPath = mapPathOf(place.path);
+  const fd = fs.openSync(mapPath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+  try {
     const map = new PresenceMap(newPresence(unitCountOf(place.baseBytes)));
-    const sameBoot = header.bootId === currentBootId();
+    const { bootId } = readHeader(fd, mapPath).header;
+    const sameBoot = bootId === currentBootId();
     loadPages(fd, map, sameBoot, mapPath);
-    if (header.direct !== 0) return () => true;
+    // After the pages: what they do not tell of, it tells of by now.
+    const { header } = readHeader(fd, mapPath);
+    const isForeign = header.pluginId !== place.pluginId || header.baseBytes !== BigInt(place.baseBytes);
+    if (isForeign || header.direct !== 0 || header.bootId !== bootId) return allWritten;
     // After a power loss a unit may hold writes that its bits do not tell of.
     const counts = sameBoot && header.suspect === 0 ? writtenBit : presentBit | writtenBit;
+    // Behind this it is not as synthesized, though nobody wrote there: it was cut, or has grown.
+    const visibleBytes = Number(header.visibleBytes);
     return (offset, lengthBytes) => {
-      const end = Math.min(Math.ceil((offset + lengthBytes) / unitBytes), map.unitCount);
+      if (lengthBytes > 0 && offset + lengthBytes > visibleBytes) return true;
+      const end = Math.ceil((offset + lengthBytes) / unitBytes);
       for (let unit = Math.floor(offset / unitBytes); unit < end; unit++) {
-        if ((map.get(unit) & counts) !== 0) return true;
+        if (unit >= map.unitCount || (map.get(unit) & counts) !== 0) return true;
       }
       return false;
     };

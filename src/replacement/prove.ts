@@ -1,0 +1,127 @@
+/**
+ * What a replacement holds, against what it should hold: the synthesized file with the guest's writes laid over it. Both sides are named by
+ * their hashes, where both are known; of what cannot be known, it is only said how much there is.
+ *
+ * - A unit that the guest wrote, and all behind the end of the synthesized file, is the guest's: there is nothing to compare it with.
+ * - Once the kernel has written by itself (`direct`), nobody knows which units the guest wrote; after a power loss (`suspect`), a unit that
+ *   counts as unwritten may hold a write that no flush had covered. A unit that differs then is no proof of anything.
+ */
+import { createHash } from 'node:crypto';
+import type { DataFile } from './data-file.ts';
+import { presentBit, unitBytes, writtenBit } from './layout.ts';
+import { PresenceMap } from './presence-map.ts';
+import { dataFileOf, readVisible, shared, sizeOf, type BaseFile, type SharedReplacement } from './shared.ts';
+import { servesAlone } from './states.ts';
+
+export interface Proof {
+  /** SHA-256 of what the replacement reads as. */
+  readonly replacementSha256: string;
+  /** SHA-256 of the synthesized file with what is the guest's laid over it; undefined where nobody knows what is the guest's. */
+  readonly expectedSha256: string | undefined;
+  readonly sizeBytes: number;
+  /** Bytes in units that were compared with the synthesized file, and are as it is. */
+  readonly equalBytes: number;
+  /** Units that the guest wrote, as far as the map knows. */
+  readonly writtenUnits: number;
+  /** Behind the end of the synthesized file, or of what was left of it by a cut: the guest's. */
+  readonly grownBytes: number;
+  /** In units that differ from the synthesized file, and that the guest may have written or not. */
+  readonly unknownBytes: number;
+  /** Whether the guest may have written past the map. */
+  readonly isDirect: boolean;
+  /** Units that only the image has so far. */
+  readonly missingUnits: number;
+  /** Bytes at which units begin that differ where the guest wrote nothing; the first ones. */
+  readonly differences: readonly number[];
+}
+
+const maxDifferences = 16;
+
+type Verdict = 'equal' | 'written' | 'grown' | 'missing' | 'different' | 'unknown';
+
+/**
+ * Reads all of it. Each unit is looked at once, so that a guest that writes meanwhile is no difference.
+ * @throws whatever either file throws
+ */
+export function proveContents(
+  parts: SharedReplacement,
+  base: BaseFile,
+  onProgress: (doneBytes: number) => void = () => undefined,
+): Proof {
+  const judge = new UnitJudge(parts, base);
+  const [replacement, expected] = [createHash('sha256'), createHash('sha256')];
+  const [found, synthesized] = [Buffer.alloc(unitBytes), Buffer.alloc(unitBytes)];
+  const sizeBytes = sizeOf(parts);
+  const differences: number[] = [];
+  const bytesOf = { equal: 0, written: 0, grown: 0, missing: 0, different: 0, unknown: 0 };
+  for (let at = 0; at < sizeBytes; at += unitBytes) {
+    const ours = found.subarray(0, Math.min(unitBytes, sizeBytes - at));
+    const theirs = synthesized.subarray(0, ours.length);
+    const verdict = judge.look(at / unitBytes, ours, theirs);
+    bytesOf[verdict] += ours.length;
+    if (verdict === 'different' && differences.length < maxDifferences) differences.push(at);
+    replacement.update(ours);
+    expected.update(verdict === 'different' ? theirs : ours);
+    onProgress(at + ours.length);
+  }
+  const isKnown = !judge.isDirect && bytesOf.unknown === 0;
+  return {
+    replacementSha256: replacement.digest('hex'),
+    expectedSha256: isKnown ? expected.digest('hex') : undefined,
+    sizeBytes,
+    equalBytes: bytesOf.equal,
+    grownBytes: bytesOf.grown,
+    unknownBytes: bytesOf.unknown,
+    isDirect: judge.isDirect,
+    writtenUnits: Math.ceil(bytesOf.written / unitBytes),
+    missingUnits: Math.ceil(bytesOf.missing / unitBytes),
+    differences,
+  };
+}
+
+class UnitJudge {
+  readonly #numbers: BigInt64Array;
+  readonly #map: PresenceMap;
+  readonly #file: DataFile;
+  readonly #base: BaseFile;
+  readonly #parts: SharedReplacement;
+
+  constructor(parts: SharedReplacement, base: BaseFile) {
+    this.#parts = parts;
+    this.#numbers = new BigInt64Array(parts.numbers);
+    this.#map = new PresenceMap(parts.presence);
+    this.#file = dataFileOf(parts, this.#map);
+    this.#base = base;
+  }
+
+  get isDirect(): boolean {
+    return Atomics.load(this.#numbers, shared.direct) !== 0n;
+  }
+
+  /** Fills `ours` with what the unit reads as, and `theirs` with what the synthesized file has there, where that was asked. */
+  look(unit: number, ours: Buffer, theirs: Buffer): Verdict {
+    return this.#map.locked('unit', unit, () => {
+      const at = unit * unitBytes;
+      const isAlone = servesAlone(this.#parts);
+      const bits = unit < this.#map.unitCount ? this.#map.get(unit) : 0;
+      const isGrown = at >= this.#visibleBytes;
+      if (!isAlone && (bits & presentBit) === 0) {
+        readVisible(this.#numbers, this.#base, ours, at);
+        return isGrown ? 'grown' : 'missing';
+      }
+      this.#file.read(ours, at);
+      if (isGrown) return 'grown';
+      if (!this.isDirect && (bits & writtenBit) !== 0) return 'written';
+      readVisible(this.#numbers, this.#base, theirs, at);
+      if (ours.equals(theirs)) return 'equal';
+      // Asked after the file was read: it is so from before the first such write.
+      const isSuspect = Atomics.load(this.#numbers, shared.suspect) !== 0n;
+      return this.isDirect || isSuspect ? 'unknown' : 'different';
+    });
+  }
+
+  /** How much of the synthesized file shows. */
+  get #visibleBytes(): number {
+    return Math.min(Number(Atomics.load(this.#numbers, shared.visibleBytes)), this.#base.sizeBytes);
+  }
+}
