@@ -10,7 +10,16 @@ import { seekData, seekEnd, seekHole } from './lseek.ts';
  * @throws UnavailableError when it cannot be opened; UsageError when it is a folder, a pipe or the like.
  */
 export function openFileDisk(path: string): Disk {
-  const fd = open(path);
+  return diskOf(open(path, 0), path);
+}
+
+/** The same for a path that was resolved and judged before: what has become a symbolic link since is not followed. */
+export function openResolvedFileDisk(path: string): Disk {
+  return diskOf(open(path, fs.constants.O_NOFOLLOW), path);
+}
+
+/** @param fd is closed with the disk, or when this throws */
+function diskOf(fd: number, path: string): Disk {
   let closed = false;
   const close = (): void => {
     if (closed) return;
@@ -76,10 +85,10 @@ function fileDisk(
   return disk;
 }
 
-function open(path: string): number {
+function open(path: string, flags: number): number {
   try {
     // A pipe without a writer must be refused, not waited for.
-    return fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    return fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK | flags);
   } catch (error) {
     throw new UnavailableError(`${path}: cannot be opened`, { cause: error });
   }

@@ -1,7 +1,7 @@
 /** Empty differencing files over synthesized ones: which format can stand on which, and the bytes. */
 import { UsageError } from '../base/errors.ts';
 import type { ChildPlan } from './format.ts';
-import { extensionOf, type FormatName, type Geometry } from './formats.ts';
+import { extensionOf, qemuFormats, type FormatName, type Geometry } from './formats.ts';
 import { synthesizeOverlay } from './qcow2/differencing.ts';
 import type { SegmentMap } from './segment-map.ts';
 import { synthesizeVhdChild } from './vhd/differencing.ts';
@@ -9,16 +9,6 @@ import { virtualBytesOf as virtualBytesOfVhd } from './vhd/layout.ts';
 import { synthesizeVhdxChild } from './vhdx/differencing.ts';
 import { blocksOf } from './vhdx/layout.ts';
 import { synthesizeDelta } from './vmdk/differencing.ts';
-
-/** What QEMU calls each format. */
-const qemuFormats: Readonly<Record<FormatName, string>> = {
-  vhdx: 'vhdx',
-  vhd: 'vpc',
-  vmdk: 'vmdk',
-  vdi: 'vdi',
-  qcow2: 'qcow2',
-  raw: 'raw',
-};
 
 /** A file of these holds changes over one of its own kind; a qcow2 file over any. VirtualBox alone opens a differencing VDI, and makes its own. */
 const overTheirOwn: readonly FormatName[] = ['vhdx', 'vhd', 'vmdk'];

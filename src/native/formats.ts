@@ -19,6 +19,16 @@ const formats = { vhdx, vhd, vmdk, vdi, qcow2, raw } as const;
 export type FormatName = keyof typeof formats;
 export const formatNames = Object.keys(formats) as FormatName[];
 
+/** What QEMU calls each format. */
+export const qemuFormats: Readonly<Record<FormatName, string>> = {
+  vhdx: 'vhdx',
+  vhd: 'vpc',
+  vmdk: 'vmdk',
+  vdi: 'vdi',
+  qcow2: 'qcow2',
+  raw: 'raw',
+};
+
 /** Formats whose disk is one file, so that an image can be shown as it with no plugin file. */
 export const singleFileFormats = formatNames.filter((name) => name !== 'vmdk');
 

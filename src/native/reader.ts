@@ -6,6 +6,7 @@
  */
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Disk } from '../disk/disk.ts';
+import type { FormatName } from './formats.ts';
 
 /** A disk that knows what a differencing file calls it: a VHD's unique id, a VMDK's content id. */
 export interface NativeDisk extends Disk {
@@ -17,6 +18,8 @@ export interface ParentReference {
   /** Names and paths as the file has them, with slashes for backslashes, the most useful first. */
   readonly names: readonly string[];
   readonly identity: string | undefined;
+  /** The format that the parent has, by the rules of the child's or because the child says so; undefined where nothing says it. */
+  readonly format?: FormatName | undefined;
   /** To be handed on as `depth` when the parent is opened: it is what ends a loop of parents. */
   readonly depth: number;
 }
@@ -40,7 +43,7 @@ const maxChainDepth = 64;
  */
 export function openParentOf(
   structure: string,
-  reference: Pick<ParentReference, 'names' | 'identity'>,
+  reference: Omit<ParentReference, 'depth'>,
   options: ReaderOptions,
 ): NativeDisk {
   const name = reference.names[0] ?? reference.identity ?? 'one without a name';
@@ -53,7 +56,7 @@ export function openParentOf(
       `${structure}: holds only changes over its parent (${name}), which cannot be opened here`,
     );
   }
-  const parent = options.openParent({ names: reference.names, identity: reference.identity, depth });
+  const parent = options.openParent({ ...reference, depth });
   if (parent.identity !== undefined && reference.identity !== undefined && parent.identity !== reference.identity) {
     parent.close();
     throw new FormatError(

@@ -1,9 +1,9 @@
 /**
  * Sources of images other than raw files: every native format that we read, with the parents of differencing files.
  *
- * The format comes from the file's name or from the user, never from its contents alone: whoever can write a raw disk can make it look like
- * a qcow2 file that names any file of the host as its backing file. For the same reason a file's parent or extent is looked for only in the
- * folder of the file that names it.
+ * What a file is, the user says, or its name and its content together (source-format.ts); what a parent is, the file that was made on it says,
+ * or the parent's own name and content. Never the content alone: whoever can write a raw disk can make it look like a qcow2 file that names any
+ * file of the host as its backing file. For the same reason a file's parent or extent is looked for only in the folder of the file that names it.
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
@@ -11,31 +11,33 @@ import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/
 import { workerUrl } from '../base/worker-url.ts';
 import type { SourceKind } from '../backup/create.ts';
 import type { Disk } from '../disk/disk.ts';
-import { openFileDisk } from '../disk/file.ts';
-import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
+import { openFileDisk, openResolvedFileDisk } from '../disk/file.ts';
+import { formatNames, qemuFormats, type FormatName } from '../native/formats.ts';
 import { openQcow2 } from '../native/qcow2/read.ts';
 import { openRaw } from '../native/raw/read.ts';
-import type { NativeDisk, ReaderOptions } from '../native/reader.ts';
+import type { NativeDisk, ParentReference, ReaderOptions } from '../native/reader.ts';
 import { openVdi } from '../native/vdi/read.ts';
 import { openVhd } from '../native/vhd/read.ts';
 import type { ParentLocator } from '../native/vhdx/parent-locator.ts';
 import { openVhdx, type ParentFile } from '../native/vhdx/read.ts';
 import { openVmdk } from '../native/vmdk/read.ts';
+import { formatOf, insistByOption, type Insist } from './source-format.ts';
 
-/** A source as `createImage` takes it: by the extension of its name, or a raw file or block device where that says nothing. */
+/** A source as `createImage` takes it: as what it was said to be, or as what its name and its content say. */
 export const nativeSource: SourceKind = { open: openSource, workerUrl: workerUrl(import.meta.url, './source-worker') };
 
 /**
  * Opens the disk that a file holds.
- * @param format default: by the file's extension; raw where that names no format
- * @throws FormatError, UnsupportedError, UnavailableError
+ * @param format default: what its name and its content say; raw where they name no container
+ * @throws UsageError where they do not agree; FormatError, UnsupportedError, UnavailableError
  */
 export function openSource(filePath: string, format?: string): Disk {
-  const name = formatNames.find((known) => known === (format ?? formatOfName(filePath) ?? 'raw'));
-  if (name === undefined) throw new UsageError(`"${format ?? ''}" is not a disk format; use ${formatNames.join(', ')}`);
+  const said = formatNames.find((known) => known === format);
+  if (format !== undefined && said === undefined)
+    throw new UsageError(`"${format}" is not a disk format; use ${formatNames.join(', ')}`);
   const file = openFileDisk(filePath);
   try {
-    return openFormat(file, filePath, name, 0);
+    return openFormat(file, filePath, said ?? formatOf(file, filePath, insistByOption), 0);
   } catch (error) {
     file.close();
     if (!(error instanceof VeneerError) || error.message.includes(filePath)) throw error;
@@ -46,7 +48,8 @@ export function openSource(filePath: string, format?: string): Disk {
 function openFormat(file: Disk, filePath: string, format: FormatName, depth: number): NativeDisk {
   const options: ReaderOptions = {
     depth,
-    openParent: (reference) => openBeside(filePath, reference.names, (parent) => openParent(parent, reference.depth)),
+    openParent: (reference) =>
+      openBeside(filePath, reference.names, (parent) => openParent(filePath, parent, reference)),
   };
   switch (format) {
     case 'raw':
@@ -60,18 +63,25 @@ function openFormat(file: Disk, filePath: string, format: FormatName, depth: num
     case 'qcow2':
       return openQcow2(file, options);
     case 'vmdk':
-      return openVmdk(file, { ...options, openExtent: (name) => openBeside(filePath, [name], openFileDisk) });
+      return openVmdk(file, { ...options, openExtent: (name) => openBeside(filePath, [name], openResolvedFileDisk) });
   }
 }
 
-function openParent(parentPath: string, depth: number): NativeDisk {
-  const file = openFileDisk(parentPath);
+function openParent(childPath: string, parentPath: string, { format, depth }: ParentReference): NativeDisk {
+  const file = openResolvedFileDisk(parentPath);
   try {
-    return openFormat(file, parentPath, formatOfName(parentPath) ?? 'raw', depth);
+    return openFormat(file, parentPath, format ?? formatOf(file, parentPath, insistInChild(childPath)), depth);
   } catch (error) {
     file.close();
-    throw error;
+    if (!(error instanceof VeneerError) || error.message.includes(parentPath)) throw error;
+    throw new VeneerError(error.code, `${parentPath}: ${error.message}`, { cause: error });
   }
+}
+
+/** Only a qcow2 file leaves it open what its backing file is. */
+function insistInChild(childPath: string): Insist {
+  return (format) =>
+    `say so in the file made on it (qemu-img rebase -u -f qcow2 -F ${qemuFormats[format]} -b BACKING ${childPath})`;
 }
 
 function openVhdxParent(childPath: string, locator: ParentLocator): ParentFile {
@@ -79,7 +89,7 @@ function openVhdxParent(childPath: string, locator: ParentLocator): ParentFile {
     (name) => name !== undefined,
   );
   return openBeside(childPath, names, (parentPath) => ({
-    file: openFileDisk(parentPath),
+    file: openResolvedFileDisk(parentPath),
     openParent: (next: ParentLocator) => openVhdxParent(parentPath, next),
   }));
 }
@@ -91,11 +101,15 @@ function openBeside<T>(filePath: string, names: readonly string[], open: (path: 
     const posix = name.replaceAll('\\', '/');
     for (const candidate of [posix, path.posix.basename(posix)]) {
       const found = existing(path.resolve(folder, candidate));
-      if (found === undefined || !found.startsWith(`${folder}/`)) continue;
+      if (found === undefined || !found.startsWith(folder === '/' ? folder : `${folder}/`)) continue;
       if (fs.realpathSync(filePath) === found) throw new FormatError(filePath, 'parent', 0, 'names itself');
       return open(found);
     }
   }
+  if (names.length === 0)
+    throw new UnavailableError(
+      `${filePath}: holds changes over a file that it does not name; merge it into that one first`,
+    );
   throw new UnavailableError(
     `${filePath}: needs ${names.map((name) => JSON.stringify(name)).join(' or ')} in its folder, which is not there`,
   );

@@ -49,6 +49,8 @@ export const headerExtension = layout('qcow2 header extension', 8, {
 export const extensionAlignment = 8;
 /** The extension that says, as QEMU's name of it, which format the backing file has. */
 export const backingFormatExtension = 0xe279_2aca;
+/** The extension that names the file in which the data lies. */
+export const dataFileExtension = 0x4441_5441;
 
 /** Incompatible features: a reader that does not know a bit must refuse the file. */
 export const incompatible = {

@@ -1,16 +1,21 @@
 /** qcow2 files from elsewhere as disks: versions 2 and 3, compressed clusters, subclusters, backing files. */
 import { UnsupportedError } from '../../base/errors.ts';
-import { toOffset } from '../../base/ranges.ts';
+import { alignUp, toOffset } from '../../base/ranges.ts';
 import type { Disk } from '../../disk/disk.ts';
+import { formatNames, qemuFormats, type FormatName } from '../formats.ts';
 import { mappedDisk, type Run } from '../mapped-disk.ts';
 import { checkField, checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
 import { TableCache } from '../table-cache.ts';
 import { CompressedClusters, type Compression } from './compressed.ts';
 import {
+  backingFormatExtension,
+  dataFileExtension,
   entryBytes,
   entryFlags,
   entryOffsetMask,
+  extensionAlignment,
   fileHeader,
+  headerExtension,
   headerLengthBytes,
   headerVersion3,
   incompatible,
@@ -37,6 +42,8 @@ interface Image {
   readonly extendedL2: boolean;
   readonly compression: Compression;
   readonly backingName: string | undefined;
+  /** What the file says that its backing file is. */
+  readonly backingFormat: FormatName | undefined;
 }
 
 /**
@@ -47,7 +54,8 @@ interface Image {
 export function openQcow2(file: Disk, options: ReaderOptions = {}): NativeDisk {
   const image = readImage(file);
   const { backingName } = image;
-  const reference = { names: backingName === undefined ? [] : [backingName], identity: undefined };
+  const format = image.backingFormat;
+  const reference = { names: backingName === undefined ? [] : [backingName], identity: undefined, format };
   const parent = backingName === undefined ? undefined : openParentOf(structure, reference, options);
   return mappedDisk(file, {
     structure,
@@ -67,13 +75,16 @@ function readImage(file: Disk): Image {
   if (header.cryptMethod !== 0) throw new UnsupportedError('qcow2: the file is encrypted; decrypt it with qemu-img');
   const clusterBytes = 2 ** clusterBits;
   const sizeBytes = toOffset(header.size, maxDiskBytes, { structure, field: 'size', offset: 24 });
-  const features = version === 2 ? { extendedL2: false, compression: 'deflate' as const } : readFeatures(file);
+  const extensions = readExtensions(file, header, clusterBytes);
+  const features =
+    version === 2 ? { extendedL2: false, compression: 'deflate' as const } : readFeatures(file, extensions);
   const l1Offset = checkL1(file, header, sizeBytes, clusterBytes, features.extendedL2);
   const backingName = readBackingName(file, header, clusterBytes);
-  return { file, version, sizeBytes, clusterBytes, l1Offset, ...features, backingName };
+  const backingFormat = backingName === undefined ? undefined : backingFormatOf(extensions);
+  return { file, version, sizeBytes, clusterBytes, l1Offset, ...features, backingName, backingFormat };
 }
 
-function readFeatures(file: Disk): { extendedL2: boolean; compression: Compression } {
+function readFeatures(file: Disk, extensions: Extensions): { extendedL2: boolean; compression: Compression } {
   const more = readInside(file, structure, 'header', fileHeader.sizeBytes, headerVersion3.sizeBytes);
   const { incompatibleFeatures: features, headerLength } = headerVersion3.parse(more);
   checkField(structure, 'header_length', 100, headerLength >= headerLengthBytes, `${headerLength} is too short`);
@@ -81,7 +92,10 @@ function readFeatures(file: Disk): { extendedL2: boolean; compression: Compressi
     throw new UnsupportedError('qcow2: the file is marked as corrupt; repair it with qemu-img check -r all');
   }
   if ((features & incompatible.externalDataFile) !== 0n) {
-    throw new UnsupportedError('qcow2: the data lies in another file; convert it with qemu-img');
+    const name = textOf(extensions.get(dataFileExtension)) ?? 'one without a name';
+    throw new UnsupportedError(
+      `qcow2: the data lies in another file (${JSON.stringify(name)}), which is not read; convert the disk with qemu-img`,
+    );
   }
   // A dirty file has wrong reference counts, which reading does not need.
   const known = incompatible.dirty | incompatible.compressionType | incompatible.extendedL2;
@@ -96,6 +110,48 @@ function readFeatures(file: Disk): { extendedL2: boolean; compression: Compressi
     extendedL2: (features & incompatible.extendedL2) !== 0n,
     compression: type === 1 ? 'zstd' : 'deflate',
   };
+}
+
+type Extensions = ReadonlyMap<number, Uint8Array>;
+
+/** The header extensions by their type, as far as the first cluster has them. */
+function readExtensions(file: Disk, header: FileHeader, clusterBytes: number): Extensions {
+  const { version, backingFileOffset } = header;
+  const start =
+    version === 2
+      ? fileHeader.sizeBytes
+      : headerVersion3.parse(readInside(file, structure, 'header', fileHeader.sizeBytes, headerVersion3.sizeBytes))
+          .headerLength;
+  const named = backingFileOffset === 0n ? clusterBytes : Number(backingFileOffset);
+  const end = Math.min(clusterBytes, named, file.sizeBytes);
+  const found = new Map<number, Uint8Array>();
+  if (start >= end) return found;
+  const bytes = readInside(file, structure, 'header extensions', start, end - start);
+  for (let at = 0; at + headerExtension.sizeBytes <= bytes.length;) {
+    const { type, lengthBytes } = headerExtension.parse(bytes, at);
+    at += headerExtension.sizeBytes;
+    if (type === 0 || at + lengthBytes > bytes.length) break;
+    found.set(type, bytes.subarray(at, at + lengthBytes));
+    at += alignUp(lengthBytes, extensionAlignment);
+  }
+  return found;
+}
+
+/** @throws UnsupportedError when it is said to be of a format that is not read */
+function backingFormatOf(extensions: Extensions): FormatName | undefined {
+  const said = textOf(extensions.get(backingFormatExtension));
+  if (said === undefined) return undefined;
+  // The protocols of QEMU's early days, which make no more of a file than its bytes.
+  if (said === 'file' || said === 'host_device') return 'raw';
+  const format = formatNames.find((name) => qemuFormats[name] === said);
+  if (format !== undefined) return format;
+  throw new UnsupportedError(
+    `qcow2: the backing file is said to be of the format ${JSON.stringify(said)}, which is not read; convert the disk with qemu-img`,
+  );
+}
+
+function textOf(bytes: Uint8Array | undefined): string | undefined {
+  return bytes === undefined || bytes.length === 0 ? undefined : Buffer.from(bytes.subarray(0, 1024)).toString();
 }
 
 /** The L1 table covers the disk, starts on a cluster and lies in the file. Returns its offset. */

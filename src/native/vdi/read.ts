@@ -47,7 +47,7 @@ export function openVdi(file: Disk, options: ReaderOptions = {}): NativeDisk {
   if (blocks <= maxCheckedBlocks) checkMap(file, tables, found, blocks);
   const identity = found.uuidLinkage === nilGuid ? undefined : found.uuidLinkage;
   const differencing = found.imageType === imageType.differencing;
-  const parent = differencing ? openParentOf(structure, { names: [], identity }, options) : undefined;
+  const parent = differencing ? openParentOf(structure, { names: [], identity, format: 'vdi' }, options) : undefined;
   const disk = mappedDisk(file, {
     structure,
     sizeBytes,

@@ -5,7 +5,15 @@ import type { Disk } from '../../disk/disk.ts';
 import { sliceDisk } from '../../disk/slice.ts';
 import { sectorBytes } from '../geometry.ts';
 import { mappedDisk, type Run } from '../mapped-disk.ts';
-import { checkField, checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
+import {
+  checkField,
+  checkInside,
+  openParentOf,
+  readInside,
+  type NativeDisk,
+  type ParentReference,
+  type ReaderOptions,
+} from '../reader.ts';
 import { TableCache } from '../table-cache.ts';
 import {
   batEntryBytes,
@@ -171,7 +179,7 @@ function locator(
 }
 
 /** Relative paths first: they still hold when the files were moved together. */
-function parentReference(file: Disk, header: DynamicHeader): { names: string[]; identity: string } {
+function parentReference(file: Disk, header: DynamicHeader): Omit<ParentReference, 'depth'> {
   const byCode = new Map<string, string>();
   for (let index = 0; index < parentLocatorCount; index++) {
     const entry = parentLocator.parse(header.parentLocators, index * parentLocator.sizeBytes);
@@ -188,5 +196,5 @@ function parentReference(file: Disk, header: DynamicHeader): { names: string[]; 
     .map((name) => (name ?? '').split('\0', 1)[0] ?? '')
     .filter((name) => name !== '')
     .map((name) => name.replaceAll('\\', '/'));
-  return { names, identity: header.parentUniqueId };
+  return { names, identity: header.parentUniqueId, format: 'vhd' };
 }

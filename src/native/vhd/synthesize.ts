@@ -47,7 +47,7 @@ const layouts = ['fixed', 'dynamic'] as const;
 
 export const vhd: NativeFormat<VhdGeometry> = {
   name: 'vhd',
-  extensions: ['vhd'],
+  extensions: ['vhd', 'avhd'],
   layouts,
   plan(disk, options) {
     const layout = chooseLayout({ name: 'vhd', layouts }, disk, options, maxDiskBytes);

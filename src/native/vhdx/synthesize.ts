@@ -51,7 +51,7 @@ const layouts = ['fixed', 'dynamic'] as const;
 
 export const vhdx: NativeFormat<VhdxGeometry> = {
   name: 'vhdx',
-  extensions: ['vhdx'],
+  extensions: ['vhdx', 'avhdx'],
   layouts,
   plan,
   synthesize(geometry, fileName) {

@@ -93,16 +93,26 @@ export interface Descriptor {
   readonly extents: readonly DescribedExtent[];
 }
 
+/** Whether a text is a descriptor. Every writer begins with the signature; who edits one may put comments or a byte order mark before it. */
+export function isDescriptor(text: string): boolean {
+  const plain = text.replace(/^\uFEFF/, '');
+  if (plain.startsWith(descriptorSignature)) return true;
+  return /^[ \t]*createType[ \t]*=/im.test(plain) || /^[ \t]*(?:RW|RDONLY|NOACCESS)[ \t]+\d+[ \t]+[A-Z]/m.test(plain);
+}
+
 /**
  * Reads a descriptor.
  * @throws FormatError when a line of it is none that belongs there
  * @throws UnsupportedError for kinds of extents that are not read, and for extents outside the folder
  */
 export function parseDescriptor(text: string): Descriptor {
-  if (!text.startsWith(descriptorSignature)) throw wrong('signature', 1, 'is not there');
+  if (!isDescriptor(text)) throw wrong('signature', 1, 'is not there');
   const settings = new Map<string, string>();
   const extents: DescribedExtent[] = [];
-  for (const [index, raw] of text.split(/\r?\n/).entries()) {
+  for (const [index, raw] of text
+    .replace(/^\uFEFF/, '')
+    .split(/\r?\n/)
+    .entries()) {
     const line = raw.trim();
     if (line === '' || line.startsWith('#')) continue;
     const setting = /^([A-Za-z][\w.]*)\s*=\s*(?:"([^"]*)"|(.*))$/.exec(line);

@@ -7,8 +7,8 @@ import { sliceDisk } from '../../disk/slice.ts';
 import { zeroDisk } from '../../disk/zero.ts';
 import { mappedDisk } from '../mapped-disk.ts';
 import { checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
-import { parseDescriptor, type DescribedExtent, type Descriptor } from './descriptor.ts';
-import { descriptorSignature, maxDescriptorBytes, maxFlatDiskBytes } from './layout.ts';
+import { isDescriptor, parseDescriptor, type DescribedExtent, type Descriptor } from './descriptor.ts';
+import { maxDescriptorBytes, maxFlatDiskBytes } from './layout.ts';
 import { openSparseExtent, type SparseExtent } from './sparse-extent.ts';
 
 const structure = 'VMDK';
@@ -60,7 +60,7 @@ function openDescribed(file: Disk, options: VmdkReaderOptions, opened: Closable[
     throw new FormatError(structure, 'magic', 0, 'is neither a descriptor nor a sparse extent');
   }
   const text = Buffer.from(readInside(file, structure, 'descriptor', 0, file.sizeBytes)).toString();
-  if (!text.startsWith(descriptorSignature)) {
+  if (!isDescriptor(text)) {
     throw new FormatError(structure, 'magic', 0, 'is neither a descriptor nor a sparse extent');
   }
   const descriptor = parseDescriptor(text.split('\0', 1)[0] ?? '');
@@ -86,7 +86,7 @@ function openParent(descriptor: Descriptor, options: VmdkReaderOptions, opened: 
     throw new UnsupportedError(`VMDK: the parent ${JSON.stringify(name.slice(0, 80))} is not a plain file`);
   }
   const names = name === undefined ? [] : [name.replaceAll('\\', '/')];
-  const parent = openParentOf(structure, { names, identity: contentId }, options);
+  const parent = openParentOf(structure, { names, identity: contentId, format: 'vmdk' }, options);
   opened.push(parent);
   return parent;
 }
