@@ -116,6 +116,12 @@ export class Filter implements Closable {
     return new NamedPlace(this.#options.folder);
   }
 
+  /** Whether a path behind the mount is the folder, or one in it. */
+  isInside(absolute: string): boolean {
+    const { folder } = this.#options;
+    return absolute === folder || absolute.startsWith(folder === '/' ? folder : `${folder}/`);
+  }
+
   /** Whether a name is a part of a replacement: nobody but the mount itself may touch those. */
   hides(name: string): boolean {
     return isReplacementName(name);

@@ -159,6 +159,11 @@ const O_PATH = 0o10000000;
 
 const deletedSuffix = ' (deleted)';
 
+/** Whether a name that the system tells of a descriptor is that of a deleted file. One that is called so may count as deleted, too. */
+export function isDeleted(name: string): boolean {
+  return name.endsWith(deletedSuffix);
+}
+
 /** What the file of a descriptor is called now; what it was called last, when it is deleted. */
 export function currentPath(fd: number): string {
   const found = fs.readlinkSync(`/proc/self/fd/${fd}`);

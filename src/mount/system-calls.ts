@@ -18,6 +18,7 @@ const MFD_CLOEXEC = 1;
 const RLIMIT_NOFILE = 7;
 const PRIO_PROCESS = 0;
 const POLLPRI = 2;
+const O_CLOEXEC = 0o2000000;
 const AT_EMPTY_PATH = 0x1000;
 /** Of struct file_handle: its length and type, and the most that follows. */
 const fileHandleHead = 8;
@@ -90,6 +91,7 @@ const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argume
   argument: Uint32Array,
 ) => number;
 
+const dup3 = libc.func('int dup3(int from, int to, int flags)') as (from: number, to: number, flags: number) => number;
 const poll = libc.func('int poll(_Inout_ uint8_t *asked, ulong count, int timeoutMs)') as (
   asked: Uint8Array,
   count: number,
@@ -168,6 +170,11 @@ export function callDevice(fd: number, request: number, argument: Uint32Array, w
 /** A file that has no name and lives in memory. */
 export function memoryFile(name: string): number {
   return checked(memfd(name, MFD_CLOEXEC), 'memfd_create', name);
+}
+
+/** `to`, which is open, is the same as `from` from now on, for all threads at one moment. */
+export function duplicateTo(from: number, to: number): void {
+  checked(dup3(from, to, O_CLOEXEC), 'dup3', String(to));
 }
 
 /** Of an open file of /proc that can be polled: whether it reads otherwise than when this was last asked. */

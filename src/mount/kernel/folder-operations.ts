@@ -125,8 +125,7 @@ function listPlus(session: Session, folder: Place, listed: Uint8Array, target: U
 function putNode(session: Session, folder: Place, name: string, target: Uint8Array, at: number): void {
   if (Crowd.isCrowded(session.nodes)) return;
   try {
-    const { node, attributes } = session.lookup(folder, name);
-    putEntry(target, at, node, attributes);
+    putEntry(target, at, session.lookup(folder, name));
   } catch (error) {
     if (!isExpected(error)) session.log('warn', `${name}: cannot be shown: ${describeError(error)}`, {});
   }

@@ -30,11 +30,18 @@ const maxNameBytes = 255;
 export function nameOperations(session: Session): ReadonlyArray<readonly [number, Handler]> {
   const { filter, nodes } = session;
   const replyEntry = (reply: Reply, folderNode: number, name: string): number => {
-    const { node, attributes } = session.lookup(session.place(folderNode), name);
-    return putEntry(reply.body, 0, node, attributes);
+    return putEntry(reply.body, 0, session.lookup(session.place(folderNode), name));
   };
   return [
-    [operation.lookup, (request, reply) => replyEntry(reply, request.node, request.name(0).text)],
+    [
+      operation.lookup,
+      (request, reply) => {
+        const { text } = request.text(0);
+        if (text === '.') return putEntry(reply.body, 0, session.lookupAgain(request.node));
+        if (text === '..') return putEntry(reply.body, 0, session.lookupParent(request.node));
+        return replyEntry(reply, request.node, request.name(0).text);
+      },
+    ],
     [
       operation.forget,
       (request) => {
@@ -210,7 +217,6 @@ function create(session: Session, request: Request, reply: Reply): number {
   }
   const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
   session.granted(handle);
-  const { node, attributes } = session.enter(openPath(`/proc/self/fd/${file.fd}`, true), '');
-  putEntry(reply.body, 0, node, attributes);
+  putEntry(reply.body, 0, session.enter(openPath(`/proc/self/fd/${file.fd}`, true), ''));
   return entryOut.sizeBytes + putOpen(reply.body, entryOut.sizeBytes, handle, 0);
 }

@@ -9,172 +9,240 @@
  *
  * The price is a descriptor for each file that the kernel remembers, which is what bounds the table. The kernel forgets nodes when it
  * needs their memory, or when it is told to, before the table is full (crowd.ts).
+ *
+ * A node and its generation are one file for as long as the mount lives, and no other mount has given out the same: those who keep them (an NFS
+ * client) get that file, or ESTALE. A node that the kernel has forgotten keeps its file's identity until its number is used again, the longest
+ * forgotten first: when the same file is looked up again it is the same node, and one who asks for it by its number alone finds where it lay.
+ *
+ * When a file takes another's place (finalize), the node stays, and is the new file from then on: `replace`.
  */
+import { randomInt } from 'node:crypto';
 import * as fs from '../../base/fs.ts';
 import { bytesOfName, nameOfBytes } from '../../base/names.ts';
-import { openPath } from '../place.ts';
-import { systemError } from '../system-error.ts';
-import { rootNode } from './protocol.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
+import { currentPath, openPath } from '../place.ts';
+import { duplicateTo } from '../system-calls.ts';
+import { systemError } from '../system-error.ts';
+import { lastingIdentity } from './lasting-identity.ts';
+import { field, maxForgotten, maxPartBytes, NodeSlots, slotKeyOf, word, type SlotKey } from './node-slots.ts';
+import { rootNode } from './protocol.ts';
 
-/** Each takes 48 bytes once used, and 256 where it has a part. */
+/** Each takes 72 bytes once used, and 256 where it has a part. */
 export const maxNodes = 2 ** 18;
-const maxPartBytes = 256;
-
-const word = { lock: 0, used: 1, free: 2, fresh: 3, capacity: 4 } as const;
-const headerWords = 8;
-/** Of each node. `descriptor` is one more than it is, so that 0 means that the node is free; `next` links its bucket or the free list. */
-const field = {
-  inodeLow: 0,
-  inodeHigh: 1,
-  device: 2,
-  descriptor: 3,
-  next: 4,
-  partBytes: 5,
-  stampLow: 6,
-  stampHigh: 7,
-} as const;
-const nodeWords = 8;
 
 /** Identity of a file's contents, for what must not be mixed up: size and time of change, hashed to 64 bits in two words. */
 export type Stamp = readonly [number, number];
 
 export class NodeTable {
   readonly buffer: SharedArrayBuffer;
-  readonly #words: Int32Array;
-  readonly #lookups: Float64Array;
-  readonly #buckets: Int32Array;
-  readonly #parts: Uint8Array;
+  readonly #slots: NodeSlots;
   readonly #lock: SharedLock;
-  readonly #capacity: number;
 
   /** @param owner this thread's number, from 1 on */
   constructor(buffer: SharedArrayBuffer, owner: number) {
     this.buffer = buffer;
-    this.#capacity = new Int32Array(buffer)[word.capacity] ?? 0;
-    const [words, lookups, buckets] = sections(this.#capacity);
-    this.#words = new Int32Array(buffer, 0, words / 4);
-    this.#lookups = new Float64Array(buffer, words, lookups / 8);
-    this.#buckets = new Int32Array(buffer, words + lookups, buckets / 4);
-    this.#parts = new Uint8Array(buffer, words + lookups + buckets, this.#capacity * maxPartBytes);
-    this.#lock = new SharedLock(this.#words, word.lock, owner);
+    this.#slots = new NodeSlots(buffer);
+    this.#lock = new SharedLock(this.#slots.words, word.lock, owner);
   }
 
-  /** A table with the mounted folder in it. Memory is touched as nodes are used. */
+  /** A table with the mounted folder in it. */
   static allocate(folder: string, capacity: number): NodeTable {
-    const size = sections(capacity).reduce((sum, bytes) => sum + bytes, capacity * maxPartBytes);
-    const buffer = new SharedArrayBuffer(size);
-    new Int32Array(buffer)[word.capacity] = capacity;
-    const table = new NodeTable(buffer, 1);
+    const table = new NodeTable(NodeSlots.allocate(capacity), 1);
+    // Another mount's handles are none of this one.
+    table.#slots.words[word.generation] = randomInt(-(2 ** 31), 2 ** 31);
     const fd = openPath(folder);
     table.acquire(fs.fstatSync(fd, { bigint: true }), '', fd);
+    table.#slots.set(rootNode - 1, field.generation, 0);
     return table;
   }
 
   get used(): number {
-    return Atomics.load(this.#words, word.used);
+    return Atomics.load(this.#slots.words, word.used);
   }
 
   get capacity(): number {
-    return this.#capacity;
+    return this.#slots.capacity;
+  }
+
+  /** Another one once a file has taken another's place: what was found out before may be mixed. */
+  get epoch(): number {
+    return Atomics.load(this.#slots.words, word.epoch);
   }
 
   /**
    * The node of a file or a part of it, made if there is none; counts one lookup, which `forget` takes back.
    * @param fd an O_PATH descriptor of the file; belongs to the table when `kept`, to the caller otherwise
-   * @throws ENFILE when the table is full
+   * @param epoch before the file was looked up by its name
+   * @throws ENFILE when the table is full; ESTALE when a file has taken another's place since
    */
-  acquire(stat: fs.BigIntStats, part: string, fd: number): { node: number; kept: boolean } {
-    const { low, high, device } = identityOf(stat);
-    const encoded = part === '' ? undefined : bytesOfName(part).subarray(0, maxPartBytes);
+  acquire(stat: fs.BigIntStats, part: string, fd: number, epoch = this.epoch): { node: number; kept: boolean } {
+    const slots = this.#slots;
+    const key = slotKeyOf(stat, encodePart(part));
     return this.#lock.hold(() => {
-      const bucket = this.#bucketOf(low, high, device, encoded);
-      const known = this.#indexOf(bucket, low, high, device, encoded);
-      if (known >= 0) {
-        this.#lookups[known] = (this.#lookups[known] ?? 0) + 1;
-        return { node: known + 1, kept: false };
+      if (this.epoch !== epoch) throw systemError('ESTALE', 'lookup', part);
+      let index = this.#known(key);
+      if (index !== undefined) {
+        slots.lookups[index] = (slots.lookups[index] ?? 0) + 1;
+        return { node: index + 1, kept: false };
       }
-      const index = this.#take();
-      this.#set(index, field.inodeLow, low);
-      this.#set(index, field.inodeHigh, high);
-      this.#set(index, field.device, device);
-      this.#set(index, field.partBytes, encoded?.length ?? 0);
-      if (encoded !== undefined) this.#parts.set(encoded, index * maxPartBytes);
-      this.#set(index, field.stampLow, 0);
-      this.#set(index, field.stampHigh, 0);
-      this.#lookups[index] = 1;
-      this.#set(index, field.next, this.#bucket(bucket) + 1);
-      this.#buckets[bucket] = index + 1;
-      Atomics.store(this.#words, headerWords + index * nodeWords + field.descriptor, fd + 1);
+      this.#requireRoom();
+      index = this.#forgotten(key, stat, fd);
+      if (index === undefined) {
+        index = this.#take();
+        slots.setKey(index, key);
+        slots.putInBucket(index);
+      } else slots.takeFromLine(index);
+      slots.set(index, field.stampLow, 0);
+      slots.set(index, field.stampHigh, 0);
+      slots.lookups[index] = 1;
+      slots.words[word.used] = this.used + 1;
+      slots.publish(index, field.descriptor, fd + 1);
       return { node: index + 1, kept: true };
+    });
+  }
+
+  /** Counts a lookup of a node that the kernel knows. @returns its descriptor; undefined where the kernel has forgotten it */
+  acquireAgain(node: number): number | undefined {
+    if (!this.isNode(node)) return undefined;
+    return this.#lock.hold(() => {
+      const fd = this.#slots.get(node - 1, field.descriptor) - 1;
+      if (fd < 0) return undefined;
+      this.#slots.lookups[node - 1] = (this.#slots.lookups[node - 1] ?? 0) + 1;
+      return fd;
     });
   }
 
   /** The node of a file, if the kernel knows it. Counts no lookup. */
   find(stat: fs.BigIntStats): number | undefined {
-    const { low, high, device } = identityOf(stat);
+    const index = this.#lock.hold(() => this.#known(slotKeyOf(stat, undefined)));
+    return index === undefined ? undefined : index + 1;
+  }
+
+  /**
+   * Takes back lookups. When none is left the kernel does not know the node any more.
+   * @returns the descriptor, which is the caller's then: to say where the file lies (`remember`), and to close
+   */
+  forget(node: number, lookups: number): { readonly fd: number; readonly generation: number } | undefined {
+    if (node === rootNode || !this.isNode(node)) return undefined;
+    const slots = this.#slots;
     return this.#lock.hold(() => {
-      const index = this.#indexOf(this.#bucketOf(low, high, device, undefined), low, high, device, undefined);
-      return index < 0 ? undefined : index + 1;
+      const index = node - 1;
+      const left = (slots.lookups[index] ?? 0) - lookups;
+      slots.lookups[index] = left;
+      const fd = slots.get(index, field.descriptor) - 1;
+      if (left > 0 || fd < 0) return undefined;
+      slots.takeFromBucket(index);
+      slots.set(index, field.descriptor, 0);
+      slots.set(index, field.backing, 0);
+      slots.putInLine(index, 'first');
+      slots.words[word.used] = this.used - 1;
+      return { fd, generation: this.generationOf(node) };
+    });
+  }
+
+  /** Where the file of a node lies that was just forgotten: until its number is used again, it is found there. */
+  remember(node: number, { fd, generation }: { fd: number; generation: number }, path: string): void {
+    const slots = this.#slots;
+    const identity = lastingIdentity(fd, fs.fstatSync(fd, { bigint: true }));
+    const index = node - 1;
+    this.#lock.hold(() => {
+      const isStill = slots.get(index, field.descriptor) === 0 && this.generationOf(node) === generation;
+      // Others may have looked the same file up in the meantime: then it is a node of its own.
+      if (!isStill || slots.inBucket(slots.keyOf(index)).next().done !== true) return;
+      this.#keep(index, identity, path);
+      slots.putInBucket(index);
+      slots.takeFromLine(index);
+      slots.putInLine(index, 'last');
+    });
+  }
+
+  /** Where the file of a forgotten node lay, and its part. Whoever finds it there acquires it again: if that is the same node, it is the file. */
+  placeOf(node: number): { path: string; part: string } | undefined {
+    if (!this.isNode(node)) return undefined;
+    const index = node - 1;
+    return this.#lock.hold(() => {
+      if (this.#slots.get(index, field.isFound) === 0 || this.#slots.get(index, field.descriptor) !== 0)
+        return undefined;
+      const path = this.#slots.places.at(this.#slots.get(index, field.place), node, this.generationOf(node));
+      return path === undefined ? undefined : { path, part: this.partOf(node) };
     });
   }
 
   /**
-   * Takes back lookups. When none is left the node is gone.
-   * @returns the descriptor to close then
+   * One file takes another's place: the node of that, if there is one, is the new file's, with its number, generation and descriptor.
+   * @param action renames it, and returns an O_PATH descriptor of it, which is closed here. No name is looked up meanwhile.
+   * @returns the node; undefined where the kernel knows none
    */
-  forget(node: number, lookups: number): number | undefined {
-    if (node === rootNode || !this.isNode(node)) return undefined;
+  replace(stat: fs.BigIntStats, part: string, action: () => number): number | undefined {
+    const slots = this.#slots;
     return this.#lock.hold(() => {
-      const index = node - 1;
-      const left = (this.#lookups[index] ?? 0) - lookups;
-      this.#lookups[index] = left;
-      const fd = this.#get(index, field.descriptor) - 1;
-      if (left > 0 || fd < 0) return undefined;
-      this.#unlink(index);
-      this.#set(index, field.descriptor, 0);
-      this.#set(index, field.next, this.#words[word.free] ?? 0);
-      this.#words[word.free] = index + 1;
-      this.#words[word.used] = this.used - 1;
-      return fd;
+      const key = slotKeyOf(stat, encodePart(part));
+      const fd = action();
+      try {
+        Atomics.add(slots.words, word.epoch, 1);
+        const found = fs.fstatSync(fd, { bigint: true });
+        const [index] = slots.inBucket(key);
+        if (index === undefined) return undefined;
+        slots.takeFromBucket(index);
+        slots.setKey(index, slotKeyOf(found, undefined));
+        slots.putInBucket(index);
+        const held = slots.get(index, field.descriptor) - 1;
+        if (held < 0) {
+          this.#keep(index, lastingIdentity(fd, found), currentPath(fd));
+          return undefined;
+        }
+        duplicateTo(fd, held);
+        slots.set(index, field.stampLow, 0);
+        slots.set(index, field.stampHigh, 0);
+        return index + 1;
+      } finally {
+        fs.closeSync(fd);
+      }
     });
   }
 
   /** @throws ESTALE where there is no such node */
   descriptorOf(node: number): number {
-    const fd = this.isNode(node) ? this.#get(node - 1, field.descriptor) - 1 : -1;
+    const fd = this.isNode(node) ? this.#slots.get(node - 1, field.descriptor) - 1 : -1;
     if (fd < 0) throw systemError('ESTALE', 'fuse', `node ${node}`);
     return fd;
   }
 
   partOf(node: number): string {
-    const index = node - 1;
-    const length = this.#get(index, field.partBytes);
-    if (length === 0) return '';
-    return nameOfBytes(this.#parts.slice(index * maxPartBytes, index * maxPartBytes + length));
+    const part = this.#slots.part(node - 1);
+    return part === undefined ? '' : nameOfBytes(part);
+  }
+
+  generationOf(node: number): number {
+    return this.#slots.get(node - 1, field.generation) >>> 0;
   }
 
   /** Remembers what a node's contents are now. @returns whether they were the same the last time */
   keepStamp(node: number, [low, high]: Stamp): boolean {
     const index = node - 1;
-    const same = this.#get(index, field.stampLow) === low && this.#get(index, field.stampHigh) === high;
-    this.#set(index, field.stampLow, low);
-    this.#set(index, field.stampHigh, high);
+    const same = this.#slots.get(index, field.stampLow) === low && this.#slots.get(index, field.stampHigh) === high;
+    this.#slots.set(index, field.stampLow, low);
+    this.#slots.set(index, field.stampHigh, high);
     return same;
   }
 
   /** Nodes from `from` on, at most `count` of them looked at; for the main thread, which looks after them now and then. */
   *descriptors(from: number, count: number): Generator<{ node: number; fd: number }> {
-    const end = Math.min(from + count, this.#words[word.fresh] ?? 0);
+    const end = Math.min(from + count, this.end);
     for (let index = from; index < end; index++) {
-      const fd = this.#get(index, field.descriptor) - 1;
+      const fd = this.#slots.get(index, field.descriptor) - 1;
       if (fd >= 0) yield { node: index + 1, fd };
     }
   }
 
   /** Nodes that were ever used are numbered below this. */
   get end(): number {
-    return this.#words[word.fresh] ?? 0;
+    return this.#slots.count(word.fresh);
+  }
+
+  /** In how many numbers there are about so many that the kernel knows. */
+  spanOf(nodes: number): number {
+    return Math.max(nodes, Math.ceil((nodes * this.end) / Math.max(1, this.used)));
   }
 
   /** After the death of a thread. */
@@ -184,105 +252,71 @@ export class NodeTable {
 
   /** Closes all descriptors: no thread may use the table any more. */
   close(): void {
-    for (const { node, fd } of this.descriptors(0, this.#capacity)) {
-      this.#set(node - 1, field.descriptor, 0);
+    for (const { node, fd } of this.descriptors(0, this.#slots.end)) {
+      this.#slots.set(node - 1, field.descriptor, 0);
       fs.closeSync(fd);
     }
   }
 
   isNode(node: number): boolean {
-    return Number.isInteger(node) && node >= 1 && node <= this.#capacity;
+    return Number.isInteger(node) && node >= 1 && node <= this.#slots.end;
   }
 
-  /** Index of a node in its bucket; -1 where it is not there. The lock is held. */
-  #indexOf(bucket: number, low: number, high: number, device: number, part: Buffer | undefined): number {
-    let index = this.#bucket(bucket);
-    while (index >= 0 && !this.#is(index, low, high, device, part)) index = this.#get(index, field.next) - 1;
+  #known(key: SlotKey): number | undefined {
+    for (const index of this.#slots.inBucket(key)) if (this.#slots.get(index, field.descriptor) !== 0) return index;
+    return undefined;
+  }
+
+  /** The forgotten node of this file. One of another file that had the same inode number is not found any more. */
+  #forgotten(key: SlotKey, stat: fs.BigIntStats, fd: number): number | undefined {
+    const slots = this.#slots;
+    for (const index of slots.inBucket(key)) {
+      const [low, high] = lastingIdentity(fd, stat);
+      if (slots.get(index, field.stampLow) === low && slots.get(index, field.stampHigh) === high) return index;
+      slots.takeFromBucket(index);
+      slots.takeFromLine(index);
+      slots.putInLine(index, 'first');
+    }
+    return undefined;
+  }
+
+  #keep(index: number, [low, high]: Stamp, path: string): void {
+    const slots = this.#slots;
+    slots.set(index, field.stampLow, low);
+    slots.set(index, field.stampHigh, high);
+    slots.set(index, field.place, slots.places.add(index + 1, this.generationOf(index + 1), path));
+  }
+
+  #requireRoom(): void {
+    if (this.used < this.capacity) return;
+    throw systemError(
+      'ENFILE',
+      'lookup',
+      `the kernel remembers ${this.capacity} files of this mount, as many as it may hold; raise the limit of open files (ulimit -n)`,
+    );
+  }
+
+  /** A slot for another file, with a generation that none has had. */
+  #take(): number {
+    const slots = this.#slots;
+    const [oldest, fresh] = [slots.count(word.oldest), slots.count(word.fresh)];
+    // Where more are kept than are to be, or one that nobody finds any more, that is used again.
+    const isFresh =
+      oldest === 0 || (slots.count(word.waiting) < maxForgotten && slots.get(oldest - 1, field.isFound) === 1);
+    const index = isFresh ? fresh : oldest - 1;
+    if (isFresh) slots.words[word.fresh] = fresh + 1;
+    else {
+      slots.takeFromLine(index);
+      slots.takeFromBucket(index);
+    }
+    const generation = (slots.count(word.generation) + 1) | 0 || 1;
+    slots.words[word.generation] = generation;
+    slots.set(index, field.generation, generation);
+    slots.set(index, field.locks, 0);
     return index;
   }
-
-  #take(): number {
-    const free = this.#words[word.free] ?? 0;
-    const fresh = this.#words[word.fresh] ?? 0;
-    if (free === 0 && fresh >= this.#capacity) {
-      throw systemError(
-        'ENFILE',
-        'lookup',
-        `the kernel remembers ${this.#capacity} files of this mount, as many as it may hold; raise the limit of open files (ulimit -n)`,
-      );
-    }
-    this.#words[word.used] = this.used + 1;
-    if (free === 0) {
-      this.#words[word.fresh] = fresh + 1;
-      return fresh;
-    }
-    this.#words[word.free] = this.#get(free - 1, field.next);
-    return free - 1;
-  }
-
-  #unlink(index: number): void {
-    const part = this.#get(index, field.partBytes);
-    const encoded =
-      part === 0 ? undefined : Buffer.from(this.#parts.slice(index * maxPartBytes, index * maxPartBytes + part));
-    const bucket = this.#bucketOf(
-      this.#get(index, field.inodeLow),
-      this.#get(index, field.inodeHigh),
-      this.#get(index, field.device),
-      encoded,
-    );
-    const next = this.#get(index, field.next);
-    if (this.#bucket(bucket) === index) {
-      this.#buckets[bucket] = next;
-      return;
-    }
-    for (let at = this.#bucket(bucket); at >= 0; at = this.#get(at, field.next) - 1) {
-      if (this.#get(at, field.next) === index + 1) {
-        this.#set(at, field.next, next);
-        return;
-      }
-    }
-  }
-
-  #is(index: number, low: number, high: number, device: number, part: Buffer | undefined): boolean {
-    return (
-      this.#get(index, field.inodeLow) === low &&
-      this.#get(index, field.inodeHigh) === high &&
-      this.#get(index, field.device) === device &&
-      this.#get(index, field.partBytes) === (part?.length ?? 0) &&
-      (part?.every((byte, at) => this.#parts[index * maxPartBytes + at] === byte) ?? true)
-    );
-  }
-
-  #bucketOf(low: number, high: number, device: number, part: Buffer | undefined): number {
-    let hash = Math.imul(low, 0x9e3779b1) ^ Math.imul(high ^ device, 0x85ebca6b);
-    for (const byte of part ?? []) hash = Math.imul(hash ^ byte, 0x01000193);
-    return (hash ^ (hash >>> 15)) & (this.#buckets.length - 1);
-  }
-
-  /** Index of the first node of a bucket; -1 where it is empty. */
-  #bucket(bucket: number): number {
-    return (this.#buckets[bucket] ?? 0) - 1;
-  }
-
-  #get(index: number, name: number): number {
-    return this.#words[headerWords + index * nodeWords + name] ?? 0;
-  }
-
-  #set(index: number, name: number, value: number): void {
-    this.#words[headerWords + index * nodeWords + name] = value;
-  }
 }
 
-function identityOf(stat: fs.BigIntStats): { low: number; high: number; device: number } {
-  return {
-    low: Number(BigInt.asIntN(32, stat.ino)),
-    high: Number(BigInt.asIntN(32, stat.ino >> 32n)),
-    device: Number(BigInt.asIntN(32, stat.dev ^ (stat.dev >> 32n))),
-  };
-}
-
-/** Sizes in bytes of words, lookup counts and buckets. */
-function sections(capacity: number): readonly [number, number, number] {
-  const words = headerWords + capacity * nodeWords;
-  return [words * 4, capacity * 8, 2 ** Math.ceil(Math.log2(capacity)) * 4];
+function encodePart(part: string): Buffer | undefined {
+  return part === '' ? undefined : bytesOfName(part).subarray(0, maxPartBytes);
 }

@@ -69,6 +69,8 @@ export const operation = {
 /** Flags of INIT: what kernel and server agree on. */
 export const initFlag = {
   asyncRead: 2 ** 0,
+  /** Nodes may be looked up as `.` and `..`, by their number alone. */
+  exportSupport: 2 ** 4,
   bigWrites: 2 ** 5,
   /** The server applies the umask of who makes a file, as the folder says. */
   dontMask: 2 ** 6,

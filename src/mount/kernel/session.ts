@@ -1,8 +1,9 @@
 /** What all handlers of one worker share, and how nodes and handles become bytes of a reply. */
 import * as fs from '../../base/fs.ts';
+import path from 'node:path';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
-import { HeldPlace, openPath, type Attributes, type Place } from '../place.ts';
+import { currentPath, HeldPlace, isDeleted, openPath, type Attributes, type Place } from '../place.ts';
 import type { Rights } from '../rights.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { systemError } from '../system-error.ts';
@@ -11,7 +12,7 @@ import type { Backings } from './backings.ts';
 import type { NodeTable } from './node-table.ts';
 import type { OpenFiles } from './open-files.ts';
 import type { OpenTable } from './open-table.ts';
-import { attributesOut, entryOut, openOut } from './protocol.ts';
+import { attributesOut, entryOut, openOut, rootNode } from './protocol.ts';
 
 /**
  * How long the kernel may believe a name and its attributes: long enough that a burst of calls asks once, short enough that a change behind
@@ -21,6 +22,13 @@ const nameValidNanos = 100_000_000;
 const nativeAttributesValid = { attributesValidSeconds: 1n, attributesValidNanos: 0 };
 const attributesValid = { attributesValidSeconds: 0n, attributesValidNanos: 100_000_000 };
 const nsPerSecond = 1_000_000_000n;
+
+/** What the kernel is told of a file. */
+interface Entry {
+  readonly node: number;
+  readonly generation: number;
+  readonly attributes: Attributes;
+}
 
 export class Session {
   readonly filter: Filter;
@@ -32,6 +40,7 @@ export class Session {
   readonly rights: Rights;
   /** What this request has given the kernel: taken back when the reply cannot be delivered. */
   readonly #granted: number[] = [];
+  #epoch = 0;
   #opened: { slot: number; serial: number } | undefined;
 
   constructor(
@@ -64,8 +73,29 @@ export class Session {
     return file.isNative ? change() : this.rights.asCaller(change);
   }
 
+  /** Before each request. */
+  begin(): void {
+    this.#epoch = this.nodes.epoch;
+  }
+
+  /** Whether a file has taken another's place since the request began: what was found out of both may be mixed. */
+  get isMixed(): boolean {
+    return this.nodes.epoch !== this.#epoch;
+  }
+
   /** The node of a name in a folder. @throws ENOENT */
-  lookup(folder: Place, name: string): { node: number; attributes: Attributes } {
+  lookup(folder: Place, name: string): Entry {
+    for (;;) {
+      this.begin();
+      try {
+        return this.#lookup(folder, name);
+      } catch (error) {
+        if (!this.isMixed) throw error;
+      }
+    }
+  }
+
+  #lookup(folder: Place, name: string): Entry {
     if (this.filter.hides(name)) throw systemError('ENOENT', 'lookup', name);
     let fd: number;
     let part = '';
@@ -81,16 +111,44 @@ export class Session {
     return this.enter(fd, part);
   }
 
+  /** A node again, for who has nothing but its number. @throws ESTALE where its file is not found for certain */
+  lookupAgain(node: number): Entry {
+    if (this.nodes.acquireAgain(node) !== undefined) {
+      this.#granted.push(node);
+      return this.#entry(node, this.filter.attributes(this.place(node)));
+    }
+    const place = this.nodes.placeOf(node);
+    if (place === undefined || this.filter.hides(path.basename(place.path))) throw stale(node);
+    const fd = openPath(place.path);
+    if (currentPath(fd) !== place.path || !this.filter.isInside(place.path)) {
+      fs.closeSync(fd);
+      throw stale(node);
+    }
+    const found = this.enter(fd, place.part);
+    if (found.node !== node) throw stale(node);
+    return found;
+  }
+
+  /** The folder that a folder lies in. @throws ESTALE where that is none of the mount's */
+  lookupParent(node: number): Entry {
+    const fd = openPath(`${this.place(node).at}/..`, true);
+    if (node === rootNode || !this.filter.isInside(currentPath(fd))) {
+      fs.closeSync(fd);
+      throw stale(node);
+    }
+    return this.enter(fd, '');
+  }
+
   /** The node of an O_PATH descriptor, which is given away. */
-  enter(fd: number, part: string): { node: number; attributes: Attributes } {
+  enter(fd: number, part: string): Entry {
     let kept = false;
     try {
       const place = new HeldPlace(fd, part);
       const attributes = this.filter.attributes(place);
-      const found = this.nodes.acquire(place.stat(), part, fd);
+      const found = this.nodes.acquire(place.stat(), part, fd, this.#epoch);
       kept = found.kept;
       this.#granted.push(found.node);
-      return { node: found.node, attributes };
+      return this.#entry(found.node, attributes);
     } finally {
       if (!kept) fs.closeSync(fd);
     }
@@ -114,17 +172,31 @@ export class Session {
   }
 
   forget(node: number, lookups: number): void {
-    const fd = this.nodes.forget(node, lookups);
-    if (fd !== undefined) fs.closeSync(fd);
+    const gone = this.nodes.forget(node, lookups);
+    if (gone === undefined) return;
+    try {
+      const lay = fs.readlinkSync(`/proc/self/fd/${gone.fd}`);
+      if (!isDeleted(lay)) this.nodes.remember(node, gone, lay);
+    } finally {
+      fs.closeSync(gone.fd);
+    }
+  }
+
+  #entry(node: number, attributes: Attributes): Entry {
+    return { node, generation: this.nodes.generationOf(node), attributes };
   }
 }
 
+function stale(node: number): Error {
+  return systemError('ESTALE', 'lookup', `node ${node}`);
+}
+
 /** Writes an entry. @returns its length */
-export function putEntry(target: Uint8Array, at: number, node: number, attributes: Attributes): number {
+export function putEntry(target: Uint8Array, at: number, { node, generation, attributes }: Entry): number {
   entryOut.encode(
     {
       node: BigInt(node),
-      generation: 0n,
+      generation: BigInt(generation),
       nameValidSeconds: 0n,
       nameValidNanos,
       ...(attributes.isNative ? nativeAttributesValid : attributesValid),

@@ -252,7 +252,7 @@ export class KernelTransport implements ServingTransport {
 
   /** A file that the kernel still knows is there as long as an image is open or the mount in use. */
   #wakeByAnyFile(): number | undefined {
-    for (const { node } of this.#nodes.descriptors(0, nodesPerLook)) {
+    for (const { node } of this.#nodes.descriptors(0, this.#nodes.end)) {
       if (wakeWorker(this.#device, node)) return node;
     }
     return undefined;
@@ -264,7 +264,8 @@ export class KernelTransport implements ServingTransport {
    */
   #forgetDeleted(): void {
     if (this.#nextNode >= this.#nodes.end) this.#nextNode = 0;
-    for (const { fd } of this.#nodes.descriptors(this.#nextNode, nodesPerLook)) {
+    const span = this.#nodes.spanOf(nodesPerLook);
+    for (const { fd } of this.#nodes.descriptors(this.#nextNode, span)) {
       try {
         if (fs.fstatSync(fd).nlink > 0) continue;
         const path = fs.readlinkSync(`/proc/self/fd/${fd}`).replace(/ \(deleted\)$/, '');
@@ -276,7 +277,7 @@ export class KernelTransport implements ServingTransport {
         if (systemErrorCode(error) === undefined) throw error;
       }
     }
-    this.#nextNode += nodesPerLook;
+    this.#nextNode += span;
   }
 }
 

@@ -163,11 +163,22 @@ class ChannelWorker {
     else this.#session.undo();
   }
 
-  /** An operation that is not here is one that the kernel then no longer asks for. */
+  /**
+   * An operation that is not here is one that the kernel then no longer asks for. What fails while a file takes another's place is done
+   * again: it may have met the one as the other.
+   */
   #handle(number: number): number {
     const handler = this.#handlers.get(number);
     if (handler === undefined) throw unknownOperation;
-    return handler(this.#request, this.#reply);
+    for (;;) {
+      this.#session.begin();
+      try {
+        return handler(this.#request, this.#reply);
+      } catch (error) {
+        if (!this.#session.isMixed || !repeatable.has(number)) throw error;
+        this.#session.undo();
+      }
+    }
   }
 
   #complain(number: number, error: unknown): void {
@@ -199,6 +210,14 @@ class ChannelWorker {
     this.#board.setWakeAt(worker, leftMs === undefined ? undefined : Date.now() + Math.max(leftMs, minWakeMs));
   }
 }
+
+/** These change nothing when they fail. */
+const repeatable: ReadonlySet<number> = new Set([
+  operation.lookup,
+  operation.getattr,
+  operation.setattr,
+  operation.open,
+]);
 
 const unknownOperation = Object.assign(new Error('ENOSYS: no such operation'), {
   code: 'ENOSYS',
