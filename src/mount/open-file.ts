@@ -1,8 +1,9 @@
 /** What is open under the mount: a file that passes through, or a native file that is made on the fly. */
 import * as fs from '../base/fs.ts';
 import { fallocateMode } from '../base/fallocate.ts';
-import type { Extent } from '../disk/disk.ts';
+import type { Runs } from '../disk/seek.ts';
 import type { NativeFileState } from './native-file-state.ts';
+import { maxFileBytes } from '../replacement/layout.ts';
 import type { DirectFile } from '../replacement/replacement.ts';
 import { allocate } from './system-calls.ts';
 import { systemError } from './system-error.ts';
@@ -23,8 +24,8 @@ export interface OpenFile {
   sync(dataOnly: boolean): void;
   /** The file behind, for attributes. */
   stat(): fs.BigIntStats;
-  /** Data and holes from `offset` to the end; undefined where the file behind is to be asked. Throws ENXIO past the end. */
-  extents(offset: number): Iterable<Extent> | undefined;
+  /** Data and holes; undefined where the file behind is to be asked. */
+  readonly runs: Runs | undefined;
   close(): void;
   /** For a file of another thread: lets go of it, and leaves the descriptor to that thread. */
   forget(): void;
@@ -33,6 +34,7 @@ export interface OpenFile {
 /** A file of the folder, as it is. Owns the descriptor. */
 export class PassThroughFile implements OpenFile {
   readonly isNative = false;
+  readonly runs = undefined;
   readonly fd: number;
 
   constructor(fd: number) {
@@ -72,10 +74,6 @@ export class PassThroughFile implements OpenFile {
 
   stat(): fs.BigIntStats {
     return fs.fstatSync(this.fd, { bigint: true });
-  }
-
-  extents(): undefined {
-    return undefined;
   }
 
   close(): void {
@@ -141,6 +139,7 @@ export class SynthesizedFile implements OpenFile {
       throw systemError('EOPNOTSUPP', 'fallocate', this.state.name);
     }
     const end = offset + lengthBytes;
+    if (end > maxFileBytes) throw systemError('EFBIG', 'fallocate', this.state.name);
     if ((mode & fallocateMode.keepSize) === 0 && end > this.state.sizeBytes) this.state.truncate(end);
     if (zeroes) this.state.discard(offset, lengthBytes);
   }
@@ -153,10 +152,9 @@ export class SynthesizedFile implements OpenFile {
     return fs.fstatSync(this.fd, { bigint: true });
   }
 
-  extents(offset: number): Iterable<Extent> {
-    const { sizeBytes } = this.state;
-    if (offset >= sizeBytes) throw systemError('ENXIO', 'lseek', this.state.name);
-    return this.state.extents(offset, sizeBytes - offset);
+  get runs(): Runs {
+    const { state } = this;
+    return { sizeBytes: state.sizeBytes, extents: (offset, length) => state.extents(offset, length) };
   }
 
   close(): void {

@@ -112,14 +112,15 @@ function operations(filter: Filter, log: Log): FuseOperations {
     open: (path, flags, reply) => answer('open', reply, () => handles.add(filter.open(place(path), flags))),
     create: (path, mode, reply) => answer('create', reply, () => handles.add(filter.create(place(path), mode))),
     read: (_path, handle, buffer, length, offset, reply) =>
-      count('read', reply, () => handles.get(handle).read(buffer.subarray(0, length), offset)),
+      count('read', reply, () => handles.get(handle).read(buffer.subarray(0, length), exact(offset))),
     write: (_path, handle, buffer, length, offset, reply) =>
-      count('write', reply, () => handles.get(handle).write(buffer.subarray(0, length), offset)),
+      count('write', reply, () => handles.get(handle).write(buffer.subarray(0, length), exact(offset))),
     flush: (_path, _handle, reply) => done('flush', reply, () => undefined),
     fsync: (_path, dataOnly, handle, reply) => done('fsync', reply, () => handles.get(handle).sync(dataOnly !== 0)),
     release: (_path, handle, reply) => done('release', reply, () => handles.remove(handle).close()),
-    truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), size)),
-    ftruncate: (_path, handle, size, reply) => done('ftruncate', reply, () => handles.get(handle).truncate(size)),
+    truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), exact(size))),
+    ftruncate: (_path, handle, size, reply) =>
+      done('ftruncate', reply, () => handles.get(handle).truncate(exact(size))),
     utimens: (path, accessed, modified, reply) =>
       done('utimens', reply, () => filter.changeTimes(place(path), nanoseconds(accessed), nanoseconds(modified))),
     chmod: (path, mode, reply) => done('chmod', reply, () => filter.changeMode(place(path), mode)),
@@ -132,6 +133,12 @@ function operations(filter: Filter, log: Log): FuseOperations {
     link: (from, to, reply) => done('link', reply, () => filter.makeLink(place(from), place(to))),
     symlink: (target, path, reply) => done('symlink', reply, () => filter.makeSymlink(place(path), target)),
   };
+}
+
+/** An offset or a size. (Node takes one that is not exact for none, and writes wherever the file is.) @throws EFBIG */
+function exact(value: number): number {
+  if (!Number.isSafeInteger(value)) throw systemError('EFBIG', 'fuse', String(value));
+  return value;
 }
 
 /** A path of FUSE's, such as `/sub/vm.vhdx`: only its last name can be one that the folder behind does not have. */

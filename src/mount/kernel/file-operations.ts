@@ -1,6 +1,7 @@
 /** Operations on open files. */
 import * as fs from '../../base/fs.ts';
 import { seekData, seekHole } from '../../disk/lseek.ts';
+import { seekDataPage, seekHolePage } from '../../disk/seek.ts';
 import { SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { HeldPlace } from '../place.ts';
 import { copyFileRange } from '../system-calls.ts';
@@ -20,7 +21,7 @@ import {
   transferIn,
   writeOut,
 } from './protocol.ts';
-import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
+import { bodyAt, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import type { ReadAhead } from './read-ahead.ts';
 import { putOpen, type Session } from './session.ts';
 
@@ -78,7 +79,7 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
       operation.fallocate,
       (request) => {
         const { slot, serial, offset, lengthBytes, mode } = fallocateIn.parse(request.bytes, bodyAt);
-        files.get(slot, serial).allocate(mode, Number(offset), Number(lengthBytes));
+        files.get(slot, serial).allocate(mode, sizeOf(offset, 'fallocate'), sizeOf(lengthBytes, 'fallocate'));
         return 0;
       },
     ],
@@ -91,7 +92,8 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
         // The kernel copies by reading and writing then.
         if (from === undefined || to === undefined) throw systemError('EOPNOTSUPP', 'copy_file_range', 'a native file');
         const length = Math.min(Number(copy.lengthBytes), maxCopyBytes);
-        const lengthBytes = copyFileRange(from, Number(copy.offset), to, Number(copy.toOffset), length);
+        const [offset, toOffset] = [sizeOf(copy.offset, 'copy_file_range'), sizeOf(copy.toOffset, 'copy_file_range')];
+        const lengthBytes = copyFileRange(from, offset, to, toOffset, length);
         writeOut.encode({ lengthBytes }, reply.body);
         return writeOut.sizeBytes;
       },
@@ -134,25 +136,23 @@ function write(session: Session, request: Request, reply: Reply): number {
 }
 
 function seek(session: Session, request: Request, reply: Reply): number {
-  const { slot, serial, whence } = lseekIn.parse(request.bytes, bodyAt);
-  const offset = request.u64(lseekIn.offsetOf('offset'));
+  const { slot, serial, whence, offset } = lseekIn.parse(request.bytes, bodyAt);
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw systemError('EINVAL', 'lseek', String(whence));
   const file = session.files.get(slot, serial);
-  const found = whence === SEEK_DATA ? nextOf(file, offset, 'data') : nextOf(file, offset, 'zero');
+  const { runs } = file;
+  const sizeBytes = runs === undefined ? file.stat().size : BigInt(runs.sizeBytes);
+  // Offsets below zero, which come as those from 2^63 on, are past every end.
+  if (offset >= sizeBytes) throw systemError('ENXIO', 'lseek', String(offset));
+  const found = (whence === SEEK_DATA ? nextData : nextHole)(file, sizeOf(offset, 'lseek'));
   if (found === undefined) throw systemError('ENXIO', 'lseek', String(offset));
   lseekOut.encode({ offset: BigInt(found) }, reply.body);
   return lseekOut.sizeBytes;
 }
 
-/** The first byte at or after `offset` of that kind, undefined where there is none. The end of the file counts as zero. */
-function nextOf(file: OpenFile, offset: number, kind: 'data' | 'zero'): number | undefined {
-  const extents = file.extents(offset);
-  if (extents === undefined)
-    return kind === 'data' ? seekData(file.fd, offset, 'the file') : seekHole(file.fd, offset, 'the file');
-  let end: number | undefined;
-  for (const extent of extents) {
-    if (extent.kind === kind) return extent.offset;
-    end = extent.offset + extent.length;
-  }
-  return kind === 'zero' ? end : undefined;
+function nextData({ runs, fd }: OpenFile, offset: number): number | undefined {
+  return runs === undefined ? seekData(fd, offset, 'the file') : seekDataPage(runs, offset);
+}
+
+function nextHole({ runs, fd }: OpenFile, offset: number): number | undefined {
+  return runs === undefined ? seekHole(fd, offset, 'the file') : seekHolePage(runs, offset);
 }

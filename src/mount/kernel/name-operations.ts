@@ -21,7 +21,7 @@ import {
   setattrIn,
   statfsOut,
 } from './protocol.ts';
-import { bodyAt, noReply, type Handler, type Reply, type Request } from './request.ts';
+import { bodyAt, noReply, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import { putAttributes, putEntry, putOpen, type Session } from './session.ts';
 
 const nsPerSecond = 1_000_000_000n;
@@ -160,7 +160,7 @@ function setattr(session: Session, request: Request, reply: Reply): number {
   if (has(setattrFlag.uid) || has(setattrFlag.gid))
     filter.changeOwner(place, has(setattrFlag.uid) ? change.uid : -1, has(setattrFlag.gid) ? change.gid : -1);
   if (has(setattrFlag.size)) {
-    const sizeBytes = Number(change.sizeBytes);
+    const sizeBytes = sizeOf(change.sizeBytes, 'truncate');
     const slot = Number(BigInt.asUintN(32, change.handle));
     // By the handle where there is one: the file's mode may forbid to open it anew.
     if (has(setattrFlag.handle)) session.files.get(slot, Number(change.handle >> 32n)).truncate(sizeBytes);
