@@ -3,6 +3,7 @@ import * as fs from '../base/fs.ts';
 import { fallocateMode } from '../base/fallocate.ts';
 import type { Runs } from '../disk/seek.ts';
 import type { NativeFileState } from './native-file-state.ts';
+import type { Counters } from './statistics.ts';
 import { maxFileBytes } from '../replacement/layout.ts';
 import type { DirectFile } from '../replacement/replacement.ts';
 import { allocate } from './system-calls.ts';
@@ -90,12 +91,18 @@ export class SynthesizedFile implements OpenFile {
   readonly isNative = true;
   readonly fd: number;
   readonly state: NativeFileState;
+  /** Where it counts as open, whatever it is called by now. */
+  readonly counted: Counters;
 
-  /** @param isAdopted another thread has opened and counted it */
-  constructor(fd: number, state: NativeFileState, isAdopted = false) {
+  /** @param counted where another thread, which has opened it, has counted it */
+  constructor(fd: number, state: NativeFileState, counted?: Counters) {
     this.fd = fd;
     this.state = state;
-    state.addHandle(!isAdopted);
+    this.counted = counted ?? state.counters;
+    state.handles++;
+    if (counted !== undefined) return;
+    this.counted.add('opens', 1);
+    this.counted.add('openNow', 1);
   }
 
   read(target: Uint8Array, offset: number): number {
@@ -120,16 +127,8 @@ export class SynthesizedFile implements OpenFile {
     return this.state.directFile;
   }
 
-  get isOnlyHandle(): boolean {
-    return this.state.isOnlyHandle;
-  }
-
   get isWrittenDirectly(): boolean {
     return this.state.isWrittenDirectly;
-  }
-
-  countDirect(): void {
-    this.state.countDirect();
   }
 
   /** A replacement takes room when it is written; what is made zero becomes holes. */
@@ -158,11 +157,12 @@ export class SynthesizedFile implements OpenFile {
   }
 
   close(): void {
-    this.state.dropHandle(true);
+    this.forget();
+    this.counted.add('openNow', -1);
     fs.closeSync(this.fd);
   }
 
   forget(): void {
-    this.state.dropHandle(false);
+    this.state.handles--;
   }
 }

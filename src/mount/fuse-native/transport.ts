@@ -41,13 +41,15 @@ export async function serveFuseNative(
     autoCache: true,
     timeout: noTimeout,
   };
-  const fuse = new Fuse(mountpoint, operations(filter, log), options);
+  const handles = new Handles();
+  const fuse = new Fuse(mountpoint, operations(filter, handles, log), options);
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
   return {
     name: 'fuse-native',
     status: () => undefined,
+    isOpen: (stat) => handles.has(stat),
     look: () => {
       filter.closeIdle(idleMs);
       return true;
@@ -74,6 +76,14 @@ class Handles {
     return file;
   }
 
+  /** Whether a native file is open whose plugin file this is. */
+  has({ dev, ino }: fs.BigIntStats): boolean {
+    return [...this.#files.values()].some((file) => {
+      const stat = file.isNative ? file.stat() : undefined;
+      return stat?.dev === dev && stat.ino === ino;
+    });
+  }
+
   remove(handle: number): OpenFile {
     const file = this.get(handle);
     this.#files.delete(handle);
@@ -81,8 +91,7 @@ class Handles {
   }
 }
 
-function operations(filter: Filter, log: Log): FuseOperations {
-  const handles = new Handles();
+function operations(filter: Filter, handles: Handles, log: Log): FuseOperations {
   const place = (fusePath: string): Place => placeOf(filter, fusePath);
 
   /** Runs a handler and replies exactly once: with its value, or with the errno of what it threw. */

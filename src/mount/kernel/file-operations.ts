@@ -7,6 +7,7 @@ import { HeldPlace } from '../place.ts';
 import { copyFileRange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { stampOf } from './open-files.ts';
+import { noNative } from './open-table.ts';
 import {
   copyFileRangeIn,
   fallocateIn,
@@ -110,16 +111,17 @@ function open(session: Session, request: Request, reply: Reply): number {
   const { path } = new HeldPlace(fd, part);
   const file = filter.open(new HeldPlace(fd, part, path), flags);
   if (!(file instanceof SynthesizedFile)) {
-    const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
+    const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: request.node, ...noNative });
     session.granted(handle);
     return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
   }
   const stamp = stampOf(file.stat());
-  const backing = session.backings.of(file, (flags & O_ACCMODE) !== O_RDONLY);
-  const kind = backing === undefined ? 'native' : 'direct';
-  const handle = session.files.add(file, { kind, fd: file.fd, path, part, stamp });
-  if (backing !== undefined) file.countDirect();
+  const { slot: counted } = file.counted;
+  const record = { kind: 'native', fd: file.fd, node: request.node, path, part, stamp, counted } as const;
+  // Before it is asked whether others have the file open.
+  const handle = session.files.add(file, record);
   session.granted(handle);
+  const backing = session.backings.of(file, handle.slot, (flags & O_ACCMODE) !== O_RDONLY);
   if (backing !== undefined) return putOpen(reply.body, 0, handle, openFlag.passthrough, backing);
   const mayKeep = nodes.keepStamp(request.node, stamp) && !file.isWrittenDirectly;
   return putOpen(reply.body, 0, handle, mayKeep ? openFlag.keepCache : 0);

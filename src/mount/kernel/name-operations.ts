@@ -5,6 +5,7 @@ import { bytesOfName } from '../../base/names.ts';
 import type { TimeChange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { openPath } from './node-table.ts';
+import { noNative } from './open-table.ts';
 import {
   batchForgetIn,
   createIn,
@@ -206,7 +207,7 @@ function create(session: Session, request: Request, reply: Reply): number {
       throw systemError('ESTALE', 'open', name);
     throw error;
   }
-  const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
+  const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: 0, ...noNative });
   session.granted(handle);
   const { node, attributes } = session.enter(openPath(`/proc/self/fd/${file.fd}`, true), '');
   putEntry(reply.body, 0, node, attributes);
