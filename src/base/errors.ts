@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'INTEGRITY'
   | 'UNAVAILABLE'
   | 'CAPACITY'
+  | 'TOO_LARGE'
   | 'UNSUPPORTED'
   | 'USAGE'
   | 'READ_ONLY'
@@ -60,6 +61,13 @@ export class UnavailableError extends VeneerError {
 export class CapacityError extends VeneerError {
   constructor(message: string, options: { cause?: unknown } = {}) {
     super('CAPACITY', message, options);
+  }
+}
+
+/** A file would become longer than it may be, however much room there is. */
+export class TooLargeError extends VeneerError {
+  constructor(message: string, options: { cause?: unknown } = {}) {
+    super('TOO_LARGE', message, options);
   }
 }
 

@@ -1,6 +1,6 @@
 /** Reads until full, writes until all is written. A short count is never taken for success. */
 import * as fs from './fs.ts';
-import { CapacityError, systemErrorCode, UnavailableError, type VeneerError } from './errors.ts';
+import { CapacityError, systemErrorCode, TooLargeError, UnavailableError, type VeneerError } from './errors.ts';
 
 /**
  * Fills all of `target` from `position` of the file.
@@ -50,7 +50,9 @@ export function writeFully(fd: number, source: Uint8Array, position: number, nam
 /** The error for a system call on `name` that failed to change it; `intent` completes "cannot …" and "no room to …". */
 export function writeFailure(name: string, intent: string, cause: unknown): VeneerError {
   const code = systemErrorCode(cause);
-  return code === 'ENOSPC' || code === 'EDQUOT' || code === 'EFBIG'
+  if (code === 'EFBIG')
+    return new TooLargeError(`${name}: cannot ${intent}: its file system keeps no file so large`, { cause });
+  return code === 'ENOSPC' || code === 'EDQUOT'
     ? new CapacityError(`${name}: no room to ${intent}; free some space and run it again`, { cause })
     : new UnavailableError(`${name}: cannot ${intent}`, { cause });
 }

@@ -18,10 +18,11 @@ const pageBytes = 4096;
 /** The extents from `from` to the end; neighbours may be of one kind. */
 export function* extentsFrom(runs: Runs, from: number): Generator<Extent> {
   const { sizeBytes } = runs;
-  for (let at = from, end = from; at < sizeBytes; at = end) {
+  for (let at = from; at < sizeBytes;) {
     // Ends at multiples of the window, so that no page lies across two.
-    end = Math.min(alignUp(at + Math.max(firstWindowBytes, at - from), firstWindowBytes), sizeBytes);
+    const end = Math.min(alignUp(at + Math.max(firstWindowBytes, at - from), firstWindowBytes), sizeBytes);
     yield* runs.extents(at, end - at);
+    at = end;
   }
 }
 

@@ -9,6 +9,7 @@ const errnoOfCode: Readonly<Record<ErrorCode, number>> = {
   INTEGRITY: errno.EIO,
   UNAVAILABLE: errno.EIO,
   CAPACITY: errno.ENOSPC,
+  TOO_LARGE: errno.EFBIG,
   UNSUPPORTED: errno.EIO,
   USAGE: errno.EINVAL,
   READ_ONLY: errno.EROFS,

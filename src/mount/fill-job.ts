@@ -6,6 +6,7 @@
  * What stops it: being told to; a full disk (it pauses itself, and says so); the replacement's own disk failing (it fails). An image that
  * cannot be read stops nothing: it is tried again, less and less often, until it is there.
  */
+import type * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError, UnavailableError, VeneerError } from '../base/errors.ts';
@@ -35,6 +36,8 @@ export interface FillContext {
   readonly rate: SharedRate;
   readonly statistics: Statistics;
   readonly log: Log;
+  /** Whether somebody has a disk open whose plugin file this is. */
+  readonly isOpen: (stat: fs.BigIntStats) => boolean;
 }
 
 export interface FillOptions {

@@ -71,7 +71,7 @@ export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): 
   const replacements = new OpenReplacements();
   const options = { folder, allowPaths: [], present: undefined, write: undefined, keys };
   const filter = new Filter(options, statistics, BlockCache.ofOneThread(cacheBytes), log, replacements);
-  const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log });
+  const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log, isOpen: () => false });
   return {
     answer: async (request) => await answerFill(fills, filter, request),
     look: () => fills.look(),

@@ -1,4 +1,5 @@
 /** The fills of a mount: which native files are being filled, what may be asked of them, and how they go on after a mount. */
+import * as fs from '../base/fs.ts';
 import { UsageError } from '../base/errors.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import { sealingKey } from '../plugin/resolve.ts';
@@ -109,7 +110,7 @@ export class Fills {
       );
     }
     for (const { parts } of sealed) requireFinalizable(parts);
-    if (sealed.some(({ name }) => this.#context.statistics.counters(name).get('openNow') > 0))
+    if (sealed.length > 0 && this.#context.isOpen(fs.statSync(disk.pluginPath, { bigint: true })))
       throw new UsageError(`${disk.name}: is open; what is sealed is decrypted while no guest uses it`);
     const stopped: FinalizedFile[] = [];
     let record: string;

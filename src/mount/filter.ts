@@ -230,16 +230,17 @@ export class Filter implements Closable {
   /**
    * A native file that another thread has opened, for reading it in this one. Whoever opened it owns the descriptor.
    * @param openedAs the path of its plugin file when it was opened
+   * @param counted the slot of its counters
    */
-  adopt(fd: number, openedAs: string, part: string): SynthesizedFile {
+  adopt(fd: number, openedAs: string, part: string, counted: number): SynthesizedFile {
     const place = new HeldPlace(fd, part, openedAs);
     const native = this.#natives.find(place, place.stat());
-    return new SynthesizedFile(fd, this.#natives.stateOf(place, native), true);
+    return new SynthesizedFile(fd, this.#natives.stateOf(place, native), this.#statistics.at(counted));
   }
 
-  /** Another thread has opened a native file, and this one closes it. @param place with the path that it was opened as */
-  countClosed(place: Place, counter: 'openNow' | 'directNow'): void {
-    this.#statistics.counters(this.nameOf(place)).add(counter, -1);
+  /** Another thread has opened a native file, and this one closes it. @param counted the slot of its counters */
+  countClosed(counted: number): void {
+    this.#statistics.at(counted).add('openNow', -1);
   }
 
   /** @param umask of the caller, where the kernel has not applied it */
@@ -389,7 +390,7 @@ export class Filter implements Closable {
       const writable = this.#natives.replacementOf(place, native);
       const written = writable === undefined ? undefined : replacementStat(writable.place);
       const sizeBytes = written === undefined ? file.map.sizeBytes : written.sizeBytes;
-      this.#natives.countersOf(place, sizeBytes);
+      this.#statistics.noted(this.nameOf(place))?.set('sizeBytes', sizeBytes);
       return {
         ...own,
         mode: writable === undefined ? own.mode & ~writeBits : own.mode,

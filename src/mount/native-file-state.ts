@@ -46,13 +46,13 @@ const oneByte = new Uint8Array(1);
 
 export class NativeFileState implements Closable {
   readonly name: string;
-  /** Handles open on it. */
+  /** Handles of this thread that are open on it. */
   handles = 0;
   lastUsedMs = performance.now();
   readonly #file: NativeFile;
   readonly #identity: NativeFileIdentity;
   readonly #context: NativeFileContext;
-  readonly #counters: Counters;
+  readonly counters: Counters;
   #disk: PluginDisk | undefined;
   #replacement: Replacement | undefined;
   #failure: { error: unknown; atMs: number } | undefined;
@@ -62,26 +62,13 @@ export class NativeFileState implements Closable {
     this.name = identity.name;
     this.#identity = identity;
     this.#file = identity.file;
-    this.#counters = counters;
+    this.counters = counters;
     this.#context = context;
   }
 
   /** As the guest sees it: writes may have made it longer or shorter. */
   get sizeBytes(): number {
     return this.#replaced()?.sizeBytes ?? this.#file.map.sizeBytes;
-  }
-
-  /** @param isNew whether it counts as an open: not when another thread has counted it */
-  addHandle(isNew: boolean): void {
-    this.handles++;
-    if (!isNew) return;
-    this.#counters.add('opens', 1);
-    this.#counters.add('openNow', 1);
-  }
-
-  dropHandle(isLast: boolean): void {
-    this.handles--;
-    if (isLast) this.#counters.add('openNow', -1);
   }
 
   /**
@@ -100,7 +87,7 @@ export class NativeFileState implements Closable {
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
-      this.#counters.add('errors', 1);
+      this.counters.add('errors', 1);
       this.#context.log('error', `${this.name}: read of ${length} bytes at ${offset} failed: ${describeError(error)}`, {
         file: this.name,
         offset,
@@ -109,13 +96,13 @@ export class NativeFileState implements Closable {
       throw error;
     }
     this.lastUsedMs = performance.now();
-    this.#counters.add('reads', 1);
-    this.#counters.add('readBytes', length);
+    this.counters.add('reads', 1);
+    this.counters.add('readBytes', length);
     if (this.#disk !== undefined) {
-      this.#counters.add('cacheHits', this.#disk.cacheHits - hitsBefore);
-      this.#counters.add('cacheMisses', this.#disk.cacheMisses - missesBefore);
+      this.counters.add('cacheHits', this.#disk.cacheHits - hitsBefore);
+      this.counters.add('cacheMisses', this.#disk.cacheMisses - missesBefore);
     }
-    this.#counters.addLatency((this.lastUsedMs - startMs) * 1000);
+    this.counters.addLatency((this.lastUsedMs - startMs) * 1000);
     return length;
   }
 
@@ -144,21 +131,21 @@ export class NativeFileState implements Closable {
    */
   write(source: Uint8Array, offset: number): number {
     this.#change(`write of ${source.length} bytes at ${offset}`, (replacement) => replacement.write(source, offset));
-    this.#counters.add('writes', 1);
-    this.#counters.add('writtenBytes', source.length);
+    this.counters.add('writes', 1);
+    this.counters.add('writtenBytes', source.length);
     return source.length;
   }
 
   truncate(sizeBytes: number): void {
     this.#change(`truncation to ${sizeBytes} bytes`, (replacement) => replacement.truncate(sizeBytes));
-    this.#counters.set('sizeBytes', sizeBytes);
+    this.counters.set('sizeBytes', sizeBytes);
   }
 
   /** Makes it at least so long. */
   growTo(sizeBytes: number): void {
     if (sizeBytes <= this.sizeBytes) return;
     this.#change(`growth to ${sizeBytes} bytes`, (replacement) => replacement.growTo(sizeBytes));
-    this.#counters.set('sizeBytes', this.sizeBytes);
+    this.counters.set('sizeBytes', this.sizeBytes);
   }
 
   /** Makes a range inside the file read as zeros. */
@@ -168,27 +155,15 @@ export class NativeFileState implements Closable {
     );
   }
 
-  /**
-   * The real file, where it serves alone: for a transport that lets the kernel read and write it by itself. The caller counts each handle
-   * that it gives out so.
-   */
+  /** The real file, where it serves alone: for a transport that lets the kernel read and write it by itself. */
   get directFile(): DirectFile | undefined {
     const replacement = this.#replaced();
     return replacement?.servesAlone === true ? replacement.directFile : undefined;
   }
 
-  /** Whether the caller has the only handle that goes through this code, of all threads. */
-  get isOnlyHandle(): boolean {
-    return this.#counters.get('openNow') - this.#counters.get('directNow') === 1;
-  }
-
   /** Whether bytes may have changed that no write here told of: what the kernel keeps of them may be stale. */
   get isWrittenDirectly(): boolean {
     return this.#replacement?.isWrittenDirectly === true;
-  }
-
-  countDirect(): void {
-    this.#counters.add('directNow', 1);
   }
 
   /** Everything acknowledged is on disk when it returns. */
@@ -227,7 +202,7 @@ export class NativeFileState implements Closable {
     const disk = this.#disk;
     if (disk === undefined) return;
     this.#disk = undefined;
-    this.#counters.add('imageOpenNow', -1);
+    this.counters.add('imageOpenNow', -1);
     disk.close();
   }
 
@@ -242,7 +217,7 @@ export class NativeFileState implements Closable {
     try {
       action(this.#replaced() ?? this.#replace());
     } catch (error) {
-      this.#counters.add('errors', 1);
+      this.counters.add('errors', 1);
       this.#context.log('error', `${this.name}: ${what} failed: ${describeError(error)}`, { file: this.name });
       throw error;
     }
@@ -254,7 +229,7 @@ export class NativeFileState implements Closable {
     if (this.#replacement !== undefined) return this.#replacement;
     const { replacement } = this.#identity;
     // A file that is discarded at unmount is not taken over from an earlier mount: only this one can have made it.
-    if (replacement === undefined || this.#counters.get('replaced') === 0) return undefined;
+    if (replacement === undefined || this.counters.get('replaced') === 0) return undefined;
     return hasReplacement(replacement.place.path) ? this.#replace() : undefined;
   }
 
@@ -270,7 +245,7 @@ export class NativeFileState implements Closable {
       sizeBytes: this.#file.map.sizeBytes,
       read: (target, offset) => this.#file.map.read(target, offset, this.#openDisk),
     });
-    this.#counters.set('replaced', 1);
+    this.counters.set('replaced', 1);
     return this.#replacement;
   }
 
@@ -292,8 +267,8 @@ export class NativeFileState implements Closable {
     }
     this.#failure = undefined;
     onImageOpened();
-    this.#counters.add('imageOpens', 1);
-    this.#counters.add('imageOpenNow', 1);
+    this.counters.add('imageOpens', 1);
+    this.counters.add('imageOpenNow', 1);
     log('info', `${this.name}: opened its image`, {
       images: this.#disk.imageCount,
       ms: Math.round((performance.now() - now) * 10) / 10,

@@ -4,7 +4,6 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { UsageError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
@@ -19,7 +18,7 @@ import type { Classifier, NativeSource } from './classify.ts';
 import { NativeFileState, type Log, type NativeFileIdentity } from './native-file-state.ts';
 import type { Place } from './place.ts';
 import type { Replacements } from './replacements.ts';
-import type { Counters, Statistics } from './statistics.ts';
+import type { Statistics } from './statistics.ts';
 import { systemError } from './system-error.ts';
 
 /** Which native file a place stands for. */
@@ -70,7 +69,6 @@ const discardSuffix = '.discard';
 export class Natives implements Closable {
   readonly #context: NativesContext;
   readonly #classifier: Classifier;
-  readonly #counters = new LRUCache<string, Counters>({ max: 4096 });
   readonly #states = new Map<string, NativeFileState>();
 
   constructor(context: NativesContext, classifier: Classifier) {
@@ -125,10 +123,11 @@ export class Natives implements Closable {
     let state = this.#states.get(key);
     if (state === undefined) {
       const replacement = this.replacementOf(place, native);
-      const counters = this.countersOf(place, file.map.sizeBytes);
+      const name = this.#context.nameOf(place);
+      const counters = this.#context.statistics.counters(name);
+      if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
       // Writes of an earlier mount.
       if (replacement !== undefined && hasReplacement(replacement.place.path)) counters.set('replaced', 1);
-      const name = this.#context.nameOf(place);
       const identity = { file, plugin: source.plugin, pluginPath: place.path, name, replacement };
       state = new NativeFileState(identity, counters, this.#context);
       this.#states.set(key, state);
@@ -154,17 +153,6 @@ export class Natives implements Closable {
       },
       discard,
     };
-  }
-
-  countersOf(place: Place, sizeBytes: number): Counters {
-    const name = this.#context.nameOf(place);
-    let counters = this.#counters.get(name);
-    if (counters === undefined) {
-      counters = this.#context.statistics.counters(name);
-      this.#counters.set(name, counters);
-    }
-    counters.set('sizeBytes', sizeBytes);
-    return counters;
   }
 
   /** As Filter.closeIdle. */

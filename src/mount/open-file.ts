@@ -1,8 +1,10 @@
 /** What is open under the mount: a file that passes through, or a native file that is made on the fly. */
 import * as fs from '../base/fs.ts';
 import { fallocateMode } from '../base/fallocate.ts';
-import type { Extent } from '../disk/disk.ts';
+import type { Runs } from '../disk/seek.ts';
 import type { NativeFileState } from './native-file-state.ts';
+import type { Counters } from './statistics.ts';
+import { maxFileBytes } from '../replacement/layout.ts';
 import type { DirectFile } from '../replacement/replacement.ts';
 import { allocate } from './system-calls.ts';
 import { systemError } from './system-error.ts';
@@ -23,8 +25,8 @@ export interface OpenFile {
   sync(dataOnly: boolean): void;
   /** The file behind, for attributes. */
   stat(): fs.BigIntStats;
-  /** Data and holes from `offset` to the end; undefined where the file behind is to be asked. Throws ENXIO past the end. */
-  extents(offset: number): Iterable<Extent> | undefined;
+  /** Data and holes; undefined where the file behind is to be asked. */
+  readonly runs: Runs | undefined;
   close(): void;
   /** For a file of another thread: lets go of it, and leaves the descriptor to that thread. */
   forget(): void;
@@ -33,6 +35,7 @@ export interface OpenFile {
 /** A file of the folder, as it is. Owns the descriptor. */
 export class PassThroughFile implements OpenFile {
   readonly isNative = false;
+  readonly runs = undefined;
   readonly fd: number;
 
   constructor(fd: number) {
@@ -74,10 +77,6 @@ export class PassThroughFile implements OpenFile {
     return fs.fstatSync(this.fd, { bigint: true });
   }
 
-  extents(): undefined {
-    return undefined;
-  }
-
   close(): void {
     fs.closeSync(this.fd);
   }
@@ -92,12 +91,18 @@ export class SynthesizedFile implements OpenFile {
   readonly isNative = true;
   readonly fd: number;
   readonly state: NativeFileState;
+  /** Where it counts as open, whatever it is called by now. */
+  readonly counted: Counters;
 
-  /** @param isAdopted another thread has opened and counted it */
-  constructor(fd: number, state: NativeFileState, isAdopted = false) {
+  /** @param counted where another thread, which has opened it, has counted it */
+  constructor(fd: number, state: NativeFileState, counted?: Counters) {
     this.fd = fd;
     this.state = state;
-    state.addHandle(!isAdopted);
+    this.counted = counted ?? state.counters;
+    state.handles++;
+    if (counted !== undefined) return;
+    this.counted.add('opens', 1);
+    this.counted.add('openNow', 1);
   }
 
   read(target: Uint8Array, offset: number): number {
@@ -122,16 +127,8 @@ export class SynthesizedFile implements OpenFile {
     return this.state.directFile;
   }
 
-  get isOnlyHandle(): boolean {
-    return this.state.isOnlyHandle;
-  }
-
   get isWrittenDirectly(): boolean {
     return this.state.isWrittenDirectly;
-  }
-
-  countDirect(): void {
-    this.state.countDirect();
   }
 
   /** A replacement takes room when it is written; what is made zero becomes holes. */
@@ -141,6 +138,7 @@ export class SynthesizedFile implements OpenFile {
       throw systemError('EOPNOTSUPP', 'fallocate', this.state.name);
     }
     const end = offset + lengthBytes;
+    if (end > maxFileBytes) throw systemError('EFBIG', 'fallocate', this.state.name);
     if ((mode & fallocateMode.keepSize) === 0) this.state.growTo(end);
     if (zeroes) this.state.discard(offset, lengthBytes);
   }
@@ -153,18 +151,18 @@ export class SynthesizedFile implements OpenFile {
     return fs.fstatSync(this.fd, { bigint: true });
   }
 
-  extents(offset: number): Iterable<Extent> {
-    const { sizeBytes } = this.state;
-    if (offset >= sizeBytes) throw systemError('ENXIO', 'lseek', this.state.name);
-    return this.state.extents(offset, sizeBytes - offset);
+  get runs(): Runs {
+    const { state } = this;
+    return { sizeBytes: state.sizeBytes, extents: (offset, length) => state.extents(offset, length) };
   }
 
   close(): void {
-    this.state.dropHandle(true);
+    this.forget();
+    this.counted.add('openNow', -1);
     fs.closeSync(this.fd);
   }
 
   forget(): void {
-    this.state.dropHandle(false);
+    this.state.handles--;
   }
 }

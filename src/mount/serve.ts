@@ -115,7 +115,12 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
     end?.();
   };
-  const fills = new Fills(replacements, { rate: fillRate(options), statistics, log });
+  const fills = new Fills(replacements, {
+    rate: fillRate(options),
+    statistics,
+    log,
+    isOpen: (stat) => transport.isOpen(stat),
+  });
   for (const disk of filter.disks()) startFill(fills, disk, options, log);
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'fill') return answerFill(fills, filter, request);

@@ -4,12 +4,18 @@
  * counters are the sums over all lanes.
  *
  * A slot is found by its name; slots are taken in order and never given back while the mount lives. When all are taken, further files
- * count into the last one.
+ * count into the last one, which has a name of its own. Nothing is decided by these numbers: they are for people.
  */
 import { Buffer } from 'node:buffer';
+import { createHash } from 'node:crypto';
+import { bytesOfName, nameOfBytes } from '../base/names.ts';
 
-/** Files that are counted apart. */
-const slotCount = 512;
+/** Files that are counted apart, and all others together. */
+const slotCount = 4096;
+const furtherSlot = slotCount - 1;
+const furtherName = '(further files)';
+/** So many are taken for files that were only looked at. */
+const maxNoted = slotCount / 2;
 const nameBytes = 512;
 /** Latencies: 4 buckets for each doubling of microseconds, from 1 us to over 16 s. */
 const bucketsPerOctave = 4;
@@ -19,8 +25,6 @@ const counterNames = [
   'sizeBytes',
   'opens',
   'openNow',
-  /** Of these, handles whose reads and writes the kernel does by itself. */
-  'directNow',
   'imageOpens',
   'imageOpenNow',
   'reads',
@@ -53,6 +57,10 @@ export class Statistics {
   readonly #words: Int32Array;
   readonly #lanes: readonly Float64Array[];
   readonly #lane: number;
+  /** Slots by their names, of those that this thread has met or seen. */
+  readonly #slots = new Map<string, number>();
+  #seen = 0;
+  readonly #counters = new Map<number, Counters>();
 
   /** @param lane this thread's own; the main thread has lane 0 */
   constructor(buffer: SharedArrayBuffer = Statistics.allocate(1), lane = 0) {
@@ -72,22 +80,24 @@ export class Statistics {
 
   /** The counters of the file of this name; taken anew on first use. Safe from any thread. */
   counters(name: string): Counters {
-    const encoded = Buffer.from(name).subarray(0, nameBytes);
-    this.#lock();
-    try {
-      let used = Atomics.load(this.#words, 1);
-      for (let slot = 0; slot < used; slot++) {
-        if (this.#slotName(slot).equals(encoded)) return this.#slot(slot);
-      }
-      if (used === slotCount) return this.#slot(slotCount - 1);
-      this.#words[2 + used * slotWords] = encoded.length;
-      Buffer.from(this.buffer, this.#nameOffset(used), nameBytes).set(encoded);
-      Atomics.store(this.#words, 1, ++used);
-      return this.#slot(used - 1);
-    } finally {
-      Atomics.store(this.#words, 0, 0);
-      Atomics.notify(this.#words, 0);
+    return this.at(this.#slotOf(name, furtherSlot) ?? furtherSlot);
+  }
+
+  /** The same for a file that was only looked at: undefined where it is not counted, and half of the counters are taken. */
+  noted(name: string): Counters | undefined {
+    const slot = this.#slotOf(name, maxNoted);
+    return slot === undefined ? undefined : this.at(slot);
+  }
+
+  /** @param slot of counters, in any thread */
+  at(slot: number): Counters {
+    let counters = this.#counters.get(slot);
+    if (counters === undefined) {
+      const lanes = this.#lanes.map((lane) => lane.subarray(slot * slotCounters, (slot + 1) * slotCounters));
+      counters = new Counters(lanes, this.#lane, slot);
+      this.#counters.set(slot, counters);
     }
+    return counters;
   }
 
   /** A thread has died, and with it the images that it had open. */
@@ -99,13 +109,14 @@ export class Statistics {
 
   /** What has been counted so far, for every file. */
   snapshot(): FileStatistics[] {
-    const used = Atomics.load(this.#words, 1);
-    return Array.from({ length: used }, (_, slot) => this.#slot(slot).snapshot(this.#slotName(slot).toString()));
+    const used = this.#used;
+    const files = Array.from({ length: used }, (_, slot) => this.at(slot).snapshot(nameOfBytes(this.#slotName(slot))));
+    return used < furtherSlot ? files : [...files, this.at(furtherSlot).snapshot(furtherName)];
   }
 
   /** How many reads there were of all files, and how long they took together. */
   load(): { reads: number; microseconds: number } {
-    const used = Atomics.load(this.#words, 1);
+    const used = this.#used === furtherSlot ? slotCount : this.#used;
     let [reads, microseconds] = [0, 0];
     for (const lane of this.#lanes) {
       for (let slot = 0; slot < used; slot++) {
@@ -116,9 +127,40 @@ export class Statistics {
     return { reads, microseconds };
   }
 
-  #slot(slot: number): Counters {
-    const lanes = this.#lanes.map((lane) => lane.subarray(slot * slotCounters, (slot + 1) * slotCounters));
-    return new Counters(lanes, this.#lane);
+  /** Slots that have a name. */
+  get #used(): number {
+    return Atomics.load(this.#words, 1);
+  }
+
+  /** @param limit how many slots may be in use after it has taken one. @returns undefined where it has none */
+  #slotOf(name: string, limit: number): number | undefined {
+    const encoded = slotNameOf(name);
+    const key = encoded.toString('latin1');
+    if (!this.#slots.has(key)) this.#learn();
+    if (!this.#slots.has(key) && this.#used < limit) this.#take(encoded, limit);
+    return this.#slots.get(key);
+  }
+
+  /** Slots that other threads have taken. */
+  #learn(): void {
+    for (const used = this.#used; this.#seen < used; this.#seen++)
+      this.#slots.set(this.#slotName(this.#seen).toString('latin1'), this.#seen);
+  }
+
+  #take(encoded: Buffer, limit: number): void {
+    this.#lock();
+    try {
+      this.#learn();
+      const used = this.#used;
+      if (this.#slots.has(encoded.toString('latin1')) || used >= limit) return;
+      this.#words[2 + used * slotWords] = encoded.length;
+      Buffer.from(this.buffer, this.#nameOffset(used), nameBytes).set(encoded);
+      Atomics.store(this.#words, 1, used + 1);
+      this.#learn();
+    } finally {
+      Atomics.store(this.#words, 0, 0);
+      Atomics.notify(this.#words, 0);
+    }
   }
 
   #slotName(slot: number): Buffer {
@@ -136,11 +178,14 @@ export class Statistics {
 }
 
 export class Counters {
+  /** By which other threads find the same. */
+  readonly slot: number;
   readonly #lanes: readonly Float64Array[];
   /** This thread's. */
   readonly #own: Float64Array;
 
-  constructor(lanes: readonly Float64Array[], own: number) {
+  constructor(lanes: readonly Float64Array[], own: number, slot: number) {
+    this.slot = slot;
     this.#lanes = lanes;
     this.#own = lanes[own] ?? new Float64Array(slotCounters);
   }
@@ -188,9 +233,21 @@ export class Counters {
     return { p50: edge(0.5), p90: edge(0.9), p99: edge(0.99), max: edge(1) };
   }
 
+  /** Lanes are read one after the other: what was opened in one and closed in another meanwhile is not less than none. */
   #get(index: number): number {
-    return this.#lanes.reduce((sum, lane) => sum + (lane[index] ?? 0), 0);
+    return Math.max(
+      0,
+      this.#lanes.reduce((sum, lane) => sum + (lane[index] ?? 0), 0),
+    );
   }
+}
+
+/** A longer name is cut, and its hash put in the place of the rest: two names never share a slot. */
+function slotNameOf(name: string): Buffer {
+  const encoded = Buffer.from(bytesOfName(name));
+  if (encoded.length <= nameBytes) return encoded;
+  const rest = `~${createHash('sha256').update(encoded).digest('hex').slice(0, 16)}`;
+  return Buffer.concat([encoded.subarray(0, nameBytes - rest.length), Buffer.from(rest)]);
 }
 
 const counterIndex = Object.fromEntries(counterNames.map((name, index) => [name, index])) as Readonly<

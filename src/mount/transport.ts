@@ -1,4 +1,5 @@
 /** What a transport is to whoever serves a mount over it. */
+import type * as fs from '../base/fs.ts';
 
 export interface TransportStatus {
   /** Threads that answer. */
@@ -16,6 +17,8 @@ export interface ServingTransport {
   readonly name: 'kernel' | 'fuse-native';
   /** Undefined where the transport cannot tell. */
   status(): TransportStatus | undefined;
+  /** Whether somebody has a native file open whose plugin file this is. */
+  isOpen(stat: fs.BigIntStats): boolean;
   /** Called twice a second: closes what is idle. False when it cannot serve any more. */
   look(): boolean;
   /** After the mount is gone: ends its threads and closes what it holds. */

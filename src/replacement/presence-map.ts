@@ -73,13 +73,19 @@ export class PresenceMap {
   }
 
   /**
-   * First unit after `from`, before `end`, whose presence is not `present`: what the caller has found that of `from` to be. (Asked again
-   * here, it may have changed, and units that are not present would be taken for present ones.)
+   * First unit after `from`, before `end`, whose bits are not judged as `wanted`: what the caller has found those of `from` to be. (Asked
+   * again here, they may have changed, and units that are not present would be taken for present ones.)
    */
-  runEnd(from: number, present: boolean, end: number): number {
+  runEnd(from: number, wanted: boolean, end: number, judge: (bits: number) => boolean = arePresent): number {
     let unit = from + 1;
-    while (unit < end && this.isPresent(unit) === present) unit++;
-    return unit;
+    while (unit < end) {
+      const word = Atomics.load(this.#words, Math.floor(unit / unitsPerWord));
+      const bits = (word >>> ((unit % unitsPerWord) * 2)) & 3;
+      if (judge(bits) !== wanted) return unit;
+      // Most words are of one kind of unit.
+      unit += unit % unitsPerWord === 0 && word === ((bits * 0x5555_5555) | 0) ? unitsPerWord : 1;
+    }
+    return Math.max(from + 1, Math.min(unit, end));
   }
 
   /** The 4 KiB of a page: a view, changing under the caller. */
@@ -173,6 +179,10 @@ export class PresenceMap {
 
 export function pageOf(unit: number): number {
   return Math.floor(unit / unitsPerPage);
+}
+
+function arePresent(bits: number): boolean {
+  return (bits & presentBit) !== 0;
 }
 
 export const bothBits = presentBit | writtenBit;

@@ -18,7 +18,7 @@
  * its disk that a sector is as before a write or as after it.
  */
 import { flushFile } from '../base/durable.ts';
-import { CapacityError, VeneerError } from '../base/errors.ts';
+import { TooLargeError, VeneerError } from '../base/errors.ts';
 import type { Extent } from '../disk/disk.ts';
 import { AloneFile } from './alone.ts';
 import { madeHole, type DataFile } from './data-file.ts';
@@ -101,13 +101,14 @@ export class Replacement {
 
   /** The runs of [offset, offset+length) that the guest has written, and those that are as synthesized. */
   *runs(offset: number, length: number): Generator<{ offset: number; length: number; written: boolean }> {
+    const isSuspect = this.#number(shared.suspect) !== 0;
+    const mayBeWritten = (bits: number): boolean =>
+      (bits & writtenBit) !== 0 || (isSuspect && (bits & presentBit) !== 0);
     const end = offset + length;
     for (let at = offset; at < end;) {
-      let unit = Math.floor(at / unitBytes);
-      const written = this.#mayBeWritten(unit);
-      do unit++;
-      while (unit * unitBytes < end && this.#mayBeWritten(unit) === written);
-      const to = Math.min(unit * unitBytes, end);
+      const unit = Math.floor(at / unitBytes);
+      const written = mayBeWritten(this.map.get(unit));
+      const to = Math.min(this.map.runEnd(unit, written, Math.ceil(end / unitBytes), mayBeWritten) * unitBytes, end);
       yield { offset: at, length: to - at, written };
       at = to;
     }
@@ -116,12 +117,6 @@ export class Replacement {
   /** The runs of the data file itself, for a replacement that serves alone. */
   dataExtents(offset: number, length: number): Iterable<Extent> {
     return this.#alone.extents(offset, length);
-  }
-
-  #mayBeWritten(unit: number): boolean {
-    const bits = this.map.get(unit);
-    const isSuspect = this.#number(shared.suspect) !== 0;
-    return (bits & writtenBit) !== 0 || (isSuspect && (bits & presentBit) !== 0);
   }
 
   /** Fills the front of target with what lies before the end of the file; returns how much. Each unit is as before or after any one write. */
@@ -143,7 +138,7 @@ export class Replacement {
   /**
    * Writes all of source. Each unit is atomic towards other writers of it; a write across units is not, as on any disk. One that fails does
    * not make the file longer than the units that it did write.
-   * @throws CapacityError when the disk below is full or the file would grow past its limit
+   * @throws CapacityError when the disk below is full; TooLargeError when the file would grow past its limit
    */
   write(source: Uint8Array, offset: number): number {
     requireSound(this.#shared);
@@ -216,8 +211,9 @@ export class Replacement {
   }
 
   #requireRoom(endBytes: number): void {
-    if (this.servesAlone ? endBytes <= maxFileBytes : Math.ceil(endBytes / unitBytes) <= this.map.unitCount) return;
-    throw new CapacityError(`${this.#shared.name}: may not grow to ${endBytes} bytes`);
+    const mostBytes = this.servesAlone ? maxFileBytes : this.map.unitCount * unitBytes;
+    if (endBytes > mostBytes)
+      throw new TooLargeError(`${this.#shared.name}: may grow to ${mostBytes} bytes, not to ${endBytes}`);
   }
 
   /** Runs `action` while nobody writes, flushes or changes the size. */

@@ -42,13 +42,15 @@ export async function serveFuseNative(
     autoCache: true,
     timeout: noTimeout,
   };
-  const fuse = new Fuse(mountpoint, operations(filter, log), options);
+  const handles = new Handles();
+  const fuse = new Fuse(mountpoint, operations(filter, handles, log), options);
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
   return {
     name: 'fuse-native',
     status: () => undefined,
+    isOpen: (stat) => handles.has(stat),
     look: () => {
       filter.closeIdle(idleMs);
       return true;
@@ -75,6 +77,14 @@ class Handles {
     return file;
   }
 
+  /** Whether a native file is open whose plugin file this is. */
+  has({ dev, ino }: fs.BigIntStats): boolean {
+    return [...this.#files.values()].some((file) => {
+      const stat = file.isNative ? file.stat() : undefined;
+      return stat?.dev === dev && stat.ino === ino;
+    });
+  }
+
   remove(handle: number): OpenFile {
     const file = this.get(handle);
     this.#files.delete(handle);
@@ -82,8 +92,7 @@ class Handles {
   }
 }
 
-function operations(filter: Filter, log: Log): FuseOperations {
-  const handles = new Handles();
+function operations(filter: Filter, handles: Handles, log: Log): FuseOperations {
   const numbers = new NarrowNumbers();
   const place = (fusePath: string): Place => placeOf(filter, fusePath);
 
@@ -118,14 +127,15 @@ function operations(filter: Filter, log: Log): FuseOperations {
     open: (path, flags, reply) => answer('open', reply, () => handles.add(filter.open(place(path), flags))),
     create: (path, mode, reply) => answer('create', reply, () => handles.add(filter.create(place(path), mode))),
     read: (_path, handle, buffer, length, offset, reply) =>
-      count('read', reply, () => handles.get(handle).read(buffer.subarray(0, length), offset)),
+      count('read', reply, () => handles.get(handle).read(buffer.subarray(0, length), exact(offset))),
     write: (_path, handle, buffer, length, offset, reply) =>
-      count('write', reply, () => handles.get(handle).write(buffer.subarray(0, length), offset)),
+      count('write', reply, () => handles.get(handle).write(buffer.subarray(0, length), exact(offset))),
     flush: (_path, _handle, reply) => done('flush', reply, () => undefined),
     fsync: (_path, dataOnly, handle, reply) => done('fsync', reply, () => handles.get(handle).sync(dataOnly !== 0)),
     release: (_path, handle, reply) => done('release', reply, () => handles.remove(handle).close()),
-    truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), size)),
-    ftruncate: (_path, handle, size, reply) => done('ftruncate', reply, () => handles.get(handle).truncate(size)),
+    truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), exact(size))),
+    ftruncate: (_path, handle, size, reply) =>
+      done('ftruncate', reply, () => handles.get(handle).truncate(exact(size))),
     utimens: (path, accessed, modified, reply) =>
       done('utimens', reply, () => filter.changeTimes(place(path), nanoseconds(accessed), nanoseconds(modified))),
     chmod: (path, mode, reply) => done('chmod', reply, () => filter.changeMode(place(path), mode)),
@@ -138,6 +148,12 @@ function operations(filter: Filter, log: Log): FuseOperations {
     link: (from, to, reply) => done('link', reply, () => filter.makeLink(place(from), place(to))),
     symlink: (target, path, reply) => done('symlink', reply, () => filter.makeSymlink(place(path), target)),
   };
+}
+
+/** An offset or a size. (Node takes one that is not exact for none, and writes wherever the file is.) @throws EFBIG */
+function exact(value: number): number {
+  if (!Number.isSafeInteger(value)) throw systemError('EFBIG', 'fuse', String(value));
+  return value;
 }
 
 /** A path of FUSE's, such as `/sub/vm.vhdx`: only its last name can be one that the folder behind does not have. */

@@ -9,6 +9,7 @@ import { describeError } from '../../base/errors.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
 import type { Log } from '../native-file-state.ts';
 import type { SynthesizedFile } from '../open-file.ts';
+import type { OpenTable } from './open-table.ts';
 import { callDevice } from '../system-calls.ts';
 import type { DirectFile } from '../../replacement/replacement.ts';
 
@@ -19,6 +20,7 @@ const word = { number: 0, lock: 1 } as const;
 
 export class Backings {
   readonly #channel: number | undefined;
+  readonly #table: OpenTable;
   #isRefused = false;
   readonly #owner: number;
   readonly #log: Log;
@@ -27,27 +29,30 @@ export class Backings {
    * @param channel of the mount; undefined where the kernel cannot
    * @param owner this thread's number, from 1 on
    */
-  constructor(channel: number | undefined, owner: number, log: Log) {
+  constructor(channel: number | undefined, table: OpenTable, owner: number, log: Log) {
     this.#channel = channel;
+    this.#table = table;
     this.#owner = owner;
     this.#log = log;
   }
 
   /**
    * The number to answer an open with; undefined where the handle is to be an ordinary one. A file is registered when no other handle of it
-   * is open; from then on every handle of it is a direct one. A handle that another thread is about to give out counts as open: whoever
-   * registers has the lock, and who comes later finds the number there.
+   * is open; from then on every handle of it is a direct one. A handle that another thread is about to give out is in the table already:
+   * whoever registers has the lock, and who comes later finds the number there.
+   * @param slot of its handle in the table
    */
-  of(file: SynthesizedFile, forWriting: boolean): number | undefined {
+  of(file: SynthesizedFile, slot: number, forWriting: boolean): number | undefined {
     const channel = this.#channel;
     const direct = channel === undefined ? undefined : file.directFile;
     if (channel === undefined || direct === undefined) return undefined;
     const lock = new SharedLock(direct.backing, word.lock, this.#owner);
     const number = lock.hold(() => {
       const known = Atomics.load(direct.backing, word.number);
-      return known === 0 && file.isOnlyHandle ? this.#register(channel, direct) : known;
+      return known === 0 && this.#table.isOnlyNative(slot) ? this.#register(channel, direct) : known;
     });
     if (number === 0) return undefined;
+    this.#table.becomeDirect(slot);
     if (forWriting) direct.allowWrites();
     return number;
   }

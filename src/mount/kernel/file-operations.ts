@@ -1,11 +1,13 @@
 /** Operations on open files. */
 import * as fs from '../../base/fs.ts';
 import { seekData, seekHole } from '../../disk/lseek.ts';
+import { seekDataPage, seekHolePage } from '../../disk/seek.ts';
 import { SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { HeldPlace } from '../place.ts';
 import { copyFileRange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { stampOf } from './open-files.ts';
+import { noNative } from './open-table.ts';
 import {
   copyFileRangeIn,
   fallocateIn,
@@ -20,7 +22,7 @@ import {
   transferIn,
   writeOut,
 } from './protocol.ts';
-import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
+import { bodyAt, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import type { ReadAhead } from './read-ahead.ts';
 import { putOpen, type Session } from './session.ts';
 
@@ -79,7 +81,8 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
       (request) => {
         const { slot, serial, offset, lengthBytes, mode } = fallocateIn.parse(request.bytes, bodyAt);
         const file = files.get(slot, serial);
-        session.changeOpen(file, () => file.allocate(mode, Number(offset), Number(lengthBytes)));
+        const [at, length] = [sizeOf(offset, 'fallocate'), sizeOf(lengthBytes, 'fallocate')];
+        session.changeOpen(file, () => file.allocate(mode, at, length));
         return 0;
       },
     ],
@@ -92,9 +95,8 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
         // The kernel copies by reading and writing then.
         if (from === undefined || to === undefined) throw systemError('EOPNOTSUPP', 'copy_file_range', 'a native file');
         const length = Math.min(Number(copy.lengthBytes), maxCopyBytes);
-        const lengthBytes = session.rights.asCaller(() =>
-          copyFileRange(from, Number(copy.offset), to, Number(copy.toOffset), length),
-        );
+        const [offset, toOffset] = [sizeOf(copy.offset, 'copy_file_range'), sizeOf(copy.toOffset, 'copy_file_range')];
+        const lengthBytes = session.rights.asCaller(() => copyFileRange(from, offset, to, toOffset, length));
         writeOut.encode({ lengthBytes }, reply.body);
         return writeOut.sizeBytes;
       },
@@ -111,16 +113,17 @@ function open(session: Session, request: Request, reply: Reply): number {
   const { path } = new HeldPlace(fd, part);
   const file = filter.open(new HeldPlace(fd, part, path), flags);
   if (!(file instanceof SynthesizedFile)) {
-    const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
+    const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: request.node, ...noNative });
     session.granted(handle);
     return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
   }
   const stamp = stampOf(file.stat());
-  const backing = session.backings.of(file, (flags & O_ACCMODE) !== O_RDONLY);
-  const kind = backing === undefined ? 'native' : 'direct';
-  const handle = session.files.add(file, { kind, fd: file.fd, path, part, stamp });
-  if (backing !== undefined) file.countDirect();
+  const { slot: counted } = file.counted;
+  const record = { kind: 'native', fd: file.fd, node: request.node, path, part, stamp, counted } as const;
+  // Before it is asked whether others have the file open.
+  const handle = session.files.add(file, record);
   session.granted(handle);
+  const backing = session.backings.of(file, handle.slot, (flags & O_ACCMODE) !== O_RDONLY);
   if (backing !== undefined) return putOpen(reply.body, 0, handle, openFlag.passthrough, backing);
   const mayKeep = nodes.keepStamp(request.node, stamp) && !file.isWrittenDirectly;
   return putOpen(reply.body, 0, handle, mayKeep ? openFlag.keepCache : 0);
@@ -141,25 +144,23 @@ function write(session: Session, request: Request, reply: Reply): number {
 }
 
 function seek(session: Session, request: Request, reply: Reply): number {
-  const { slot, serial, whence } = lseekIn.parse(request.bytes, bodyAt);
-  const offset = request.u64(lseekIn.offsetOf('offset'));
+  const { slot, serial, whence, offset } = lseekIn.parse(request.bytes, bodyAt);
   if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw systemError('EINVAL', 'lseek', String(whence));
   const file = session.files.get(slot, serial);
-  const found = whence === SEEK_DATA ? nextOf(file, offset, 'data') : nextOf(file, offset, 'zero');
+  const { runs } = file;
+  const sizeBytes = runs === undefined ? file.stat().size : BigInt(runs.sizeBytes);
+  // Offsets below zero, which come as those from 2^63 on, are past every end.
+  if (offset >= sizeBytes) throw systemError('ENXIO', 'lseek', String(offset));
+  const found = (whence === SEEK_DATA ? nextData : nextHole)(file, sizeOf(offset, 'lseek'));
   if (found === undefined) throw systemError('ENXIO', 'lseek', String(offset));
   lseekOut.encode({ offset: BigInt(found) }, reply.body);
   return lseekOut.sizeBytes;
 }
 
-/** The first byte at or after `offset` of that kind, undefined where there is none. The end of the file counts as zero. */
-function nextOf(file: OpenFile, offset: number, kind: 'data' | 'zero'): number | undefined {
-  const extents = file.extents(offset);
-  if (extents === undefined)
-    return kind === 'data' ? seekData(file.fd, offset, 'the file') : seekHole(file.fd, offset, 'the file');
-  let end: number | undefined;
-  for (const extent of extents) {
-    if (extent.kind === kind) return extent.offset;
-    end = extent.offset + extent.length;
-  }
-  return kind === 'zero' ? end : undefined;
+function nextData({ runs, fd }: OpenFile, offset: number): number | undefined {
+  return runs === undefined ? seekData(fd, offset, 'the file') : seekDataPage(runs, offset);
+}
+
+function nextHole({ runs, fd }: OpenFile, offset: number): number | undefined {
+  return runs === undefined ? seekHole(fd, offset, 'the file') : seekHolePage(runs, offset);
 }

@@ -10,6 +10,7 @@ import { isExpected } from '../errno.ts';
 import type { Place } from '../place.ts';
 import { memoryFile, readEntries } from '../system-calls.ts';
 import { Crowd } from './crowd.ts';
+import { noNative } from './open-table.ts';
 import { entryOut, folderEntry, fsyncIn, operation, releaseIn, transferIn } from './protocol.ts';
 import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
 import { putEntry, putOpen, type Session } from './session.ts';
@@ -30,7 +31,7 @@ export function folderOperations(session: Session): ReadonlyArray<readonly [numb
         const fd = memoryFile('veneer listing');
         let handle;
         try {
-          handle = session.table.add({ kind: 'folder', fd, path: '', part: '', stamp: [0, 0] });
+          handle = session.table.add({ kind: 'folder', fd, node: request.node, ...noNative });
         } catch (error) {
           fs.closeSync(fd);
           throw error;

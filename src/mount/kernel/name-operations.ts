@@ -5,6 +5,7 @@ import { bytesOfName } from '../../base/names.ts';
 import type { TimeChange } from '../system-calls.ts';
 import { openPath } from '../place.ts';
 import { systemError } from '../system-error.ts';
+import { noNative } from './open-table.ts';
 import {
   batchForgetIn,
   createIn,
@@ -21,7 +22,7 @@ import {
   setattrIn,
   statfsOut,
 } from './protocol.ts';
-import { bodyAt, noReply, type Handler, type Reply, type Request } from './request.ts';
+import { bodyAt, noReply, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import { putAttributes, putEntry, putOpen, type Session } from './session.ts';
 
 const nsPerSecond = 1_000_000_000n;
@@ -167,7 +168,7 @@ function setattr(session: Session, request: Request, reply: Reply): number {
   if (has(setattrFlag.uid) || has(setattrFlag.gid))
     filter.changeOwner(place, has(setattrFlag.uid) ? change.uid : -1, has(setattrFlag.gid) ? change.gid : -1);
   if (has(setattrFlag.size)) {
-    const sizeBytes = Number(change.sizeBytes);
+    const sizeBytes = sizeOf(change.sizeBytes, 'truncate');
     const slot = Number(BigInt.asUintN(32, change.handle));
     // By the handle where there is one: the file's mode may forbid to open it anew.
     if (has(setattrFlag.handle)) {
@@ -215,7 +216,7 @@ function create(session: Session, request: Request, reply: Reply): number {
       throw systemError('ESTALE', 'open', name);
     throw error;
   }
-  const handle = session.files.add(file, { kind: 'plain', fd: file.fd, path: '', part: '', stamp: [0, 0] });
+  const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: 0, ...noNative });
   session.granted(handle);
   putEntry(reply.body, 0, session.enter(openPath(`/proc/self/fd/${file.fd}`, true), ''));
   return entryOut.sizeBytes + putOpen(reply.body, entryOut.sizeBytes, handle, 0);

@@ -1,7 +1,6 @@
 /** The open files as one worker sees them: those that it has opened or met. What it has not, it adopts from the table of all workers. */
 import * as fs from '../../base/fs.ts';
 import type { Filter } from '../filter.ts';
-import { HeldPlace } from '../place.ts';
 import { PassThroughFile, type OpenFile } from '../open-file.ts';
 import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
@@ -52,15 +51,12 @@ export class OpenFiles {
     const local = this.#files[slot];
     this.#files[slot] = undefined;
     this.#table.remove(slot, serial);
-    if (record.kind === 'direct')
-      this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path), 'directNow');
     if (local?.serial === serial) {
       local.file.close();
       return;
     }
     local?.file.forget();
-    if (record.kind !== 'plain')
-      this.#filter.countClosed(new HeldPlace(record.fd, record.part, record.path), 'openNow');
+    if (record.kind === 'native' || record.kind === 'direct') this.#filter.countClosed(record.counted);
     fs.closeSync(record.fd);
   }
 
@@ -84,7 +80,7 @@ export class OpenFiles {
       // Two workers must never read different files by one handle.
       if (stamp[0] !== record.stamp[0] || stamp[1] !== record.stamp[1])
         throw systemError('ESTALE', 'read', record.path);
-      file = this.#filter.adopt(record.fd, record.path, record.part);
+      file = this.#filter.adopt(record.fd, record.path, record.part, record.counted);
     }
     this.#put(slot, { serial, file });
     return file;

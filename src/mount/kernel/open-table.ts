@@ -10,7 +10,7 @@ import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
 
-/** Each takes 40 bytes once used, and another 4.25 KiB for a native file. */
+/** Each takes 48 bytes once used, and another 4.25 KiB for a native file. */
 const maxOpenFiles = 2 ** 14;
 const maxPathBytes = 4096;
 const textBytes = maxPathBytes + 256;
@@ -26,21 +26,33 @@ const field = {
   partBytes: 5,
   stampLow: 6,
   stampHigh: 7,
+  nodeLow: 8,
+  nodeHigh: 9,
+  counted: 10,
 } as const;
-const slotWords = 8;
+const slotWords = 12;
+const high = 2 ** 32;
 
 /** `direct`: a native file that the kernel reads and writes by itself. */
 const kinds = ['plain', 'native', 'direct', 'folder'] as const;
 export type OpenKind = (typeof kinds)[number];
+const nativeKind = kinds.indexOf('native');
 
 export interface OpenRecord {
   readonly kind: OpenKind;
   readonly fd: number;
+  /** That it was opened by. */
+  readonly node: number;
   /** Of a native file: the path of its plugin file when it was opened, its part, and what the plugin file was then. */
   readonly path: string;
   readonly part: string;
   readonly stamp: Stamp;
+  /** The slot of the counters that count it as open. */
+  readonly counted: number;
 }
+
+/** Of a handle that is no native file: none of these is looked at. */
+export const noNative = { path: '', part: '', stamp: [0, 0], counted: 0 } as const;
 
 export class OpenTable {
   readonly buffer: SharedArrayBuffer;
@@ -76,6 +88,9 @@ export class OpenTable {
       this.#set(slot, field.partBytes, part.length);
       this.#set(slot, field.stampLow, record.stamp[0]);
       this.#set(slot, field.stampHigh, record.stamp[1]);
+      this.#set(slot, field.nodeLow, record.node % high);
+      this.#set(slot, field.nodeHigh, Math.floor(record.node / high));
+      this.#set(slot, field.counted, record.counted);
       this.#text.set(path, slot * textBytes);
       this.#text.set(part, slot * textBytes + maxPathBytes);
       Atomics.store(this.#words, headerWords + slot * slotWords + field.serial, serial);
@@ -93,7 +108,9 @@ export class OpenTable {
       fd: this.#get(slot, field.descriptor),
       path: text(0, this.#get(slot, field.pathBytes)),
       part: text(maxPathBytes, this.#get(slot, field.partBytes)),
+      node: this.#nodeOf(slot),
       stamp: [this.#get(slot, field.stampLow), this.#get(slot, field.stampHigh)],
+      counted: this.#get(slot, field.counted),
     };
   }
 
@@ -103,6 +120,34 @@ export class OpenTable {
       serial !== 0 &&
       Atomics.load(this.#words, headerWords + slot * slotWords + field.serial) === (serial | 0)
     );
+  }
+
+  /** From now on the kernel reads and writes it by itself. */
+  becomeDirect(slot: number): void {
+    this.#set(slot, field.kind, kinds.indexOf('direct'));
+  }
+
+  /** Whether no other handle of its node goes through this process. Its own was added before: so of two that open at once, each sees the other. */
+  isOnlyNative(slot: number): boolean {
+    return this.#lock.hold(() => {
+      const node = this.#nodeOf(slot);
+      for (const other of this.#openSlots())
+        if (other !== slot && this.#get(other, field.kind) === nativeKind && this.#nodeOf(other) === node) return false;
+      return true;
+    });
+  }
+
+  /** Whether a native file is open whose plugin file this is. */
+  isOpenFile(stat: fs.BigIntStats): boolean {
+    return this.#lock.hold(() => {
+      for (const slot of this.#openSlots()) {
+        const kind = kinds[this.#get(slot, field.kind)];
+        if (kind !== 'native' && kind !== 'direct') continue;
+        const { dev, ino } = fs.fstatSync(this.#get(slot, field.descriptor), { bigint: true });
+        if (dev === stat.dev && ino === stat.ino) return true;
+      }
+      return false;
+    });
   }
 
   /** Gives the slot back; the caller closes the descriptor afterwards. @throws EBADF where this handle is not open */
@@ -146,6 +191,15 @@ export class OpenTable {
     }
     this.#words[word.free] = this.#get(free - 1, field.next);
     return free - 1;
+  }
+
+  *#openSlots(): Generator<number> {
+    for (let slot = 0; slot < (this.#words[word.fresh] ?? 0); slot++)
+      if (this.#get(slot, field.serial) !== 0) yield slot;
+  }
+
+  #nodeOf(slot: number): number {
+    return (this.#get(slot, field.nodeLow) >>> 0) + (this.#get(slot, field.nodeHigh) >>> 0) * high;
   }
 
   #get(slot: number, name: number): number {

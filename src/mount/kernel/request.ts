@@ -16,6 +16,12 @@ const at = {
 export const bodyAt = inHeader.sizeBytes;
 const high = 2 ** 32;
 
+/** An offset or a length as a number. @throws EFBIG past 2^53, which no file here reaches */
+export function sizeOf(value: bigint, call: string): number {
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw systemError('EFBIG', call, String(value));
+  return Number(value);
+}
+
 export class Request {
   readonly bytes: Buffer = Buffer.from(new ArrayBuffer(maxTransferBytes + requestHeadBytes));
   readonly view: DataView = new DataView(this.bytes.buffer);

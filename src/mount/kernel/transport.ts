@@ -123,6 +123,10 @@ export class KernelTransport implements ServingTransport {
     };
   }
 
+  isOpen(stat: fs.BigIntStats): boolean {
+    return this.#files.isOpenFile(stat);
+  }
+
   /** Wakes workers that have something idle to close; has the kernel forget what was deleted behind the mount. */
   look(): boolean {
     const now = Date.now();

@@ -94,7 +94,7 @@ class ChannelWorker {
       new OpenFiles(table, filter),
       table,
       log,
-      new Backings(data.passthrough ? data.channel : undefined, lane, log),
+      new Backings(data.passthrough ? data.channel : undefined, table, lane, log),
       rights,
     );
     this.#ahead = new ReadAhead(data.streams, this.#board, data.worker);
