@@ -142,7 +142,7 @@ export class Filter implements Closable {
 
   /** The place of a name that only the mount has. */
   madeChild(parent: Place, name: string): Place | undefined {
-    return this.#madeNames.find(parent.path, name);
+    return this.#madeNames.find(parent, name);
   }
 
   /** @throws ENOENT where nothing has that name */
@@ -162,7 +162,7 @@ export class Filter implements Closable {
 
   /** The names that only the mount has, of a folder. */
   listMade(place: Place): FolderEntry[] {
-    return this.#entries(this.#madeNames.list(place.path));
+    return this.#entries(this.#madeNames.list(place));
   }
 
   #entries(names: Iterable<MadeName>): FolderEntry[] {

@@ -18,44 +18,52 @@ export interface MadeName {
 
 const maxFolders = 1024;
 
+/** From a made name to the name of the file that it is made from. */
+type FileNames = ReadonlyMap<string, string>;
+
 export class MadeNames {
   readonly #classifier: Classifier;
   readonly #present: FormatName | undefined;
-  readonly #folders = new LRUCache<string, { changed: string; names: Map<string, Place> }>({ max: maxFolders });
+  readonly #folders = new LRUCache<string, { changed: string; names: FileNames }>({ max: maxFolders });
 
   constructor(classifier: Classifier, present: FormatName | undefined) {
     this.#classifier = classifier;
     this.#present = present;
   }
 
-  find(folder: string, name: string): Place | undefined {
-    return this.#names(folder).get(name);
+  /** @param folder held by a descriptor: no link leads from it to another */
+  find(folder: Place, name: string): Place | undefined {
+    const fileName = this.#names(folder).get(name);
+    return fileName === undefined ? undefined : placeIn(folder, fileName, name);
   }
 
-  *list(folder: string): Generator<MadeName> {
-    for (const [name, place] of this.#names(folder)) yield { name, place };
+  /** @param folder as for `find` */
+  *list(folder: Place): Generator<MadeName> {
+    for (const [name, fileName] of this.#names(folder)) yield { name, place: placeIn(folder, fileName, name) };
   }
 
-  #names(folder: string): Map<string, Place> {
-    const stat = fs.statSync(folder, { bigint: true, throwIfNoEntry: false });
-    if (stat === undefined || !stat.isDirectory()) return new Map();
-    const changed = `${stat.dev}:${stat.ino}:${stat.mtimeNs}:${stat.ctimeNs}`;
-    const known = this.#folders.get(folder);
+  #names(folder: Place): FileNames {
+    const stat = folder.stat();
+    // One that was removed has none.
+    if (!stat.isDirectory() || stat.nlink === 0n) return new Map();
+    const key = `${stat.dev}:${stat.ino}`;
+    const changed = `${stat.mtimeNs}:${stat.ctimeNs}`;
+    const known = this.#folders.get(key);
     if (known?.changed === changed) return known.names;
     const names = this.#scan(folder);
-    this.#folders.set(folder, { changed, names });
+    this.#folders.set(key, { changed, names });
     return names;
   }
 
-  #scan(folder: string): Map<string, Place> {
-    const real = fs.readdirSync(folder).sort();
+  #scan(folder: Place): FileNames {
+    const real = fs.readdirSync(folder.at).sort();
     const taken = new Set(real);
-    const names = new Map<string, Place>();
+    const names = new Map<string, string>();
     for (const name of real) {
-      const filePath = path.join(folder, name);
-      const stat = fs.lstatSync(filePath, { bigint: true, throwIfNoEntry: false });
+      const place = placeIn(folder, name, '');
+      const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
       if (stat === undefined || !stat.isFile() || name.endsWith(unfinishedSuffix)) continue;
-      const found = this.#classifier.classify(new NamedPlace(filePath), stat);
+      const found = this.#classifier.classify(place, stat);
       const made: string[] = [];
       if (found.kind === 'plugin')
         made.push(...found.source.files.map((file) => file.name).filter((part) => part !== name));
@@ -63,11 +71,15 @@ export class MadeNames {
       for (const part of made) {
         if (taken.has(part)) continue;
         taken.add(part);
-        names.set(part, new NamedPlace(filePath, part));
+        names.set(part, name);
       }
     }
     return names;
   }
+}
+
+function placeIn(folder: Place, fileName: string, part: string): Place {
+  return new NamedPlace(`${folder.at}/${fileName}`, part, () => path.join(folder.path, fileName));
 }
 
 /** `vm.spf` -> `vm.vhdx`; where that is taken (a full image and its increments), the whole name: `vm.spi.vhdx`. */

@@ -13,9 +13,10 @@ import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
 import type { OpenFile } from '../open-file.ts';
-import { NamedPlace, type Attributes, type Place } from '../place.ts';
+import type { Attributes, Place } from '../place.ts';
 import { systemError } from '../system-error.ts';
 import type { ServingTransport } from '../transport.ts';
+import { Folders, namesOf } from './folders.ts';
 import { NarrowNumbers } from './narrow-numbers.ts';
 import { loadFuse, type FuseOperations, type FuseOptions, type FuseStat, type FuseStatFs } from './binding.ts';
 
@@ -36,14 +37,16 @@ export async function serveFuseNative(
   const Fuse = loadFuse();
   const options: FuseOptions = {
     fsname: 'veneer,big_writes,max_background=64,subtype=veneer,use_ino',
-    allowOther: process.getuid?.() === 0,
+    // libfuse 2 does not say here who asks: nobody but who mounted may.
+    allowOther: false,
     defaultPermissions: true,
     // Keeps pages across opens unless size or time changed: right for native files and for files that change behind the mount.
     autoCache: true,
     timeout: noTimeout,
   };
   const handles = new Handles();
-  const fuse = new Fuse(mountpoint, operations(filter, handles, log), options);
+  const folders = new Folders(filter);
+  const fuse = new Fuse(mountpoint, operations(filter, handles, folders, log), options);
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
@@ -55,7 +58,11 @@ export async function serveFuseNative(
       filter.closeIdle(idleMs);
       return true;
     },
-    close: () => Promise.resolve(filter.close()),
+    close: () => {
+      filter.close();
+      folders.close();
+      return Promise.resolve();
+    },
   };
 }
 
@@ -92,9 +99,9 @@ class Handles {
   }
 }
 
-function operations(filter: Filter, handles: Handles, log: Log): FuseOperations {
+function operations(filter: Filter, handles: Handles, folders: Folders, log: Log): FuseOperations {
   const numbers = new NarrowNumbers();
-  const place = (fusePath: string): Place => placeOf(filter, fusePath);
+  const at = <T>(path: string, use: (place: Place) => T): T => folders.withPlace(path, use);
 
   /** Runs a handler and replies exactly once: with its value, or with the errno of what it threw. */
   function answer<T>(operation: string, reply: (errno: number, value?: T) => void, handler: () => T): void {
@@ -115,17 +122,26 @@ function operations(filter: Filter, handles: Handles, log: Log): FuseOperations 
     answer<number>(operation, (errno, value) => reply(errno === 0 ? (value ?? 0) : errno), handler);
 
   return {
-    getattr: (path, reply) => answer('getattr', reply, () => statOf(filter.attributes(place(path)), numbers)),
+    getattr: (path, reply) =>
+      answer('getattr', reply, () => at(path, (place) => statOf(filter.attributes(place), numbers))),
     readdir: (path, reply) =>
       answer<Listed>(
         'readdir',
         (errno, listed) => (listed === undefined ? reply(errno) : reply(errno, listed.names, listed.stats)),
-        () => list(filter, place(path), place(parentOf(path)), numbers),
+        () =>
+          folders.withFolder(namesOf(path), (folder) =>
+            folders.withFolder(namesOf(path).slice(0, -1), (parent) => list(filter, folder, parent, numbers)),
+          ),
       ),
-    readlink: (path, reply) => answer('readlink', reply, () => filter.readLink(place(path))),
-    statfs: (path, reply) => answer('statfs', reply, () => statFsOf(filter.space(place(path)))),
-    open: (path, flags, reply) => answer('open', reply, () => handles.add(filter.open(place(path), flags))),
-    create: (path, mode, reply) => answer('create', reply, () => handles.add(filter.create(place(path), mode))),
+    readlink: (path, reply) => answer('readlink', reply, () => at(path, (place) => filter.readLink(place))),
+    statfs: (path, reply) =>
+      answer('statfs', reply, () =>
+        folders.withFolder(namesOf(path).slice(0, -1), (folder) => statFsOf(filter.space(folder))),
+      ),
+    open: (path, flags, reply) =>
+      answer('open', reply, () => handles.add(at(path, (place) => filter.open(place, flags)))),
+    create: (path, mode, reply) =>
+      answer('create', reply, () => handles.add(at(path, (place) => filter.create(place, mode)))),
     read: (_path, handle, buffer, length, offset, reply) =>
       count('read', reply, () => handles.get(handle).read(buffer.subarray(0, length), exact(offset))),
     write: (_path, handle, buffer, length, offset, reply) =>
@@ -133,20 +149,26 @@ function operations(filter: Filter, handles: Handles, log: Log): FuseOperations 
     flush: (_path, _handle, reply) => done('flush', reply, () => undefined),
     fsync: (_path, dataOnly, handle, reply) => done('fsync', reply, () => handles.get(handle).sync(dataOnly !== 0)),
     release: (_path, handle, reply) => done('release', reply, () => handles.remove(handle).close()),
-    truncate: (path, size, reply) => done('truncate', reply, () => filter.truncate(place(path), exact(size))),
+    truncate: (path, size, reply) =>
+      done('truncate', reply, () => at(path, (place) => filter.truncate(place, exact(size)))),
     ftruncate: (_path, handle, size, reply) =>
       done('ftruncate', reply, () => handles.get(handle).truncate(exact(size))),
     utimens: (path, accessed, modified, reply) =>
-      done('utimens', reply, () => filter.changeTimes(place(path), nanoseconds(accessed), nanoseconds(modified))),
-    chmod: (path, mode, reply) => done('chmod', reply, () => filter.changeMode(place(path), mode)),
+      done('utimens', reply, () =>
+        at(path, (place) => filter.changeTimes(place, nanoseconds(accessed), nanoseconds(modified))),
+      ),
+    chmod: (path, mode, reply) => done('chmod', reply, () => at(path, (place) => filter.changeMode(place, mode))),
     chown: (path, uid, gid, reply) =>
-      done('chown', reply, () => filter.changeOwner(place(path), signed(uid), signed(gid))),
-    mkdir: (path, mode, reply) => done('mkdir', reply, () => filter.makeFolder(place(path), mode)),
-    rmdir: (path, reply) => done('rmdir', reply, () => filter.removeFolder(place(path))),
-    unlink: (path, reply) => done('unlink', reply, () => filter.removeFile(place(path))),
-    rename: (from, to, reply) => done('rename', reply, () => filter.rename(place(from), place(to))),
-    link: (from, to, reply) => done('link', reply, () => filter.makeLink(place(from), place(to))),
-    symlink: (target, path, reply) => done('symlink', reply, () => filter.makeSymlink(place(path), target)),
+      done('chown', reply, () => at(path, (place) => filter.changeOwner(place, signed(uid), signed(gid)))),
+    mkdir: (path, mode, reply) => done('mkdir', reply, () => at(path, (place) => filter.makeFolder(place, mode))),
+    rmdir: (path, reply) => done('rmdir', reply, () => at(path, (place) => filter.removeFolder(place))),
+    unlink: (path, reply) => done('unlink', reply, () => at(path, (place) => filter.removeFile(place))),
+    rename: (from, to, reply) =>
+      done('rename', reply, () => at(from, (source) => at(to, (target) => filter.rename(source, target)))),
+    link: (from, to, reply) =>
+      done('link', reply, () => at(from, (source) => at(to, (target) => filter.makeLink(source, target)))),
+    symlink: (target, path, reply) =>
+      done('symlink', reply, () => at(path, (place) => filter.makeSymlink(place, target))),
   };
 }
 
@@ -154,15 +176,6 @@ function operations(filter: Filter, handles: Handles, log: Log): FuseOperations 
 function exact(value: number): number {
   if (!Number.isSafeInteger(value)) throw systemError('EFBIG', 'fuse', String(value));
   return value;
-}
-
-/** A path of FUSE's, such as `/sub/vm.vhdx`: only its last name can be one that the folder behind does not have. */
-function placeOf(filter: Filter, fusePath: string): Place {
-  const names = fusePath.split('/').filter((name) => name !== '');
-  const last = names.pop();
-  if (last === undefined) return filter.root;
-  const folder = new NamedPlace([filter.root.path, ...names].join('/'));
-  return filter.child(folder, last);
 }
 
 /** All counts are u32 in this binding: a large file system is told in larger blocks. */
@@ -192,10 +205,6 @@ function signed(id: number): number {
 
 function nanoseconds(milliseconds: number): bigint {
   return BigInt(Math.round(milliseconds * 1000)) * 1000n;
-}
-
-function parentOf(fusePath: string): string {
-  return fusePath.slice(0, fusePath.lastIndexOf('/'));
 }
 
 interface Listed {

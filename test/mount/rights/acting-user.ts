@@ -48,11 +48,8 @@ export class ActingUser {
     return (await this.calls([folder], call, names, args))[0];
   }
 
-  async end(): Promise<void> {
-    if (this.#child.exitCode !== null) return;
-    const ended = once(this.#child, 'exit');
-    this.#child.stdin?.end();
-    await ended;
+  end(): void {
+    this.#child.kill('SIGKILL');
   }
 }
 

@@ -89,7 +89,7 @@ class Model {
       () => two('renameWith', random.pick([1, 2])),
       () => one('changeMode', this.#mode()),
       () => one('changeMode', this.#mode()),
-      () => one(random.pick(['changeOwner', 'changeOwnerOfLink']), this.#id(), this.#id()),
+      () => one(random.pick(['changeOwner', 'changeOwnerOfLink']), ...this.#owner()),
       () => one('times', random.pick(['now', 'then'])),
       () => one('readLink'),
       () => one('access', random.below(8)),
@@ -120,8 +120,15 @@ class Model {
     return random.pick([0o644, 0o600, 0o755, 0o777, 0o666, 0o640, 0o4755, 0o2755, 0o2770, 0o1777, 0o400, 0, 0o6711]);
   }
 
-  #id(): number {
-    return this.#random.pick([-1, -1, 61_001, 61_002, 61_003, team, others, 0]);
+  /** Not for neither: the kernel answers that by itself under a mount, and so does not see that a set-id bit would have to go. */
+  #owner(): readonly [number, number] {
+    const random = this.#random;
+    const id = (): number => random.pick([61_001, 61_002, 61_003, team, others, 0]);
+    return random.pick([
+      [id(), id()],
+      [-1, id()],
+      [id(), -1],
+    ]);
   }
 
   /** Sorted as the kernel wants them. */
@@ -175,9 +182,7 @@ it.skipIf(whyNotAsOthers !== undefined)(
     for (const root of [place.folder, direct]) prepare(root);
     await place.mount('--transport', 'kernel', '--workers', '2');
     const acting = users.map((user) => new ActingUser(user));
-    onTestFinished(async () => {
-      for (const user of acting) await user.end();
-    });
+    onTestFinished(() => acting.forEach((user) => user.end()));
     const model = new Model(random);
     const done: string[] = [];
     let refused = 0;
@@ -186,12 +191,7 @@ it.skipIf(whyNotAsOthers !== undefined)(
       const { call, names, args } = model.step();
       // Now and then it is done behind the mount in both, by whoever it is: what it swaps, the kernel may believe in for a moment.
       const isBehind = random.oneIn(16);
-      const [under, behind] = await user.calls(
-        [isBehind ? place.folder : place.mountpoint, direct],
-        call,
-        names,
-        args,
-      );
+      const [under, behind] = await user.calls([isBehind ? place.folder : place.mountpoint, direct], call, names, args);
       if (isBehind) await sleep(settledAfterMs);
       done.push(
         `${user.user.name}${isBehind ? ' (behind)' : ''}: ${call} ${names.join(' ')} ${JSON.stringify(args)}: ${JSON.stringify(under)}`,
