@@ -31,6 +31,8 @@ import type { ServingTransport } from './transport.ts';
 
 export interface MountOptions {
   readonly allowPaths: readonly string[];
+  /** See FilterOptions. */
+  readonly trustPluginFiles: boolean;
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
@@ -175,8 +177,8 @@ async function startTransport(
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
-      const { allowPaths, present, write, keys } = options;
-      const filterOptions = { folder: real.folder, allowPaths, present, write, keys };
+      const { allowPaths, trustPluginFiles, present, write, keys } = options;
+      const filterOptions = { folder: real.folder, allowPaths, trustPluginFiles, present, write, keys };
       return await KernelTransport.start(
         {
           ...options,
