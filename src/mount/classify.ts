@@ -3,6 +3,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
+import { systemErrorCode } from '../base/errors.ts';
 import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -18,6 +19,8 @@ import {
 } from '../plugin/plugin-file.ts';
 import { isRecordName } from '../replacement/finalize.ts';
 import type { Place } from './place.ts';
+import { SeenFiles } from './seen-files.ts';
+import { systemError } from './system-error.ts';
 
 /** A plugin file, or an image that is shown as if it had one. */
 export interface NativeSource {
@@ -39,11 +42,10 @@ export type Classification =
 
 const plain: Classification = { kind: 'plain' };
 const image: Classification = { kind: 'image' };
-const maxRemembered = 4096;
 const maxSources = 256;
 
 export class Classifier {
-  readonly #nameless = new LRUCache<string, Classification>({ max: maxRemembered });
+  readonly #seen = new SeenFiles();
   readonly #known = new LRUCache<string, Classification>({ max: maxSources });
   readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
 
@@ -52,20 +54,19 @@ export class Classifier {
     const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
     const mayBeImage = stat.size >= minFileBytes;
     if (!stat.isFile() || !(mayBePlugin || mayBeImage)) return plain;
-    const key = keyOf(stat);
     // Only of a plugin file does the name matter, since it is written into some native files.
-    const nameless = this.#nameless.get(key);
-    if (nameless !== undefined) return nameless;
-    const name = path.basename(place.path);
+    const seen = this.#seen.get(stat);
+    if (seen !== undefined) return seen === 'image' ? image : plain;
+    const name = nameOf(place);
     // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
     // The record of a plugin file whose disk file is in place stands for no disk any more.
-    if (name.endsWith(unfinishedSuffix) || isRecordName(name)) return plain;
-    const named = `${key}:${name}`;
+    if (name !== undefined && (name.endsWith(unfinishedSuffix) || isRecordName(name))) return plain;
+    const named = `${keyOf(stat)}:${name ?? ''}`;
     const known = this.#known.get(named);
     if (known !== undefined) return known;
     const found = classifyContents(place, name, named, mayBePlugin);
-    if (found.kind === 'plugin') this.#known.set(named, found);
-    else this.#nameless.set(key, found);
+    if (found.kind === 'plain' || found.kind === 'image') this.#seen.set(stat, found.kind);
+    else this.#known.set(named, found);
     return found;
   }
 
@@ -90,7 +91,7 @@ export class Classifier {
   }
 }
 
-function classifyContents(place: Place, name: string, key: string, mayBePlugin: boolean): Classification {
+function classifyContents(place: Place, name: string | undefined, key: string, mayBePlugin: boolean): Classification {
   const fd = place.open(fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   try {
     const first = Buffer.alloc(markerBytes);
@@ -99,6 +100,7 @@ function classifyContents(place: Place, name: string, key: string, mayBePlugin: 
     if (!mayBePlugin || !isPluginFile(first)) return plain;
     try {
       const ownership = ownershipOf(fs.fstatSync(fd, { bigint: true }));
+      if (name === undefined) throw systemError('ENAMETOOLONG', 'open', 'a plugin file');
       const plugin = parsePluginFile(fs.readFileSync(fd), place.path);
       return {
         kind: 'plugin',
@@ -109,6 +111,16 @@ function classifyContents(place: Place, name: string, key: string, mayBePlugin: 
     }
   } finally {
     fs.closeSync(fd);
+  }
+}
+
+/** Undefined where its whole path is longer than the system tells one: what needs it is refused then. */
+function nameOf(place: Place): string | undefined {
+  try {
+    return path.basename(place.path);
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENAMETOOLONG') return undefined;
+    throw error;
   }
 }
 

@@ -16,7 +16,7 @@ import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
-import { Classifier } from './classify.ts';
+import { Classifier, type Classification } from './classify.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
 import type { Log } from './native-file-state.ts';
@@ -184,16 +184,22 @@ export class Filter implements Closable {
     return entries;
   }
 
-  /** How many images and how many plugin files lie in the mounted folder itself. */
-  count(): { images: number; natives: number } {
-    const kinds = fs.readdirSync(this.#options.folder).map((name) => {
+  /**
+   * What each file of the mounted folder itself is, one after the other. The disks among them are known to the statistics then; `disk` is one
+   * whose writes are kept. What is gone, or cannot be looked at, is left out.
+   */
+  *survey(): Generator<{ kind: Classification['kind']; disk: NativeDisk | undefined }> {
+    for (const name of fs.readdirSync(this.#options.folder)) {
       const place = this.newChild(this.root, name);
-      return this.#classifier.classify(place, place.stat()).kind;
-    });
-    return {
-      images: kinds.filter((kind) => kind === 'image').length,
-      natives: kinds.filter((kind) => kind === 'plugin').length,
-    };
+      try {
+        const found = this.#classifier.classify(place, place.stat());
+        if (found.kind === 'plugin') this.#entries([{ name, place }]);
+        this.#entries(this.#madeNames.madeFrom(this.root, name, found));
+        yield { kind: found.kind, disk: found.kind === 'plugin' ? this.#keptDisk(name) : undefined };
+      } catch (error) {
+        if (!isExpected(error)) this.#log('warn', `${name}: cannot be looked at: ${describeError(error)}`, {});
+      }
+    }
   }
 
   readLink(place: Place): string {
@@ -371,17 +377,14 @@ export class Filter implements Closable {
     return this.#natives.disk(place, place.stat());
   }
 
-  /** The plugin files of the mounted folder itself that may be filled. */
-  disks(): NativeDisk[] {
-    return fs.readdirSync(this.#options.folder).flatMap((name) => {
-      try {
-        return [this.disk(name)];
-      } catch (error) {
-        // No plugin file, or gone since.
-        if (error instanceof VeneerError || isExpected(error)) return [];
-        throw error;
-      }
-    });
+  #keptDisk(name: string): NativeDisk | undefined {
+    try {
+      return this.disk(name);
+    } catch (error) {
+      // Read-only, or gone since.
+      if (error instanceof VeneerError || isExpected(error)) return undefined;
+      throw error;
+    }
   }
 
   #attributes(place: Place, stat: fs.BigIntStats): Attributes {

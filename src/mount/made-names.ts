@@ -1,90 +1,185 @@
 /**
  * Names that only the mount has: further files of a native disk (a VMDK's extent), and images shown as disks with no plugin file.
  *
- * Kept for each folder until the folder changes. A real file of the same name comes first.
+ * A name is found by its inverse: which few files could make it, and are these what they must be? So a folder may have any number of files.
+ * Only a listing looks at all of them. Of several that would have one name, first comes a real file, then a file of a disk, then the plain
+ * name of an image, then a whole one.
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
-import { extensionOf, type FormatName } from '../native/formats.ts';
-import type { Classifier } from './classify.ts';
+import { extensionOf, namesWithFile, type FormatName } from '../native/formats.ts';
+import type { Classification, Classifier } from './classify.ts';
+import { isExpected } from './errno.ts';
 import { NamedPlace, type Place } from './place.ts';
+import { namesOfStem, ownerOfPlainName, stemOf } from './presented-name.ts';
 
 export interface MadeName {
   readonly name: string;
   readonly place: Place;
 }
 
-const maxFolders = 1024;
-
-/** From a made name to the name of the file that it is made from. */
-type FileNames = ReadonlyMap<string, string>;
+/** The files of a folder, as far as they are asked for. */
+interface FolderFiles {
+  has(name: string): boolean;
+  isImage(name: string): boolean;
+  /** The plugin file that makes a further file of this name. */
+  pluginOf(partName: string): string | undefined;
+  /** Images that have this stem. */
+  imagesOf(stem: string): readonly string[];
+}
 
 export class MadeNames {
   readonly #classifier: Classifier;
-  readonly #present: FormatName | undefined;
-  readonly #folders = new LRUCache<string, { changed: string; names: FileNames }>({ max: maxFolders });
+  /** With its dot: of the format in which images are presented. */
+  readonly #extension: string | undefined;
 
   constructor(classifier: Classifier, present: FormatName | undefined) {
     this.#classifier = classifier;
-    this.#present = present;
+    this.#extension = present === undefined ? undefined : `.${extensionOf(present)}`;
   }
 
-  /** @param folder held by a descriptor: no link leads from it to another */
+  /**
+   * @param folder held by a descriptor: no link leads from it to another
+   * @param name that no file of the folder has
+   */
   find(folder: Place, name: string): Place | undefined {
-    const fileName = this.#names(folder).get(name);
-    return fileName === undefined ? undefined : placeIn(folder, fileName, name);
+    const files = new AskedFiles(folder, this.#classifier);
+    const source = files.pluginOf(name) ?? this.#imageOf(files, name);
+    return source === undefined ? undefined : placeOf(folder, source, name);
   }
 
-  /** @param folder as for `find` */
+  /** The names that one file has besides its own. */
+  *madeFrom(folder: Place, source: string, found: Classification): Generator<MadeName> {
+    const wanted =
+      found.kind === 'plugin'
+        ? found.source.files.map((file) => file.name)
+        : found.kind === 'image' && this.#extension !== undefined
+          ? [stemOf(source) + this.#extension, source + this.#extension]
+          : [];
+    const files = new AskedFiles(folder, this.#classifier);
+    for (const name of new Set(wanted))
+      if (!files.has(name) && (files.pluginOf(name) ?? this.#imageOf(files, name)) === source)
+        yield { name, place: placeOf(folder, source, name) };
+  }
+
   *list(folder: Place): Generator<MadeName> {
-    for (const [name, fileName] of this.#names(folder)) yield { name, place: placeIn(folder, fileName, name) };
-  }
-
-  #names(folder: Place): FileNames {
-    const stat = folder.stat();
-    // One that was removed has none.
-    if (!stat.isDirectory() || stat.nlink === 0n) return new Map();
-    const key = `${stat.dev}:${stat.ino}`;
-    const changed = `${stat.mtimeNs}:${stat.ctimeNs}`;
-    const known = this.#folders.get(key);
-    if (known?.changed === changed) return known.names;
-    const names = this.#scan(folder);
-    this.#folders.set(key, { changed, names });
-    return names;
-  }
-
-  #scan(folder: Place): FileNames {
-    const real = fs.readdirSync(folder.at).sort();
-    const taken = new Set(real);
-    const names = new Map<string, string>();
-    for (const name of real) {
-      const place = placeIn(folder, name, '');
-      const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
-      if (stat === undefined || !stat.isFile() || name.endsWith(unfinishedSuffix)) continue;
-      const found = this.#classifier.classify(place, stat);
-      const made: string[] = [];
-      if (found.kind === 'plugin')
-        made.push(...found.source.files.map((file) => file.name).filter((part) => part !== name));
-      if (found.kind === 'image' && this.#present !== undefined) made.push(presentedName(name, this.#present, taken));
-      for (const part of made) {
-        if (taken.has(part)) continue;
-        taken.add(part);
-        names.set(part, name);
+    const files = new ListedFiles(folder, this.#classifier);
+    for (const [name, plugin] of files.parts)
+      if (!files.has(name)) yield { name, place: placeOf(folder, plugin, name) };
+    if (this.#extension === undefined) return;
+    for (const image of files.images) {
+      for (const name of [stemOf(image) + this.#extension, image + this.#extension]) {
+        if (files.has(name) || files.pluginOf(name) !== undefined || this.#imageOf(files, name) !== image) continue;
+        yield { name, place: placeOf(folder, image, name) };
+        break;
       }
     }
-    return names;
+  }
+
+  /** The image that is presented by this name, which nothing else has. */
+  #imageOf(files: FolderFiles, name: string): string | undefined {
+    const extension = this.#extension;
+    if (extension === undefined || !name.endsWith(extension)) return undefined;
+    const plain = name.slice(0, -extension.length);
+    return ownerOfPlainName(files.imagesOf(plain)) ?? this.#wholeNamed(files, plain, extension);
+  }
+
+  /** An image has its whole name where its plain one is another's. */
+  #wholeNamed(files: FolderFiles, image: string, extension: string): string | undefined {
+    if (!files.isImage(image)) return undefined;
+    const stem = stemOf(image);
+    const short = stem + extension;
+    const isTaken = files.has(short) || files.pluginOf(short) !== undefined;
+    return isTaken || ownerOfPlainName(files.imagesOf(stem)) !== image ? image : undefined;
   }
 }
 
-function placeIn(folder: Place, fileName: string, part: string): Place {
-  return new NamedPlace(`${folder.at}/${fileName}`, part, () => path.join(folder.path, fileName));
+function placeOf(folder: Place, source: string, name: string): Place {
+  return new NamedPlace(`${folder.at}/${source}`, name, () => path.join(folder.path, source));
 }
 
-/** `vm.spf` -> `vm.vhdx`; where that is taken (a full image and its increments), the whole name: `vm.spi.vhdx`. */
-function presentedName(imageName: string, format: FormatName, taken: ReadonlySet<string>): string {
-  const extension = extensionOf(format);
-  const short = `${imageName.replace(/\.(spf|spi)$/i, '')}.${extension}`;
-  return taken.has(short) ? `${imageName}.${extension}` : short;
+/** What a file is; undefined for what can make no name, is gone, or cannot be looked at: that keeps nobody from the others. */
+function classified(folder: Place, name: string, classifier: Classifier): Classification | undefined {
+  if (name.endsWith(unfinishedSuffix)) return undefined;
+  const place = placeOf(folder, name, '');
+  try {
+    const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
+    return stat?.isFile() === true ? classifier.classify(place, stat) : undefined;
+  } catch (error) {
+    if (isExpected(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Looks at a file when it is asked for. */
+class AskedFiles implements FolderFiles {
+  readonly #folder: Place;
+  readonly #classifier: Classifier;
+
+  constructor(folder: Place, classifier: Classifier) {
+    this.#folder = folder;
+    this.#classifier = classifier;
+  }
+
+  has(name: string): boolean {
+    return fs.lstatSync(`${this.#folder.at}/${name}`, { throwIfNoEntry: false }) !== undefined;
+  }
+
+  isImage(name: string): boolean {
+    return classified(this.#folder, name, this.#classifier)?.kind === 'image';
+  }
+
+  pluginOf(partName: string): string | undefined {
+    return namesWithFile(partName).find((name) => {
+      const found = classified(this.#folder, name, this.#classifier);
+      return found?.kind === 'plugin' && found.source.files.some((file) => file.name === partName);
+    });
+  }
+
+  imagesOf(stem: string): string[] {
+    return namesOfStem(stem).filter((name) => this.isImage(name));
+  }
+}
+
+/** Looks at every file, once. */
+class ListedFiles implements FolderFiles {
+  readonly #names: ReadonlySet<string>;
+  /** Further files of disks, with the plugin file that makes each. */
+  readonly parts = new Map<string, string>();
+  readonly images = new Set<string>();
+  readonly #byStem = new Map<string, string[]>();
+
+  constructor(folder: Place, classifier: Classifier) {
+    // One that was removed has none.
+    this.#names = new Set(folder.stat().nlink === 0n ? [] : fs.readdirSync(folder.at));
+    for (const name of this.#names) {
+      const found = classified(folder, name, classifier);
+      if (found?.kind === 'image') this.#addImage(name);
+      if (found?.kind === 'plugin')
+        for (const part of found.source.files) if (part.name !== name) this.parts.set(part.name, name);
+    }
+  }
+
+  has(name: string): boolean {
+    return this.#names.has(name);
+  }
+
+  isImage(name: string): boolean {
+    return this.images.has(name);
+  }
+
+  pluginOf(partName: string): string | undefined {
+    return this.parts.get(partName);
+  }
+
+  imagesOf(stem: string): readonly string[] {
+    return this.#byStem.get(stem) ?? [];
+  }
+
+  #addImage(name: string): void {
+    this.images.add(name);
+    const stem = stemOf(name);
+    this.#byStem.set(stem, [...(this.#byStem.get(stem) ?? []), name]);
+  }
 }

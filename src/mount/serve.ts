@@ -28,6 +28,7 @@ import type { Log } from './native-file-state.ts';
 import type { NativeDisk } from './natives.ts';
 import { OpenReplacements } from './replacements.ts';
 import { Statistics } from './statistics.ts';
+import { Survey } from './survey.ts';
 import type { ServingTransport } from './transport.ts';
 
 export interface MountOptions {
@@ -65,6 +66,8 @@ export const maxWorkers = 64;
 const maxOldLogBytes = MiB;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
+/** In a folder of so many files that it takes longer, disks show in `status` a little later. */
+const surveyedWithinMs = 1000;
 
 /** What index pages and merged leaves take of the budget, in all threads together; a small budget keeps a quarter for blocks. */
 const indexBytes = 80 * MiB;
@@ -106,8 +109,6 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log, numbers });
   const letGo = endOnCrash(real.mountpoint, log);
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
-  // So that status shows every plugin file from the start.
-  filter.list(filter.root);
   writeRecord(record);
   log('info', 'mounted', { folder: real.folder, transport: transport.name });
 
@@ -123,7 +124,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     log,
     isOpen: (stat) => transport.isOpen(stat),
   });
-  for (const disk of filter.disks()) startFill(fills, disk, options, log);
+  const survey = new Survey(filter, (disk) => startFill(fills, disk, options, log), log);
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'fill') return answerFill(fills, filter, request);
     if (request.command === 'stop') setImmediate(() => end?.());
@@ -137,6 +138,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const ended = gone.then(async () => {
     clearInterval(look);
     control.close();
+    await survey.stop();
     await fills.stop();
     await transport.close();
     closeReplacements(replacements, log);
@@ -144,7 +146,8 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     letGo();
     log('info', 'unmounted', {});
   });
-  return { record, hint: hintOf(filter, options), ended, stop };
+  const isWhole = await survey.endsWithin(surveyedWithinMs);
+  return { record, hint: isWhole ? hintOf(survey, options) : undefined, ended, stop };
 }
 
 /** What a crash of `finalize` has left is in nobody's way: a mount does not fail by it. */
@@ -243,8 +246,7 @@ function statusOf(
 }
 
 /** With images but no plugin file, and none presented, the mount shows nothing new. */
-function hintOf(filter: Filter, options: MountOptions): string | undefined {
-  const { images, natives } = filter.count();
+function hintOf({ images, natives }: Survey, options: MountOptions): string | undefined {
   if (natives > 0 || options.present !== undefined || images === 0) return undefined;
   return `no plugin file here yet, but ${images} image${images === 1 ? '' : 's'}: make one with veneer plugin create, or mount with --present vhdx to show every image as a disk`;
 }

@@ -11,7 +11,7 @@ import { vhd } from './vhd/synthesize.ts';
 import type { VhdxGeometry } from './vhdx/layout.ts';
 import { vhdx } from './vhdx/synthesize.ts';
 import type { VmdkGeometry } from './vmdk/layout.ts';
-import { vmdk } from './vmdk/synthesize.ts';
+import { describedBy, vmdk } from './vmdk/synthesize.ts';
 
 export type Geometry = VhdxGeometry | VhdGeometry | VmdkGeometry | VdiGeometry | Qcow2Geometry | RawGeometry;
 
@@ -74,4 +74,10 @@ export function synthesizeFiles(geometry: Geometry, fileName: string): readonly 
     case 'raw':
       return raw.synthesize(geometry, fileName);
   }
+}
+
+/** The inverse of the names that `synthesizeFiles` gives to further files: which file names may be those of a disk that has a file so called. */
+export function namesWithFile(partName: string): readonly string[] {
+  const described = describedBy(partName);
+  return described === undefined ? [] : [described];
 }

@@ -17,6 +17,7 @@ def seek(fd, offset, whence):
 
 
 def main(path, seed):
+    """Returns how many bytes are in holes."""
     fd = os.open(path, os.O_RDONLY)
     size = os.fstat(fd).st_size
     holes, at = [], 0
@@ -42,7 +43,7 @@ def main(path, seed):
             assert seek(fd, offset, os.SEEK_HOLE) == offset, offset
             assert seek(fd, offset, os.SEEK_DATA) == (None if hole[1] == size else hole[1]), offset
     assert seek(fd, size, os.SEEK_DATA) is None and seek(fd, size, os.SEEK_HOLE) is None
-    print(json.dumps({"holes": len(holes), "bytes": sum(end - start for start, end in holes)}))
+    return sum(end - start for start, end in holes)
 
 
-main(sys.argv[1], sys.argv[2])
+print(json.dumps({os.path.basename(path): main(path, sys.argv[1]) for path in sys.argv[2:]}))

@@ -64,11 +64,25 @@ export const vmdk: NativeFormat<VmdkGeometry> = {
   },
 };
 
+const extentSuffix = '-flat';
+
+/** The extent of `vm.vmdk` is `vm-flat.vmdk`. */
+function extentNameOf(fileName: string): string {
+  const { name, ext } = path.parse(fileName);
+  return `${name}${extentSuffix}${ext}`;
+}
+
+/** The one file name whose extent would be called so; undefined where none would. */
+export function describedBy(extentName: string): string | undefined {
+  const { name, ext } = path.parse(extentName);
+  const fileName = name.slice(0, -extentSuffix.length) + ext;
+  return name.endsWith(extentSuffix) && extentNameOf(fileName) === extentName ? fileName : undefined;
+}
+
 function synthesizeFlat(geometry: FlatGeometry, fileName: string): NativeFile[] {
   const { sizeBytes, identity } = geometry;
   checkGeometrySize('vmdk', sizeBytes, maxFlatDiskBytes);
-  const { name, ext } = path.parse(fileName);
-  const extentName = `${name}-flat${ext}`;
+  const extentName = extentNameOf(fileName);
   const descriptor = encodeDescriptor({ createType: 'monolithicFlat', extentName, sizeBytes, identity });
   return [
     { name: fileName, map: new SegmentMap([{ kind: 'bytes', bytes: descriptor }]) },

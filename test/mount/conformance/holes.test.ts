@@ -41,18 +41,17 @@ async function placeWithHoles(random: Seeded): Promise<{ place: MountPlace; raw:
 }
 
 describeTransports('holes', (transport) => {
-  it('are whole pages of zeros in every format, before and after writes', { timeout: 120_000 }, async () => {
+  it('are whole pages of zeros in every format, before and after writes', { timeout: 300_000 }, async () => {
     const random = seededTest('holes in every format');
     const { place, raw } = await placeWithHoles(random);
     await place.mount(...transport.options);
     for (const state of ['as synthesized', 'written']) {
-      for (const { name } of natives) {
-        const found = JSON.parse(await runOk('python3', [script('holes.py'), place.under(name), random.seed])) as {
-          bytes: number;
-        };
+      const files = natives.map(({ name }) => place.under(name));
+      const said = await runOk('python3', [script('holes.py'), random.seed, ...files]);
+      const holeBytes = JSON.parse(said) as Readonly<Record<string, number>>;
+      for (const { name } of natives)
         if (transport.name === 'kernel' && /^fixed|raw/.test(name))
-          expect(found.bytes, `${name} ${state}`).toBeGreaterThan(0);
-      }
+          expect(holeBytes[name], `${name} ${state}`).toBeGreaterThan(0);
       if (state === 'written') continue;
       const writes = [0, 1, 2, 3].map(
         () => `write -P 0x5a ${512 * random.below(79_000)} ${512 * random.between(1, 300)}`,
@@ -67,7 +66,7 @@ describeTransports('holes', (transport) => {
       );
   });
 
-  it('are read by QEMU with cache=none, format by format', { timeout: 120_000 }, async () => {
+  it('are read by QEMU with cache=none, format by format', { timeout: 300_000 }, async () => {
     const { place, raw } = await placeWithHoles(seededTest('holes and cache=none'));
     await place.mount(...transport.options);
     for (const { name, qemu } of natives) {
@@ -122,7 +121,8 @@ describeTransports('holes', (transport) => {
         const answers = await answersOf(place.under(name));
         for (const [index, answer] of answers.entries()) {
           const expected = judged[index] ?? expect.fail(answer);
-          if (asked.test(answer)) expect(answer, name).toBe(expected);
+          // Whether the last byte is data is the file's own matter.
+          if (asked.test(answer) && !answer.includes('size -1')) expect(answer, name).toBe(expected);
         }
       }
       expect(place.complaints().filter((line) => /internal|assert/i.test(line))).toEqual([]);
