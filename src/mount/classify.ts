@@ -3,6 +3,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
+import { systemErrorCode } from '../base/errors.ts';
 import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -33,7 +34,9 @@ export type Classification =
   | { readonly kind: 'image' }
   | { readonly kind: 'plugin'; readonly source: NativeSource }
   /** It claims to be a plugin file, but is not a sound one: shown, and never opened. */
-  | { readonly kind: 'broken plugin'; readonly error: Error };
+  | { readonly kind: 'broken plugin'; readonly error: Error }
+  /** It cannot be read, and so may be anything: shown, and not opened either. */
+  | { readonly kind: 'unreadable'; readonly error: Error };
 
 const plain: Classification = { kind: 'plain' };
 const image: Classification = { kind: 'image' };
@@ -45,7 +48,7 @@ export class Classifier {
   readonly #known = new LRUCache<string, Classification>({ max: maxSources });
   readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
 
-  /** @param stat of the place, taken just now. @throws the system's error when it cannot be read */
+  /** @param stat of the place, taken just now. @throws ENOENT when it has gone since */
   classify(place: Place, stat: fs.BigIntStats): Classification {
     const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
     const mayBeImage = stat.size >= minFileBytes;
@@ -61,7 +64,9 @@ export class Classifier {
     const named = `${key}:${name}`;
     const known = this.#known.get(named);
     if (known !== undefined) return known;
-    const found = classifyContents(place, name, named, mayBePlugin);
+    const found = readableContents(place, name, named, mayBePlugin);
+    // Who may read it can change without its times.
+    if (found.kind === 'unreadable') return found;
     if (found.kind === 'plugin') this.#known.set(named, found);
     else this.#nameless.set(key, found);
     return found;
@@ -79,6 +84,15 @@ export class Classifier {
     const source = { key, plugin, isPresented: true, files: synthesizeFiles(plugin.native, name) };
     this.#presented.set(key, source);
     return source;
+  }
+}
+
+function readableContents(place: Place, name: string, key: string, mayBePlugin: boolean): Classification {
+  try {
+    return classifyContents(place, name, key, mayBePlugin);
+  } catch (error) {
+    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT') throw error;
+    return { kind: 'unreadable', error: error as Error };
   }
 }
 

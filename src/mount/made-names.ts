@@ -7,8 +7,9 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { unfinishedSuffix } from '../base/durable.ts';
+import { systemErrorCode } from '../base/errors.ts';
 import { extensionOf, type FormatName } from '../native/formats.ts';
-import type { Classifier } from './classify.ts';
+import type { Classification, Classifier } from './classify.ts';
 import { NamedPlace, type Place } from './place.ts';
 
 export interface MadeName {
@@ -60,10 +61,8 @@ export class MadeNames {
     const taken = new Set(real);
     const names = new Map<string, string>();
     for (const name of real) {
-      const place = placeIn(folder, name, '');
-      const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
-      if (stat === undefined || !stat.isFile() || name.endsWith(unfinishedSuffix)) continue;
-      const found = this.#classifier.classify(place, stat);
+      if (name.endsWith(unfinishedSuffix)) continue;
+      const found = this.#kindOf(placeIn(folder, name, ''));
       const made: string[] = [];
       if (found.kind === 'plugin')
         made.push(...found.source.files.map((file) => file.name).filter((part) => part !== name));
@@ -75,6 +74,16 @@ export class MadeNames {
       }
     }
     return names;
+  }
+
+  /** One file that is gone, or cannot be looked at, has no further names; the others have theirs. */
+  #kindOf(place: Place): Classification {
+    try {
+      return this.#classifier.classify(place, place.stat());
+    } catch (error) {
+      if (systemErrorCode(error) === undefined) throw error;
+      return { kind: 'plain' };
+    }
   }
 }
 
