@@ -47,6 +47,14 @@ const layerRules: Linter.Config[] = layers.map((layer, index) => ({
   },
 }));
 
+/** What Node makes text of, and so loses names that are no UTF-8. */
+const givenNames = [
+  { object: 'path', property: 'resolve', message: 'absolutePath of base/given-names.ts knows the current folder.' },
+  { object: 'process', property: 'cwd', message: 'absolutePath of base/given-names.ts knows the current folder.' },
+  { object: 'os', property: 'tmpdir', message: 'Use temporaryFolder of base/given-names.ts.' },
+  { object: 'os', property: 'homedir', message: 'Use homeFolder of base/given-names.ts.' },
+];
+
 export default defineConfig(
   { ignores: ['dist', '.cache', 'node_modules'] },
   eslint.configs.recommended,
@@ -67,8 +75,10 @@ export default defineConfig(
       ],
     },
   },
+  { files: ['src/**/*.ts'], rules: { 'no-console': 'error', 'no-restricted-properties': ['error', ...givenNames] } },
   ...layerRules,
   { files: ['src/base/fs.ts'], rules: { 'no-restricted-imports': 'off' } },
+  { files: ['src/base/given-names.ts'], rules: { 'no-restricted-properties': 'off' } },
   {
     files: ['**/*.mjs'],
     extends: [tseslint.configs.disableTypeChecked],

@@ -16,6 +16,7 @@ import path from 'node:path';
 import { commitFile, flushFile, syncFolder } from '../base/durable.ts';
 import { AssertionError, CapacityError, UsageError, VeneerError } from '../base/errors.ts';
 import { writeFailure } from '../base/full-io.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { nilGuid } from '../bytes/guid.ts';
@@ -55,7 +56,7 @@ export async function consolidateInto(
   const [newest] = images;
   if (newest === undefined || images.length < 2)
     throw new UsageError(`${newest?.path ?? outPath}: is a single image already; there is nothing to consolidate`);
-  if (path.resolve(path.dirname(outPath)) !== path.resolve(path.dirname(newest.path)))
+  if (absolutePath(path.dirname(outPath)) !== absolutePath(path.dirname(newest.path)))
     throw new UsageError(`${outPath}: must lie in the folder of ${newest.path}; a chain is kept in one folder`);
   await writeUnfinished(
     outPath,
@@ -216,5 +217,5 @@ function identityOf(leaf: MergedLeaf | undefined, index: number, hasParent: bool
 }
 
 function isSameName(one: string, other: string): boolean {
-  return path.resolve(one) === path.resolve(other);
+  return absolutePath(one) === absolutePath(other);
 }

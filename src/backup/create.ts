@@ -12,6 +12,8 @@ import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { commitFile, unfinishedSuffix } from '../base/durable.ts';
 import { CapacityError, UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
+import { bytesOfName } from '../base/names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
 import { isPowerOfTwo } from '../base/ranges.ts';
 import { isSameFile } from '../base/same-file.ts';
@@ -193,12 +195,12 @@ function describeParent(
   imagePath: string,
   options: CreateOptions,
 ): ImageDescription & Pick<Plan, 'seal'> {
-  if (path.resolve(path.dirname(parentPath)) !== path.resolve(path.dirname(imagePath))) {
+  if (absolutePath(path.dirname(parentPath)) !== absolutePath(path.dirname(imagePath))) {
     throw new UsageError(
       `${imagePath}: must lie in the folder of its parent ${parentPath}; a chain is kept in one folder`,
     );
   }
-  if (Buffer.byteLength(path.basename(parentPath)) > format.maxParentNameBytes) {
+  if (bytesOfName(path.basename(parentPath)).length > format.maxParentNameBytes) {
     throw new UsageError(`${parentPath}: the file name is too long for a parent`);
   }
   const images = openChain(parentPath);

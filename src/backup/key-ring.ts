@@ -21,10 +21,17 @@ export class KeyRing {
   readonly #chains = new Map<Guid, ChainKey>();
   /** Key slots that none of the credentials opens: an attempt may take seconds, and is not made again. */
   readonly #refused = new Set<string>();
+  #workDone = 0;
 
   constructor({ credentials, chains }: ThreadKeys = noKeys) {
-    this.#credentials = credentials;
+    // Trying a key file costs nothing, trying a passphrase seconds.
+    this.#credentials = credentials.toSorted((a, b) => Number(b.kind === 'key file') - Number(a.kind === 'key file'));
     for (const key of chains) this.add(new ChainKey(key));
+  }
+
+  /** What all that was tried so far has cost, as KeySlots.workOf counts. */
+  get workDone(): number {
+    return this.#workDone;
   }
 
   get isEmpty(): boolean {
@@ -44,14 +51,20 @@ export class KeyRing {
     return this.#chains.get(chainId);
   }
 
-  /** The key of an encrypted image's chain; undefined when nothing here opens it. */
-  find(image: Image): ChainKey | undefined {
+  /**
+   * The key of an encrypted image's chain; undefined when nothing here opens it.
+   * @param maxWork what trying may cost at most (KeySlots.workOf): where it costs more, only what costs nothing is tried
+   */
+  find(image: Image, maxWork = Number.POSITIVE_INFINITY): ChainKey | undefined {
     const known = this.#chains.get(image.description.chainId);
     if (known !== undefined || this.#credentials.length === 0) return known;
     const slots = image.readKeySlots();
     const attempt = `${slots.chainId} ${slots.generation}`;
     if (this.#refused.has(attempt)) return undefined;
     for (const credential of this.#credentials) {
+      const work = slots.workOf(credential, image.path);
+      if (this.#workDone + work > maxWork) return undefined;
+      this.#workDone += work;
       const unlocked = slots.unlock(credential, image.path);
       if (unlocked === undefined) continue;
       this.add(unlocked.key);

@@ -11,6 +11,7 @@
  */
 import { hkdfSync, randomBytes, scryptSync } from 'node:crypto';
 import { describeError, FormatError, UnsupportedError, UsageError } from '../base/errors.ts';
+import { bytesOfName } from '../base/names.ts';
 import { KiB, MiB } from '../base/units.ts';
 import { checkCrc32c, sealCrc32c } from '../bytes/checksum.ts';
 import { guidToBytes, type Guid } from '../bytes/guid.ts';
@@ -26,10 +27,15 @@ export const maxLabelBytes = 64;
 export const minKeyFileBytes = 32;
 export const maxSecretBytes = 64 * KiB;
 
-/** What opening a slot may cost: whoever can write an image could else ask for any amount. */
-const maxScryptMemoryBytes = 512 * MiB;
-const maxScryptParallel = 16;
 const scryptCosts = { logN: 17, r: 8, p: 1 };
+/** Work of scrypt is N * r * p: about half a second for each slot that is made here. */
+const ownScryptWork = scryptWorkOf({ scryptLogN: scryptCosts.logN, scryptR: scryptCosts.r, scryptP: scryptCosts.p });
+/**
+ * What trying a passphrase on a slot may cost, and on all slots of an image: whoever can write an image could else ask for any amount. Memory
+ * is 128 * N * r bytes, and so bounded with it: 512 MiB.
+ */
+export const maxSlotWork = 4 * ownScryptWork;
+export const maxScryptWork = 16 * ownScryptWork;
 
 const slotKinds = ['empty', 'passphrase', 'key file'] as const;
 type SlotKind = (typeof slotKinds)[number];
@@ -152,11 +158,28 @@ export class KeySlots {
     });
   }
 
-  /** The chain key, and the slot that the credential opens; undefined when it opens none. Takes half a second for each passphrase slot. */
+  /**
+   * What trying a credential costs: nothing for a key file; for a passphrase about half a second for each slot.
+   * @throws FormatError where a slot or all together would cost more than they may: before anything is tried
+   */
+  workOf(credential: Credential, name: string): number {
+    if (credential.kind === 'key file') return 0;
+    let work = 0;
+    for (const slot of this.#slots) {
+      if (slot === undefined || slotKinds[slot.kind] !== credential.kind) continue;
+      requireScryptCosts(slot, name);
+      work += scryptWorkOf(slot);
+    }
+    if (work > maxScryptWork) throw tooMuchWork(name, `all slots together take ${work}`, maxScryptWork);
+    return work;
+  }
+
+  /** The chain key, and the slot that the credential opens; undefined when it opens none. @throws as `workOf` does */
   unlock(credential: Credential, name: string): { readonly key: ChainKey; readonly slot: number } | undefined {
+    this.workOf(credential, name);
     for (const [index, slot] of this.#slots.entries()) {
       if (slot === undefined || slotKinds[slot.kind] !== credential.kind) continue;
-      const bytes = wrapper(slot, credential, name).open(slot.wrapped, boundTo(this.chainId));
+      const bytes = wrapper(slot, credential).open(slot.wrapped, boundTo(this.chainId));
       if (bytes !== undefined) return { key: new ChainKey({ chainId: this.chainId, bytes }), slot: index };
     }
     return undefined;
@@ -223,7 +246,7 @@ function readCopies(
 }
 
 function wrap(key: ChainKey, credential: Credential, label: string): Slot {
-  if (Buffer.byteLength(label) > maxLabelBytes)
+  if (bytesOfName(label).length > maxLabelBytes)
     throw new UsageError(`the label has more than ${maxLabelBytes} bytes; choose a shorter one`);
   const costs = credential.kind === 'passphrase' ? scryptCosts : { logN: 0, r: 0, p: 0 };
   const slot: Slot = {
@@ -236,24 +259,30 @@ function wrap(key: ChainKey, credential: Credential, label: string): Slot {
     createdAtMs: BigInt(Date.now()),
     label,
   };
-  wrapper(slot, credential, 'key slot').seal(key.toThread().bytes, boundTo(key.chainId), slot.wrapped);
+  wrapper(slot, credential).seal(key.toThread().bytes, boundTo(key.chainId), slot.wrapped);
   return slot;
 }
 
-function wrapper(slot: Slot, { kind, secret }: Credential, name: string): Sealer {
+function scryptWorkOf({ scryptLogN, scryptR, scryptP }: Pick<Slot, 'scryptLogN' | 'scryptR' | 'scryptP'>): number {
+  return 2 ** scryptLogN * scryptR * scryptP;
+}
+
+function requireScryptCosts(slot: Slot, name: string): void {
+  if (slot.scryptLogN < 1 || slot.scryptR < 1 || slot.scryptP < 1)
+    throw new FormatError(name, 'scrypt costs', 1, 'cannot be those of a key slot');
+  const work = scryptWorkOf(slot);
+  if (work > maxSlotWork) throw tooMuchWork(name, `a slot takes ${work}`, maxSlotWork);
+}
+
+function tooMuchWork(name: string, what: string, limit: number): FormatError {
+  return new FormatError(name, 'scrypt costs', 1, `${what} steps to try a passphrase, more than the limit of ${limit}`);
+}
+
+function wrapper(slot: Slot, { kind, secret }: Credential): Sealer {
   if (kind === 'key file')
     return new Sealer(new Uint8Array(hkdfSync('sha256', secret, slot.salt, 'veneer key file', chainKeyBytes)));
   const N = 2 ** slot.scryptLogN;
   const memoryBytes = 128 * N * slot.scryptR;
-  if (slot.scryptLogN < 1 || slot.scryptR < 1 || slot.scryptP < 1 || slot.scryptP > maxScryptParallel)
-    throw new FormatError(name, 'scrypt costs', 1, 'cannot be those of a key slot');
-  if (memoryBytes > maxScryptMemoryBytes)
-    throw new FormatError(
-      name,
-      'scrypt costs',
-      1,
-      `${memoryBytes} bytes are more than the limit of ${maxScryptMemoryBytes}`,
-    );
   const options = { N, r: slot.scryptR, p: slot.scryptP, maxmem: memoryBytes + 2 * MiB };
   return new Sealer(scryptSync(secret, slot.salt, chainKeyBytes, options));
 }

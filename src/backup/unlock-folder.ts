@@ -8,6 +8,13 @@ import type { Guid } from '../bytes/guid.ts';
 import { isImageFile } from './folder-images.ts';
 import { Image } from './image.ts';
 import { KeyRing, type ThreadKeys } from './key-ring.ts';
+import { maxScryptWork } from './key-slots.ts';
+
+/**
+ * What trying passphrases on all chains of a folder may cost before it is served: about half a minute. Whoever can write to the folder can
+ * put in any number of chains. Those that are left are tried when one of their images is read.
+ */
+const maxFolderWork = 4 * maxScryptWork;
 
 /**
  * The keys with the chain keys of the folder's encrypted images that they open.
@@ -22,7 +29,8 @@ export function unlockFolder(folder: string, keys: ThreadKeys): ThreadKeys {
     const unlocked = tryUnlock(path.join(folder, entry.name), ring, chains);
     if (unlocked !== undefined) chains.set(unlocked.chainId, unlocked.isOpen);
   }
-  if (chains.size > 0 && ![...chains.values()].some((isOpen) => isOpen)) {
+  const isAllTried = ring.workDone < maxFolderWork - maxScryptWork;
+  if (isAllTried && chains.size > 0 && ![...chains.values()].some((isOpen) => isOpen)) {
     throw new UsageError(`${folder}: the key that was given opens none of its encrypted images; give theirs, or none`);
   }
   return ring.toThread();
@@ -39,7 +47,7 @@ function tryUnlock(
     using image = closing(Image.open(file));
     const { sealed, chainId } = image.value.description;
     if (!sealed || chains.get(chainId) === true) return undefined;
-    return { chainId, isOpen: ring.find(image.value) !== undefined };
+    return { chainId, isOpen: ring.find(image.value, maxFolderWork) !== undefined };
   } catch (error) {
     // A damaged image is met when it is read; it must not keep the others from being mounted.
     if (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)) return undefined;

@@ -3,6 +3,7 @@
  *
  * `code` is stable and machine-readable; `mount/` alone maps codes to errno. Anything that is not a VeneerError is a bug of ours.
  */
+import { printable } from './printable.ts';
 
 export type ErrorCode =
   | 'FORMAT'
@@ -117,7 +118,15 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** One line for a person: the message, with its causes' messages behind it where they add something. */
+/** What another program has said, without its line breaks. */
+export function inOneLine(text: string): string {
+  return text.trim().replaceAll(/\s*\n\s*/g, ' ');
+}
+
+/**
+ * One line for a person: the message, with its causes' messages behind it where they add something. Names in it may hold anything, and are
+ * shown as text (printable.ts).
+ */
 export function describeError(error: unknown): string {
   const parts: string[] = [];
   const seen = new Set<unknown>();
@@ -127,7 +136,7 @@ export function describeError(error: unknown): string {
     if (!parts.some((part) => part.includes(text))) parts.push(text);
     current = current instanceof Error ? current.cause : undefined;
   }
-  return parts.join(': ').replaceAll(/\s*\n\s*/g, ' ');
+  return printable(parts.join(': '));
 }
 
 function textOf(error: unknown): string {

@@ -51,6 +51,10 @@ export function realpathSync(path: string): string {
   return nameOfBytes(node.realpathSync.native(native(path), 'buffer'));
 }
 
+export function mkdtempSync(prefix: string): string {
+  return nameOfBytes(node.mkdtempSync(native(prefix), 'buffer'));
+}
+
 /** What Node puts for bytes that are no UTF-8: only then the names are asked for again, as bytes. */
 const replacementCharacter = '\uFFFD';
 

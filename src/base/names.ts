@@ -19,11 +19,20 @@ export function bytesOfName(name: string): Buffer {
   const parts: Buffer[] = [];
   // A pair of surrogates is one character here, and a lone one another.
   for (const character of name) {
-    const code = character.codePointAt(0) ?? 0;
-    const isEscape = code >= escapeBase + 0x80 && code <= escapeBase + 0xff;
-    parts.push(isEscape ? Buffer.of(code - escapeBase) : Buffer.from(character));
+    const byte = byteOfEscape(character.codePointAt(0) ?? 0);
+    parts.push(byte === undefined ? Buffer.from(character) : Buffer.of(byte));
   }
   return Buffer.concat(parts);
+}
+
+/** The byte that a lone surrogate stands for; undefined for every other character. */
+export function byteOfEscape(code: number): number | undefined {
+  return code >= escapeBase + 0x80 && code <= escapeBase + 0xff ? code - escapeBase : undefined;
+}
+
+/** Whether a text that comes from elsewhere (JSON) can be a name or path: it has no zero byte, and each lone surrogate stands for a byte. */
+export function mayBeName(text: string): boolean {
+  return !text.includes('\0') && (text.isWellFormed() || nameOfBytes(bytesOfName(text)) === text);
 }
 
 /** A path as Node's calls take it: only one that is no UTF-8 needs its bytes. */

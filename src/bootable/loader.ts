@@ -4,9 +4,9 @@
  */
 import { execFileSync } from 'node:child_process';
 import * as fs from '../base/fs.ts';
-import os from 'node:os';
 import path from 'node:path';
-import { systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+import { temporaryFolder } from '../base/given-names.ts';
 import { chainLoaderCode } from './boot-code.ts';
 import { bootCodeBytes, configBytes, configLba, sectorBytes, type Firmware, type PartitionStyle } from './geometry.ts';
 import type { VolumeFacts } from './volume.ts';
@@ -96,7 +96,7 @@ function buildImage(platform: Platform, prefix: string, commands: readonly strin
     fs.existsSync(path.join(folder, `${name}.mod`)),
   );
   readGrubFile(platform, 'normal.mod');
-  const work = fs.mkdtempSync(path.join(os.tmpdir(), 'veneer-grub-'));
+  const work = fs.mkdtempSync(path.join(temporaryFolder(), 'veneer-grub-'));
   try {
     const config = path.join(work, 'first.cfg');
     const out = path.join(work, 'image');
@@ -114,7 +114,7 @@ function runMakeImage(args: readonly string[]): void {
     execFileSync('grub-mkimage', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   } catch (error) {
     if (systemErrorCode(error) === 'ENOENT') throw missing('grub-mkimage', 'grub-common', error);
-    const said = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : String(error);
+    const said = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : String(error);
     throw new UnavailableError(`grub-mkimage failed: ${said}`, { cause: error });
   }
 }

@@ -6,6 +6,7 @@
  * - A u64 decodes to a bigint: narrow it at once with `toOffset`.
  */
 import { AssertionError, FormatError } from '../base/errors.ts';
+import { bytesOfName, nameOfBytes } from '../base/names.ts';
 import { guidFromBytes, guidToBytes, type Guid } from './guid.ts';
 
 export interface Field<T> {
@@ -187,17 +188,18 @@ export const uuid = (offset: number): Field<Guid> => ({
   put: (v, at, x) => new Uint8Array(v.buffer, v.byteOffset + at, 16).set(Buffer.from(x.replaceAll('-', ''), 'hex')),
 });
 
-/** Zero-padded text in a field of fixed size. */
+/** Zero-padded text in a field of fixed size. Of UTF-8 it may be a name: bytes that are none come back as they were (base/names.ts). */
 export const text = (offset: number, lengthBytes: number, encoding: 'utf8' | 'utf16le'): Field<string> => ({
   offset,
   lengthBytes,
   get: (v, at) => {
-    const found = Buffer.from(v.buffer, v.byteOffset + at, lengthBytes).toString(encoding);
-    const end = found.indexOf('\0');
-    return end < 0 ? found : found.slice(0, end);
+    const bytes = Buffer.from(v.buffer, v.byteOffset + at, lengthBytes);
+    if (encoding === 'utf16le') return bytes.toString(encoding).split('\0', 1)[0] ?? '';
+    const end = bytes.indexOf(0);
+    return nameOfBytes(end < 0 ? bytes : bytes.subarray(0, end));
   },
   put: (v, at, x) => {
-    const encoded = Buffer.from(x, encoding);
+    const encoded = encoding === 'utf8' ? bytesOfName(x) : Buffer.from(x, encoding);
     if (encoded.length > lengthBytes) throw new AssertionError(`"${x}" does not fit ${lengthBytes} bytes`);
     new Uint8Array(v.buffer, v.byteOffset + at, lengthBytes).fill(0).set(encoded);
   },

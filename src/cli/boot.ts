@@ -1,14 +1,15 @@
 /** `veneer boot`: the disk of a plugin file in QEMU. */
-import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
+import { absolutePath } from '../base/given-names.ts';
 import type { Firmware } from '../bootable/geometry.ts';
 import { targets, type Target } from '../guest/plan.ts';
 import { bootMachine } from '../machine/boot.ts';
 import { controllers, type Controller } from '../machine/hardware.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
+import { say, warn } from './output.ts';
 
 interface BootFlags extends KeyFlags {
   readonly target?: Target;
@@ -52,13 +53,13 @@ export function bootCommand(): Command {
       processors: numberOf(flags.processors, '--processors', 1, 64),
       serial: flags.serial === true,
       write: flags.write,
-      allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
+      allowPaths: flags.allowPath.map((allowed) => absolutePath(allowed)),
       keys: { credentials: await credentialsOf(flags), chains: [] },
       stopWithinMs: numberOf(flags.stopWithin, '--stop-within', 0, 86_400) * 1000,
       qemuArguments,
-      tell: (line) => console.log(line),
+      tell: (line) => say(line),
     });
-    if (end === 'stopped') console.error(`veneer: ${plugin}: the guest did not power down by itself; it was stopped`);
+    if (end === 'stopped') warn(`veneer: ${plugin}: the guest did not power down by itself; it was stopped`);
     // libfuse's threads would keep the process.
     process.exit(end === 'powered off' ? 0 : 1);
   });

@@ -9,6 +9,7 @@ import { Image } from '../backup/image.ts';
 import { applyPrune, planPrune, type PruneOptions, type PrunePlan, type PruneStep } from '../backup/prune.ts';
 import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
 import { reportProgress } from './progress.ts';
+import { say, sayJson, warn } from './output.ts';
 
 export function chainCommand(): Command {
   return new Command('chain')
@@ -24,8 +25,9 @@ function listCommand(): Command {
     .option('--json', 'for programs')
     .action((folder: string, flags: { json?: boolean }) => {
       const found = listImages(folder);
-      console.log(flags.json === true ? JSON.stringify(found, null, 2) : listText(folder, found));
-      for (const { reason } of found.damaged) console.error(`veneer: ${reason}`);
+      if (flags.json === true) sayJson(found);
+      else say(...listText(folder, found));
+      warn(...found.damaged.map(({ reason }) => `veneer: ${reason}`));
       if (found.damaged.length > 0) process.exitCode = 1;
     });
 }
@@ -59,8 +61,8 @@ function pruneCommand(): Command {
         whyNeeded: (imageId) => whyPointedTo(pointers, imageId),
       };
       const plans = planPrune(folder, options);
-      for (const plan of plans) console.log(planText(plan));
-      if (plans.length === 0) console.log(`${folder}: no images`);
+      for (const plan of plans) say(...planText(plan));
+      if (plans.length === 0) say(`${folder}: no images`);
       if (flags.dryRun !== true) await work(folder, plans, options);
     });
 }
@@ -81,7 +83,7 @@ async function work(folder: string, plans: readonly PrunePlan[], options: PruneO
   } finally {
     progress?.stop();
   }
-  console.log(`${folder}: done`);
+  say(`${folder}: done`);
 }
 
 function rulesOf(flags: PruneFlags): PruneOptions {
@@ -107,32 +109,30 @@ function chainIdOf(file: string): string {
   return image.description.chainId;
 }
 
-function listText(folder: string, { images }: FolderImages): string {
-  if (images.length === 0) return `${folder}: no images`;
+function listText(folder: string, { images }: FolderImages): string[] {
+  if (images.length === 0) return [`${folder}: no images`];
   const chains = Map.groupBy(images, ({ description }) => description.chainId);
-  return [...chains]
-    .map(([chainId, all]) => {
-      const bytes = all.reduce((sum, { description }) => sum + description.fileSizeBytes, 0);
-      const sealed = all[0]?.description.sealed === true ? ', encrypted' : '';
-      const rows = all
-        .sort((a, b) => b.description.sequence - a.description.sequence)
-        .map(({ path: file, description, sources }) => {
-          const made = description.kind === 'consolidated' ? ` of ${sources.length}` : '';
-          return `  ${String(description.sequence).padEnd(5)} ${path.basename(file)}: ${description.kind}${made}, ${description.createdAt.toISOString()}, ${formatBytes(description.fileSizeBytes)}`;
-        });
-      return [`chain ${chainId}: ${all.length} images, ${formatBytes(bytes)}${sealed}`, ...rows].join('\n');
-    })
-    .join('\n');
+  return [...chains].flatMap(([chainId, all]) => {
+    const bytes = all.reduce((sum, { description }) => sum + description.fileSizeBytes, 0);
+    const sealed = all[0]?.description.sealed === true ? ', encrypted' : '';
+    const rows = all
+      .sort((a, b) => b.description.sequence - a.description.sequence)
+      .map(({ path: file, description, sources }) => {
+        const made = description.kind === 'consolidated' ? ` of ${sources.length}` : '';
+        return `  ${String(description.sequence).padEnd(5)} ${path.basename(file)}: ${description.kind}${made}, ${description.createdAt.toISOString()}, ${formatBytes(description.fileSizeBytes)}`;
+      });
+    return [`chain ${chainId}: ${all.length} images, ${formatBytes(bytes)}${sealed}`, ...rows];
+  });
 }
 
-function planText({ chainId, kept, steps, depthBefore, depthAfter }: PrunePlan): string {
+function planText({ chainId, kept, steps, depthBefore, depthAfter }: PrunePlan): string[] {
   const rows = kept.map(
     ({ image, reason }) =>
       `  stays    ${path.basename(image.path)}, ${image.description.createdAt.toISOString()} (${reason})`,
   );
   const depth = depthBefore === depthAfter ? `depth ${depthBefore}` : `depth ${depthBefore}, then ${depthAfter}`;
   const none = steps.length === 0 ? ['  nothing is to be done'] : [];
-  return [`chain ${chainId}: ${depth}`, ...rows, ...steps.map(stepText), ...none].join('\n');
+  return [`chain ${chainId}: ${depth}`, ...rows, ...steps.map(stepText), ...none];
 }
 
 function stepText(step: PruneStep): string {

@@ -4,6 +4,7 @@ import { formatBytes } from '../base/units.ts';
 import { formatNames, type FormatName } from '../native/formats.ts';
 import { createDifferencingFile } from '../plugin/differencing.ts';
 import { hasReplacement } from '../replacement/open.ts';
+import { say, warn } from './output.ts';
 
 export function differencingCommand(): Command {
   return new Command('differencing')
@@ -20,11 +21,11 @@ function createCommand(): Command {
     .option('--force', 'replace the child if it exists')
     .action((plugin: string, child: string, flags: { readonly format?: FormatName; readonly force?: boolean }) => {
       const made = createDifferencingFile(plugin, child, flags);
-      console.log(
+      say(
         `${child}: an empty ${made.format} file for changes over ${plugin}, a disk of ${formatBytes(made.plugin.disk.sizeBytes)}; open it under the mount`,
       );
       if (made.parentPaths.some(hasReplacement)) {
-        console.error(
+        warn(
           `${plugin}: has been written to under a mount; a hypervisor may refuse its children, and none may be used once it is written to again`,
         );
       }

@@ -3,7 +3,7 @@ import { formatBytes, formatSeconds } from '../base/units.ts';
 import type { FillStatus } from '../mount/fill-job.ts';
 
 /** One native file, in two lines. */
-export function statusText(status: FillStatus): string {
+export function statusText(status: FillStatus): string[] {
   const { name, state, activity, note } = status;
   const isShown = activity === 'decrypt' || (activity !== 'idle' && state === 'filling');
   const doing = isShown ? ` (${activityText(status)})` : '';
@@ -18,7 +18,7 @@ export function statusText(status: FillStatus): string {
           `  copied ${formatBytes(copied)} of ${formatBytes(status.dataBytes)}: ${formatBytes(status.hotBytes)} since the guest asked for it, ${formatBytes(status.coldBytes)} in its turn`,
         ]),
     ...(note === '' ? [] : [`  ${note}`]),
-  ].join('\n');
+  ];
 }
 
 function activityText({ activity, isYielding, decrypted }: FillStatus): string {

@@ -4,12 +4,13 @@ import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
 import type { FillAction } from '../mount/control.ts';
-import { complain, openFillClient, type FillClient } from '../mount/fill-client.ts';
+import { openFillClient, type FillClient } from '../mount/fill-client.ts';
 import type { FillStatus } from '../mount/fill-job.ts';
 import type { Proof } from '../replacement/prove.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
+import { complain, say, sayJson } from './output.ts';
 
 interface StartFlags extends KeyFlags {
   readonly polite: boolean;
@@ -73,8 +74,8 @@ function statusCommand(): Command {
           return;
         }
         const statuses = (await client.ask('status')) as FillStatus[];
-        if (flags.json === true) console.log(JSON.stringify(statuses, null, 2));
-        else if (statuses.length === 0) console.log(`${plugin}: nothing was written to it or copied yet`);
+        if (flags.json === true) sayJson(statuses);
+        else if (statuses.length === 0) say(`${plugin}: nothing was written to it or copied yet`);
         else print(statuses);
       });
     });
@@ -88,15 +89,15 @@ function verifyCommand(): Command {
     .action(async (plugin: string, flags: KeyFlags & { json?: boolean }) => {
       await withClient(plugin, flags, async (client) => {
         const proofs = (await client.ask('verify')) as { name: string; proof: Proof }[];
-        if (flags.json === true) console.log(JSON.stringify(proofs, null, 2));
-        else for (const { name, proof } of proofs) console.log(proofText(name, proof));
+        if (flags.json === true) sayJson(proofs);
+        else for (const { name, proof } of proofs) say(...proofText(name, proof));
         for (const { name, proof } of proofs) requireProven(name, proof);
       });
     });
 }
 
 /** Only what was compared is said to be as in the image, and only where all is known are there two hashes to compare. */
-function proofText(name: string, proof: Proof): string {
+function proofText(name: string, proof: Proof): string[] {
   const written = formatBytes(proof.writtenUnits * 65536);
   const missing = formatBytes(proof.missingUnits * 65536);
   const size = formatBytes(proof.sizeBytes);
@@ -110,7 +111,7 @@ function proofText(name: string, proof: Proof): string {
       : [`  ${formatBytes(proof.grownBytes)} lie behind the end of the image: the guest's, and not compared`]),
     `  replacement               ${proof.replacementSha256}`,
     ...(isKnown ? [`  image + the guest's writes ${proof.expectedSha256}`] : [`  ${whyUnknown(proof)}`]),
-  ].join('\n');
+  ];
 }
 
 function whyUnknown({ isDirect, unknownBytes }: Proof): string {
@@ -144,7 +145,7 @@ async function withClient(
 }
 
 function print(statuses: readonly FillStatus[]): void {
-  console.log(statuses.map(statusText).join('\n'));
+  say(...statuses.flatMap(statusText));
 }
 
 /** Until no file of the disk is being filled. @throws UnavailableError when that is not because all is done */

@@ -1,11 +1,12 @@
 /** `veneer finalize` */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
-import { complain, openFillClient, type FillClient } from '../mount/fill-client.ts';
+import { openFillClient, type FillClient } from '../mount/fill-client.ts';
 import type { FillStatus } from '../mount/fill-job.ts';
 import type { Finalized } from '../mount/fills.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress, type ProgressReporter } from './progress.ts';
+import { complain, say } from './output.ts';
 
 interface FinalizeFlags extends KeyFlags {
   readonly decrypt?: boolean;
@@ -25,7 +26,7 @@ export function finalizeCommand(): Command {
         const decrypts = flags.decrypt === true;
         const work = client.ask('finalize', { decrypts }) as Promise<Finalized>;
         const { record } = decrypts ? await watched(client, work) : await work;
-        console.log(`${plugin}: is an ordinary disk file now; its plugin file is kept as ${record}`);
+        say(`${plugin}: is an ordinary disk file now; its plugin file is kept as ${record}`);
       } finally {
         await client.close();
       }

@@ -21,6 +21,7 @@ import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
 import { nativeSource } from '../source/open-source.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress } from './progress.ts';
+import { say, sayJson, warn } from './output.ts';
 
 export function imageCommand(): Command {
   return new Command('image')
@@ -88,7 +89,7 @@ function createCommand(): Command {
         });
         progress.stop();
         const seconds = ((performance.now() - startMs) / 1000).toFixed(1);
-        console.log(
+        say(
           `${image}: ${made.kind} image of ${formatBytes(made.sourceSizeBytes)}, ${made.dataBlocks} blocks in ${formatBytes(made.fileSizeBytes)}, ${seconds} s`,
         );
       } finally {
@@ -119,7 +120,8 @@ function infoCommand(): Command {
       const credentials = await credentialsOf(flags);
       if (credentials.length > 0) assertOpens(image, new KeyRing({ credentials, chains: [] }));
       const chain = describeChain(image);
-      console.log(flags.json === true ? JSON.stringify(chain, null, 2) : chainText(chain));
+      if (flags.json === true) sayJson(chain);
+      else say(...chainText(chain));
     });
 }
 
@@ -149,15 +151,15 @@ function report(image: string, action: string, keys: KeyRing | undefined): void 
   const progress = reportProgress(action);
   const result = verifyChain(image, {
     ...(keys === undefined ? {} : { keys }),
-    onFault: (fault) => console.log(`${fault.structure}: ${fault.message}`),
+    onFault: (fault) => say(`${fault.structure}: ${fault.message}`),
     onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
   });
   progress.stop();
   const what = `${result.images} image${result.images === 1 ? '' : 's'}, ${result.blocks} blocks, ${formatBytes(result.storedBytes)}`;
   if (result.faults === 0) {
-    console.log(`${image}: sound${result.proved ? ', all of it sealed and in place' : ''} (${what})`);
+    say(`${image}: sound${result.proved ? ', all of it sealed and in place' : ''} (${what})`);
   } else {
-    console.error(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
+    warn(`veneer: ${image}: ${result.faults} damaged (${what}); the lines above name them`);
     process.exitCode = 1;
   }
 }
@@ -198,7 +200,7 @@ function consolidateCommand(): Command {
         progress.stop();
         const { made, taken, removed } = done;
         const removal = removed === 0 ? '' : `, ${removed} removed`;
-        console.log(
+        say(
           `${out}: ${taken} images in one, ${made.dataBlocks} blocks in ${formatBytes(made.fileSizeBytes)}${removal}`,
         );
       } finally {
@@ -235,7 +237,7 @@ function extractCommand(): Command {
         const result =
           format === 'raw' ? extractImage(image, out, options) : extractNative(image, out, format, options);
         progress.stop();
-        console.log(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
+        say(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
       } finally {
         progress.stop();
       }
@@ -270,9 +272,9 @@ function readRanges(file: string): ReturnType<typeof parseChangedRanges> {
   return parseChangedRanges(fs.readFileSync(file, 'utf8'), file);
 }
 
-function chainText(chain: ChainDescription): string {
+function chainText(chain: ChainDescription): string[] {
   const newest = chain.images[0];
-  if (newest === undefined) return '';
+  if (newest === undefined) return [];
   const rows = [
     [
       'disk',
@@ -289,5 +291,5 @@ function chainText(chain: ChainDescription): string {
       `${image.file}: ${image.kind}, ${image.createdAt}, ${image.dataBlocks} data and ${image.zeroBlocks} zero blocks, ${formatBytes(image.fileSizeBytes)}`,
     ]),
   ];
-  return rows.map(([name, value]) => `${(name ?? '').padEnd(8)}${value ?? ''}`).join('\n');
+  return rows.map(([name, value]) => `${(name ?? '').padEnd(8)}${value ?? ''}`);
 }

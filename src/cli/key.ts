@@ -4,6 +4,7 @@ import { UsageError } from '../base/errors.ts';
 import { addKey, listKeys, removeKey, rotateKey, type ChangedKeys } from '../backup/change-keys.ts';
 import type { Credential, SlotDescription } from '../backup/key-slots.ts';
 import { askPassphrase, canAskFor, credentialsOf, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
+import { say, sayJson, warn } from './output.ts';
 
 interface NewKeyFlags extends KeyFlags {
   readonly newKeyFile?: string;
@@ -32,12 +33,12 @@ function listCommand(): Command {
     .action((image: string, flags: { json?: boolean }) => {
       const found = listKeys(image);
       if (flags.json === true) {
-        console.log(JSON.stringify(found, null, 2));
+        sayJson(found);
         return;
       }
-      for (const slot of found.slots) console.log(slotText(slot));
+      say(...found.slots.map(slotText));
       if (found.behind.length > 0)
-        console.error(
+        warn(
           `${found.behind.join(', ')}: older slots; veneer key add with a key that is there already brings them up to date`,
         );
     });
@@ -108,7 +109,7 @@ function slotNumber(text: string): number {
 
 function tell(image: string, { slots, images, slot }: ChangedKeys): void {
   const where = slot === undefined ? '' : `slot ${slot} is written, `;
-  console.log(
+  say(
     `${image}: ${where}${slots.length} key${slots.length === 1 ? '' : 's'} open its chain, in ${images} image${images === 1 ? '' : 's'}`,
   );
 }

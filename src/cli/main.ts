@@ -1,6 +1,8 @@
 /** The command line. Each command is a file of its own; here is what all share: errors in one line, and the exit code. */
 import { Command, CommanderError } from 'commander';
-import { describeError, VeneerError } from '../base/errors.ts';
+import { describeError, inOneLine, VeneerError } from '../base/errors.ts';
+import { givenArguments } from '../base/given-names.ts';
+import { warn } from './output.ts';
 
 /** In the order of the help. Each is loaded when it is asked for: a command should not wait for the code of all others. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
@@ -28,25 +30,25 @@ function prepare(command: Command): void {
   command
     .exitOverride()
     .showHelpAfterError(false)
-    .configureOutput({ outputError: (text, write) => write(`veneer: ${text.replace(/^error: /, '')}`) });
+    .configureOutput({ outputError: (text) => warn(`veneer: ${inOneLine(text).replace(/^error: /, '')}`) });
   for (const child of command.commands) prepare(child);
 }
 
 // The build has few files; the stacks of errors should name ours.
 process.setSourceMapsEnabled(true);
-const asked = process.argv.slice(2).find((argument) => !argument.startsWith('-')) ?? '';
+const given = givenArguments();
+const asked = given.find((argument) => !argument.startsWith('-')) ?? '';
 for (const [name, load] of Object.entries(commands))
   if (name === asked || !Object.hasOwn(commands, asked)) program.addCommand(await load());
 prepare(program);
 try {
-  await program.parseAsync();
+  await program.parseAsync(given, { from: 'user' });
 } catch (error) {
   if (error instanceof CommanderError) {
     process.exitCode = error.exitCode;
   } else {
-    process.stderr.write(`veneer: ${describeError(error)}\n`);
-    if (program.opts<{ debug?: boolean }>().debug === true || !isKnown(error))
-      process.stderr.write(`${stackOf(error)}\n`);
+    warn(`veneer: ${describeError(error)}`);
+    if (program.opts<{ debug?: boolean }>().debug === true || !isKnown(error)) warn(...stackOf(error).split('\n'));
     process.exitCode = 1;
   }
 }

@@ -1,11 +1,12 @@
 /** `veneer mount`: in the background once it serves, or in the foreground. */
 import { spawn } from 'node:child_process';
 import * as fs from '../base/fs.ts';
-import path from 'node:path';
 import type { Writable } from 'node:stream';
 import { Command, Option } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { parseSize } from '../base/units.ts';
+import { commandOf } from '../base/byte-arguments.ts';
+import { absolutePath, givenArguments } from '../base/given-names.ts';
 import type { Credential } from '../backup/key-slots.ts';
 import { singleFileFormats, type FormatName } from '../native/formats.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
@@ -20,6 +21,7 @@ import {
   type TransportChoice,
 } from '../mount/serve.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
+import { say } from './output.ts';
 
 interface MountFlags extends KeyFlags {
   readonly foreground?: boolean;
@@ -96,8 +98,8 @@ async function serve(folder: string, mountpoint: string, flags: MountFlags): Pro
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => void served.stop());
   tell({ pid: process.pid, hint: served.hint });
   if (flags.readyFd === undefined) {
-    console.log(`${folder} is mounted at ${mountpoint}`);
-    if (served.hint !== undefined) console.log(served.hint);
+    say(`${folder} is mounted at ${mountpoint}`);
+    if (served.hint !== undefined) say(served.hint);
   }
   await served.ended;
   // libfuse's threads would keep the process.
@@ -110,8 +112,9 @@ async function startInBackground(
   mountpoint: string,
   credentials: readonly Credential[],
 ): Promise<void> {
-  const args = [...process.argv.slice(1), '--foreground', '--ready-fd', '3', '--keys-fd', '4'];
-  const child = spawn(process.execPath, args, {
+  const handedOver = ['--foreground', '--ready-fd', '3', '--keys-fd', '4'];
+  const { program, args } = commandOf(process.execPath, [process.argv[1] ?? '', ...givenArguments(), ...handedOver]);
+  const child = spawn(program, args, {
     detached: true,
     stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
   });
@@ -129,10 +132,8 @@ async function startInBackground(
     );
   const said = JSON.parse(answer) as { error?: string; pid?: number; hint?: string };
   if (said.error !== undefined) throw new UsageError(said.error);
-  console.log(
-    `${folder} is mounted at ${mountpoint} (process ${said.pid ?? '?'}); unmount with: veneer unmount ${mountpoint}`,
-  );
-  if (said.hint !== undefined) console.log(said.hint);
+  say(`${folder} is mounted at ${mountpoint} (process ${said.pid ?? '?'}); unmount with: veneer unmount ${mountpoint}`);
+  if (said.hint !== undefined) say(said.hint);
 }
 
 /** Through a pipe: what is in arguments or the environment others can see. */
@@ -154,7 +155,7 @@ async function optionsOf(flags: MountFlags): Promise<MountOptions> {
     flags.keysFd === undefined ? await credentialsOf(flags) : receiveCredentials(Number(flags.keysFd));
   return {
     keys: { credentials, chains: [] },
-    allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
+    allowPaths: flags.allowPath.map((allowed) => absolutePath(allowed)),
     trustPluginFiles: flags.trustPluginFiles === true,
     present: flags.present,
     write: flags.write,

@@ -1,4 +1,5 @@
 /** `veneer plugin create|show` */
+import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
@@ -16,6 +17,7 @@ import {
   type WriteMode,
 } from '../plugin/plugin-file.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
+import { say, sayJson, warn } from './output.ts';
 
 export function pluginCommand(): Command {
   return new Command('plugin')
@@ -88,12 +90,12 @@ function createCommand(): Command {
       ...(boot === undefined ? {} : { boot, keys: await keysFor(image, flags) }),
       ...(flags.force === undefined ? {} : { force: flags.force }),
     });
-    console.log(
+    say(
       `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
     );
-    if (made.bootable !== undefined) console.log(`${plugin}: ${bootText(made.bootable)}`);
+    if (made.bootable !== undefined) say(`${plugin}: ${bootText(made.bootable)}`);
     if (imagesOf(made).some((pointer) => pointer.path.startsWith('..'))) {
-      console.error(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
+      warn(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
     }
   });
 }
@@ -162,13 +164,14 @@ function showCommand(): Command {
     .option('--json', 'for programs')
     .action((file: string, flags: { json?: boolean }) => {
       const plugin = readPluginFile(file);
-      console.log(flags.json === true ? JSON.stringify(plugin, null, 2) : pluginText(plugin, file));
+      if (flags.json === true) sayJson(plugin);
+      else say(...pluginText(plugin, file));
     });
 }
 
-function pluginText(plugin: PluginFile, file: string): string {
+function pluginText(plugin: PluginFile, file: string): string[] {
   const { native } = plugin;
-  const made = synthesizeFiles(native, file.replace(/^.*\//, ''));
+  const made = synthesizeFiles(native, path.basename(file));
   const rows = [
     ['reads as', made.map((part) => `${part.name}, ${formatBytes(part.map.sizeBytes)}`).join('; ')],
     ['format', `${native.format}, ${native.layout}`],
@@ -185,5 +188,5 @@ function pluginText(plugin: PluginFile, file: string): string {
       `${name}, for ${target}${plugin.replacement === 'sealed' ? ', sealed' : ''}${target === plugin.target ? ', in force' : ''}`,
     ]),
   ];
-  return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`).join('\n');
+  return rows.map(([name, value]) => `${(name ?? '').padEnd(10)}${value ?? ''}`);
 }

@@ -1,6 +1,8 @@
 /** Progress for people: a bar with rate and time left on a terminal, one line for each 10 % otherwise. */
 import { Presets, SingleBar } from 'cli-progress';
+import { printable } from '../base/printable.ts';
 import { formatBytes, formatSeconds } from '../base/units.ts';
+import { warn } from './output.ts';
 
 export interface ProgressReporter {
   update(doneBytes: number, totalBytes: number): void;
@@ -16,7 +18,7 @@ function bar(action: string): ProgressReporter {
   const startMs = performance.now();
   const shown = new SingleBar(
     {
-      format: `${action} [{bar}] {percentage}% | {rate}/s | {left} left`,
+      format: '{action} [{bar}] {percentage}% | {rate}/s | {left} left',
       stream: process.stderr,
       hideCursor: true,
       clearOnComplete: true,
@@ -29,6 +31,7 @@ function bar(action: string): ProgressReporter {
       const seconds = Math.max(0.001, (performance.now() - startMs) / 1000);
       const rate = doneBytes / seconds;
       const payload = {
+        action: printable(action),
         rate: formatBytes(Math.round(rate)),
         left: rate > 0 ? formatSeconds((totalBytes - doneBytes) / rate) : '?',
       };
@@ -47,7 +50,7 @@ function lines(action: string): ProgressReporter {
       const tenths = totalBytes === 0 ? 10 : Math.floor((doneBytes / totalBytes) * 10);
       if (tenths <= printed) return;
       printed = tenths;
-      process.stderr.write(`${action}: ${tenths * 10} % (${formatBytes(doneBytes)} of ${formatBytes(totalBytes)})\n`);
+      warn(`${action}: ${tenths * 10} % (${formatBytes(doneBytes)} of ${formatBytes(totalBytes)})`);
     },
     stop() {},
   };

@@ -2,6 +2,7 @@
 import * as fs from '../base/fs.ts';
 import tty from 'node:tty';
 import { UsageError } from '../base/errors.ts';
+import { printable } from '../base/printable.ts';
 
 /** Whether there is a terminal to ask at. */
 export function canAsk(): boolean {
@@ -20,7 +21,7 @@ export async function askHidden(question: string): Promise<string> {
   }
   const terminal = new tty.ReadStream(fd);
   terminal.setRawMode(true);
-  fs.writeSync(fd, question);
+  fs.writeSync(fd, printable(question));
   try {
     return await readLine(terminal);
   } finally {

@@ -2,11 +2,13 @@
 import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { readPluginFile } from '../plugin/plugin-file.ts';
 import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
 import { hasReplacement } from '../replacement/open.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
+import { say, sayJson } from './output.ts';
 
 interface ReconfigureFlags extends KeyFlags {
   readonly target?: Target;
@@ -39,7 +41,7 @@ export function reconfigureCommand(): Command {
     .option(
       '--allow-path <folder>',
       'images may lie there too (may be repeated)',
-      (folder: string, folders: readonly string[]) => [...folders, path.resolve(folder)],
+      (folder: string, folders: readonly string[]) => [...folders, absolutePath(folder)],
       [],
     )
     .option('--json', 'for programs');
@@ -56,7 +58,7 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
   if (flags.undo === true) {
     if (!changes) throw new UsageError('--undo and --dry-run do not go together');
     const gone = undo(plugin, flags.target);
-    console.log(
+    say(
       gone.length === 0
         ? `${plugin}: has no patch set`
         : `${plugin}: is as its image again, without the patch set for ${gone.join(', ')}`,
@@ -67,11 +69,11 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
     throw new UsageError(`name what the guest is to run on: --target ${targets.join(', ')}`);
   if (flags.choose === true) {
     choose(plugin, flags.target);
-    console.log(`${plugin}: reads with its patch set for ${flags.target}`);
+    say(`${plugin}: reads with its patch set for ${flags.target}`);
     return;
   }
-  const folder = path.dirname(path.resolve(plugin));
-  const image = path.resolve(folder, readPluginFile(plugin).image.path);
+  const folder = path.dirname(absolutePath(plugin));
+  const image = absolutePath(folder, readPluginFile(plugin).image.path);
   const options = {
     allowed: { folders: [folder, ...flags.allowPath] },
     keys: await keysFor(image, flags),
@@ -80,11 +82,8 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
   };
   const plan = planReconfiguration(plugin, flags.target, options);
   if (changes) keepPlan(plugin, flags.target, plan, options);
-  console.log(
-    flags.json === true
-      ? JSON.stringify(forPrograms(plan, flags.target), null, 2)
-      : planText(plugin, plan, flags.target, changes),
-  );
+  if (flags.json === true) sayJson(forPrograms(plan, flags.target));
+  else say(...planText(plugin, plan, flags.target, changes));
 }
 
 function forPrograms(plan: GuestPlan, target: Target): object {
@@ -105,7 +104,7 @@ function planText(
   { guest, changes, warnings, patches, initramfs }: GuestPlan,
   target: Target,
   kept: boolean,
-): string {
+): string[] {
   const patchedBytes = patches.reduce((sum, { after }) => sum + after.length, 0);
   const rows = [
     ['guest', [guest.name, ...(guest.kernel === undefined ? [] : [`kernel ${guest.kernel}`])].join(', ')],
@@ -128,5 +127,5 @@ function planText(
     ...(done.length === 0 ? ['nothing needs to be changed'] : done),
     ...warnings.map((line) => `! ${line}`),
     end,
-  ].join('\n');
+  ];
 }

@@ -6,6 +6,7 @@ import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
 import { statusText as fillText } from './fill-text.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
+import { say, sayJson, warn } from './output.ts';
 
 export function statusCommand(): Command {
   return new Command('status')
@@ -16,10 +17,11 @@ export function statusCommand(): Command {
       const asked = await Promise.allSettled(mountpointsOf(mountpoint).map(askForStatus));
       const failures = asked.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as unknown] : []));
       const mounts = asked.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
-      if (flags.json === true) console.log(JSON.stringify(mounts, null, 2));
-      else if (mounts.length > 0) console.log(mounts.map(mountText).join('\n\n'));
-      else if (failures.length === 0) console.log('nothing is mounted');
-      for (const failure of failures.slice(1)) console.error(`veneer: ${describeError(failure)}`);
+      if (flags.json === true) sayJson(mounts);
+      else if (mounts.length > 0)
+        say(...mounts.flatMap((mount, index) => [...(index === 0 ? [] : ['']), ...mountText(mount)]));
+      else if (failures.length === 0) say('nothing is mounted');
+      warn(...failures.slice(1).map((failure) => `veneer: ${describeError(failure)}`));
       if (failures.length > 0) throw failures[0];
     });
 }
@@ -40,15 +42,17 @@ async function askForStatus(mountpoint: string): Promise<MountStatus> {
   }
 }
 
-function mountText(mount: MountStatus): string {
+function mountText(mount: MountStatus): string[] {
   const head = [
     `${mount.folder} at ${mount.mountpoint}, since ${mount.startedAt}`,
     `  process ${mount.pid}, ${mount.transport}, ${formatBytes(mount.residentBytes)} resident, cache budget ${formatBytes(mount.cacheBudgetBytes)}`,
     ...servingText(mount.serving),
     `  log ${mount.log}`,
   ];
-  const fills = (mount.fills ?? []).map((fill) => `  fill of ${fillText(fill)}`.replaceAll('\n', '\n  '));
-  return [...head, ...mount.files.flatMap(fileText), ...fills].join('\n');
+  const fills = (mount.fills ?? []).flatMap((fill) =>
+    fillText(fill).map((line, index) => (index === 0 ? `  fill of ${line}` : `  ${line}`)),
+  );
+  return [...head, ...mount.files.flatMap(fileText), ...fills];
 }
 
 function servingText(serving: MountStatus['serving']): string[] {
@@ -70,5 +74,6 @@ function fileText(file: MountStatus['files'][number]): string[] {
   return [
     `  ${file.name}: ${formatBytes(file.sizeBytes)}, open ${file.openNow} (${file.opens} in all), image ${file.imageOpenNow > 0 ? 'open' : 'not open'} (opened ${file.imageOpens} times)`,
     `    ${file.reads} reads, ${formatBytes(file.readBytes)}${hits}, ${file.errors} errors, ${times}`,
+    ...(file.lastError === undefined ? [] : [`    last error, ${file.lastError.at}: ${file.lastError.message}`]),
   ];
 }

@@ -1,7 +1,8 @@
 /** `veneer unmount` */
-import path from 'node:path';
 import { Command } from 'commander';
+import { absolutePath } from '../base/given-names.ts';
 import { endMount } from '../mount/end.ts';
+import { say } from './output.ts';
 
 export function unmountCommand(): Command {
   return new Command('unmount')
@@ -9,7 +10,7 @@ export function unmountCommand(): Command {
     .argument('<mountpoint>')
     .option('--lazy', 'even if files in it are open')
     .action(async (mountpoint: string, flags: { lazy?: boolean }) => {
-      await endMount(path.resolve(mountpoint), flags.lazy === true);
-      console.log(`${mountpoint} is unmounted`);
+      await endMount(absolutePath(mountpoint), flags.lazy === true);
+      say(`${mountpoint} is unmounted`);
     });
 }

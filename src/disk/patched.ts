@@ -7,21 +7,50 @@ export interface Patch {
   readonly bytes: Uint8Array;
 }
 
+/** A patch whose bytes lie elsewhere, and are read when they are asked for. */
+export interface StoredPatch {
+  readonly offset: number;
+  readonly lengthBytes: number;
+  /** Fills all of target from the patch's byte `from` on. */
+  read(target: Uint8Array, from: number): void;
+}
+
+class HeldPatch implements StoredPatch {
+  readonly offset: number;
+  readonly #bytes: Uint8Array;
+
+  constructor({ offset, bytes }: Patch) {
+    this.offset = offset;
+    this.#bytes = bytes;
+  }
+
+  get lengthBytes(): number {
+    return this.#bytes.length;
+  }
+
+  read(target: Uint8Array, from: number): void {
+    target.set(this.#bytes.subarray(from, from + target.length));
+  }
+}
+
 /**
  * @param patches in any order, not overlapping, inside the disk
  * @throws UsageError when two overlap or one lies outside
  */
-export function patchedDisk(below: Disk, patches: readonly Patch[]): Disk {
-  const sorted = [...patches].filter((patch) => patch.bytes.length > 0).sort((a, b) => a.offset - b.offset);
+export function patchedDisk(below: Disk, patches: readonly (Patch | StoredPatch)[]): Disk {
+  const sorted = patches
+    .map((patch) => ('bytes' in patch ? new HeldPatch(patch) : patch))
+    .filter((patch) => patch.lengthBytes > 0)
+    .sort((a, b) => a.offset - b.offset);
   let end = 0;
   for (const patch of sorted) {
-    checkRange(below, patch.offset, patch.bytes.length);
+    checkRange(below, patch.offset, patch.lengthBytes);
     if (patch.offset < end) throw new UsageError(`two patches overlap at byte ${patch.offset}`);
-    end = patch.offset + patch.bytes.length;
+    end = patch.offset + patch.lengthBytes;
   }
 
   /** The patches that touch [offset, offset+length), found by binary search. */
-  function* touching(offset: number, length: number): Generator<Patch> {
+  function* touching(offset: number, length: number): Generator<StoredPatch> {
     for (let index = firstEndingAfter(sorted, offset); index < sorted.length; index++) {
       const patch = sorted[index];
       if (patch === undefined || patch.offset >= offset + length) return;
@@ -33,7 +62,7 @@ export function patchedDisk(below: Disk, patches: readonly Patch[]): Disk {
     let at = offset;
     for (const patch of touching(offset, length)) {
       const from = Math.max(patch.offset, offset);
-      const to = Math.min(patch.offset + patch.bytes.length, offset + length);
+      const to = Math.min(patch.offset + patch.lengthBytes, offset + length);
       if (from > at) yield* below.extents(at, from - at);
       yield { offset: from, length: to - from, kind: 'data' };
       at = to;
@@ -48,8 +77,8 @@ export function patchedDisk(below: Disk, patches: readonly Patch[]): Disk {
       below.read(target, offset);
       for (const patch of touching(offset, target.length)) {
         const from = Math.max(patch.offset, offset);
-        const to = Math.min(patch.offset + patch.bytes.length, offset + target.length);
-        target.set(patch.bytes.subarray(from - patch.offset, to - patch.offset), from - offset);
+        const to = Math.min(patch.offset + patch.lengthBytes, offset + target.length);
+        patch.read(target.subarray(from - offset, to - offset), from - patch.offset);
       }
     },
     extents(offset, length) {
@@ -63,14 +92,14 @@ export function patchedDisk(below: Disk, patches: readonly Patch[]): Disk {
   return disk;
 }
 
-function firstEndingAfter(patches: readonly Patch[], offset: number): number {
+function firstEndingAfter(patches: readonly StoredPatch[], offset: number): number {
   let low = 0;
   let high = patches.length;
   while (low < high) {
     const middle = Math.floor((low + high) / 2);
     const patch = patches[middle];
     assert(patch !== undefined, 'binary search left its list');
-    if (patch.offset + patch.bytes.length > offset) high = middle;
+    if (patch.offset + patch.lengthBytes > offset) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -5,7 +5,8 @@
  *   128    manifest, JSON: target, the images that it is for, what is done and why, where each patch lies
  *   then   payload: of each patch the bytes before and the bytes after; then the additional initramfs
  *
- * Bound to the image by its id and size, and to the bytes that it replaces: on any other disk it is refused.
+ * Bound to the image by its id and size, and to the bytes that it replaces: on any other disk it is refused. Who reads a disk with it holds
+ * no more of it than where each patch lies: the payload is read when it is needed.
  */
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
@@ -15,15 +16,18 @@ import { MiB } from '../base/units.ts';
 import { checkCrc32c, sealCrc32c } from '../bytes/checksum.ts';
 import { ascii, bytes, layout, reserved, u16le, u32le, u64le } from '../bytes/layout.ts';
 import type { Disk } from '../disk/disk.ts';
-import { patchedDisk } from '../disk/patched.ts';
-import { checkPatches, maxPatchedBytes, maxPatches, targets, type Patch } from './plan.ts';
+import { patchedDisk, type StoredPatch } from '../disk/patched.ts';
+import { sliceDisk } from '../disk/slice.ts';
+import { checkPlaces, maxPatchedBytes, maxPatches, targets, type Patch, type PatchPlace } from './plan.ts';
 
 const headerBytes = 128;
 /** In front of every patch set, plain or sealed. */
 export const patchSetMagic = 'VENEERPS';
 const version = 1;
-const maxManifestBytes = 32 * MiB;
-export const maxPatchSetBytes = headerBytes + maxManifestBytes + 2 * maxPatchedBytes + 32 * MiB;
+const maxManifestBytes = 8 * MiB;
+const maxInitramfsBytes = 32 * MiB;
+const hashedBytes = MiB;
+export const maxPatchSetBytes = headerBytes + maxManifestBytes + 2 * maxPatchedBytes + maxInitramfsBytes;
 
 const header = layout('patch set header', headerBytes, {
   magic: ascii(0, patchSetMagic),
@@ -64,6 +68,43 @@ export interface PatchSet extends Omit<Manifest, 'patches' | 'initramfsBytes'> {
   readonly initramfs?: Uint8Array;
 }
 
+/** A patch set as it lies in its file. */
+export interface StoredPatchSet extends Omit<Manifest, 'patches' | 'initramfsBytes'> {
+  readonly patches: readonly FilePatch[];
+  readonly initramfs?: Disk;
+  /** What is read of it from now on comes from here. Its owner closes it. */
+  readonly file: Disk;
+}
+
+/** One patch: the bytes before and the bytes after lie behind each other in the file. */
+class FilePatch implements PatchPlace, StoredPatch {
+  readonly image: number;
+  readonly offset: number;
+  readonly lengthBytes: number;
+  readonly #file: Disk;
+  readonly #at: number;
+
+  constructor(file: Disk, at: number, place: Manifest['patches'][number]) {
+    this.image = place.image;
+    this.offset = place.offsetBytes;
+    this.lengthBytes = place.lengthBytes;
+    this.#file = file;
+    this.#at = at;
+  }
+
+  get offsetBytes(): number {
+    return this.offset;
+  }
+
+  readBefore(target: Uint8Array, from: number): void {
+    this.#file.read(target, this.#at + from);
+  }
+
+  read(target: Uint8Array, from: number): void {
+    this.#file.read(target, this.#at + this.lengthBytes + from);
+  }
+}
+
 export function encodePatchSet(set: PatchSet): Uint8Array {
   const { patches, initramfs, ...rest } = set;
   const manifest: Manifest = {
@@ -72,7 +113,8 @@ export function encodePatchSet(set: PatchSet): Uint8Array {
     initramfsBytes: initramfs?.length ?? 0,
   };
   const manifestJson = Buffer.from(JSON.stringify(manifest));
-  if (manifestJson.length > maxManifestBytes) throw new UnsupportedError('the plan is too long for a patch set');
+  if (manifestJson.length > maxManifestBytes || (initramfs?.length ?? 0) > maxInitramfsBytes)
+    throw new UnsupportedError('the plan is too long for a patch set');
   const payload = patches.flatMap(({ before, after }) => [before, after]);
   const body = Buffer.concat([manifestJson, ...payload, ...(initramfs === undefined ? [] : [initramfs])]);
   const front = header.encode({
@@ -85,12 +127,40 @@ export function encodePatchSet(set: PatchSet): Uint8Array {
   return Buffer.concat([sealCrc32c(front, header.offsetOf('crc32c')), body]);
 }
 
-/** @param name for errors. @throws FormatError, IntegrityError, UnsupportedError */
-export function parsePatchSet(file: Uint8Array, name: string): PatchSet {
+/**
+ * @param file stays the caller's to close, also when this throws
+ * @param name for errors
+ * @throws FormatError, IntegrityError, UnsupportedError
+ */
+export function parsePatchSet(file: Disk, name: string): StoredPatchSet {
   const wrong = (field: string, detail: string): FormatError =>
     new FormatError(name, field, 0, `${detail}; reconfigure again`);
-  if (file.length < headerBytes) throw wrong('length', 'is shorter than its header');
-  const front = file.subarray(0, headerBytes);
+  const { manifestBytes, hash } = parseHeader(file, name, wrong);
+  const manifestJson = new Uint8Array(manifestBytes);
+  file.read(manifestJson, headerBytes);
+  const actual = hashOf(file, headerBytes);
+  if (!actual.equals(hash)) throw new IntegrityError(name, Buffer.from(hash).toString('hex'), actual.toString('hex'));
+  const { patches: places, initramfsBytes, ...rest } = parseManifest(manifestJson, wrong);
+  let at = headerBytes + manifestBytes;
+  const take = (length: number): number => {
+    if (at + length > file.sizeBytes) throw wrong('payload', 'is shorter than the manifest says');
+    at += length;
+    return at - length;
+  };
+  const patches = places.map((place) => new FilePatch(file, take(2 * place.lengthBytes), place));
+  const initramfs = initramfsBytes === 0 ? undefined : sliceDisk(file, take(initramfsBytes), initramfsBytes);
+  if (at !== file.sizeBytes) throw wrong('payload', 'is longer than the manifest says');
+  return { ...rest, patches, file, ...(initramfs === undefined ? {} : { initramfs }) };
+}
+
+function parseHeader(
+  file: Disk,
+  name: string,
+  wrong: (field: string, detail: string) => FormatError,
+): { manifestBytes: number; hash: Uint8Array } {
+  if (file.sizeBytes < headerBytes) throw wrong('length', 'is shorter than its header');
+  const front = new Uint8Array(headerBytes);
+  file.read(front, 0);
   if (Buffer.from(front.subarray(0, 8)).toString('latin1') !== patchSetMagic)
     throw wrong('magic', 'is not a patch set');
   checkCrc32c(front, header.offsetOf('crc32c'), `${name}: header`);
@@ -104,27 +174,21 @@ export function parsePatchSet(file: Uint8Array, name: string): PatchSet {
     field: 'payload',
     offset: 16,
   });
-  if (found.manifestBytes > maxManifestBytes || headerBytes + found.manifestBytes + payloadBytes !== file.length)
+  if (found.manifestBytes > maxManifestBytes || headerBytes + found.manifestBytes + payloadBytes !== file.sizeBytes)
     throw wrong('length', 'is not what its header says');
-  const body = file.subarray(headerBytes);
-  const actual = sha256(body);
-  if (!actual.equals(found.sha256))
-    throw new IntegrityError(name, Buffer.from(found.sha256).toString('hex'), actual.toString('hex'));
-  const { patches: places, initramfsBytes, ...rest } = parseManifest(body.subarray(0, found.manifestBytes), wrong);
-  let at = found.manifestBytes;
-  const take = (length: number): Uint8Array => {
-    if (at + length > body.length) throw wrong('payload', 'is shorter than the manifest says');
-    at += length;
-    return body.subarray(at - length, at);
-  };
-  const patches = places.map(({ lengthBytes, ...place }) => ({
-    ...place,
-    before: take(lengthBytes),
-    after: take(lengthBytes),
-  }));
-  const initramfs = initramfsBytes === 0 ? undefined : take(initramfsBytes);
-  if (at !== body.length) throw wrong('payload', 'is longer than the manifest says');
-  return { ...rest, patches, ...(initramfs === undefined ? {} : { initramfs }) };
+  return { manifestBytes: found.manifestBytes, hash: found.sha256 };
+}
+
+/** SHA-256 of a file from a place to its end, a piece at a time. */
+function hashOf(file: Disk, start: number): Buffer {
+  const hash = createHash('sha256');
+  const piece = new Uint8Array(hashedBytes);
+  for (let at = start; at < file.sizeBytes; at += piece.length) {
+    const bytes = piece.subarray(0, Math.min(piece.length, file.sizeBytes - at));
+    file.read(bytes, at);
+    hash.update(bytes);
+  }
+  return hash.digest();
 }
 
 function parseManifest(bytes: Uint8Array, wrong: (field: string, detail: string) => FormatError): Manifest {
@@ -145,7 +209,7 @@ function parseManifest(bytes: Uint8Array, wrong: (field: string, detail: string)
  * @throws IntegrityError, FormatError where the set is for other disks
  */
 export function applyPatchSet(
-  set: PatchSet,
+  set: StoredPatchSet,
   disks: readonly Disk[],
   imageIds: readonly string[],
   name: string,
@@ -159,15 +223,11 @@ export function applyPatchSet(
   if (set.patches.some(({ image }) => image >= disks.length))
     throw new FormatError(name, 'patch', 0, 'names an image that there is not');
   return disks.map((disk, index) => {
-    const patches = checkPatches(
+    const patches = checkPlaces(
       set.patches.filter(({ image }) => image === index),
       disk,
     );
-    if (patches.length === 0) return disk;
-    return patchedDisk(
-      disk,
-      patches.map(({ offsetBytes, after }) => ({ offset: offsetBytes, bytes: after })),
-    );
+    return patches.length === 0 ? disk : patchedDisk(disk, patches);
   });
 }
 

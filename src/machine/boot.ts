@@ -8,9 +8,11 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import * as fs from '../base/fs.ts';
-import os from 'node:os';
 import path from 'node:path';
+import { commandOf } from '../base/byte-arguments.ts';
 import { systemErrorCode, UnavailableError } from '../base/errors.ts';
+import { temporaryFolder } from '../base/given-names.ts';
+import { nativePath } from '../base/names.ts';
 import { closing } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
@@ -25,7 +27,7 @@ import { nativePathsOf } from '../plugin/reconfigure.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from '../plugin/resolve.ts';
 import { hasReplacement } from '../replacement/open.ts';
 import { probeAccelerator } from './accelerator.ts';
-import { chooseMachine, driveArguments, machineArguments, type Controller } from './hardware.ts';
+import { chooseMachine, driveArguments, machineArguments, quoted, type Controller } from './hardware.ts';
 import { tellQemu } from './monitor.ts';
 import { showDisk, type ShownDisk } from './shown-disk.ts';
 import { uefiArguments } from './uefi.ts';
@@ -69,7 +71,7 @@ export async function bootMachine(pluginPath: string, options: BootOptions): Pro
   try {
     const shown = await showDisk(pluginPath, options);
     try {
-      const home = fs.mkdtempSync(path.join(os.tmpdir(), 'veneer-qemu-'));
+      const home = fs.mkdtempSync(path.join(temporaryFolder(), 'veneer-qemu-'));
       try {
         return await runMachine(shown, home, options, stopper);
       } finally {
@@ -99,7 +101,7 @@ async function runMachine(shown: ShownDisk, home: string, options: BootOptions, 
     ...machineArguments({ ...options, accelerator }, machine),
     ...(machine.firmware === 'uefi' ? uefiArguments(variables) : []),
     ...driveArguments({ file: shown.path, format, controller: machine.controller, temporary: write === 'none' }),
-    ...['-qmp', `unix:${socket},server=on,wait=off`],
+    ...['-qmp', `unix:${quoted(socket)},server=on,wait=off`],
     ...consoleArguments(options.serial),
     ...options.qemuArguments,
   ];
@@ -164,7 +166,7 @@ async function headUnderMount({ plugin, path: shown, mountpoint }: ShownDisk): P
 }
 
 async function readAsync(file: string, target: Uint8Array, offset: number): Promise<void> {
-  const handle = await fs.promises.open(file);
+  const handle = await fs.promises.open(nativePath(file));
   try {
     const { bytesRead } = await handle.read(target, 0, target.length, offset);
     if (bytesRead < target.length) throw new UnavailableError(`${file}: ends at byte ${offset + bytesRead}`);
@@ -190,7 +192,8 @@ async function run(
   stopper: Stopper,
 ): Promise<BootEnd> {
   if (stopper.endAsked() !== undefined) return 'stopped';
-  const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...commandLine], {
+  const { program, args } = commandOf('setpriv', ['--pdeathsig', 'KILL', ...commandLine]);
+  const child = spawn(program, args, {
     // A terminal's signals are for this process, which asks the guest first.
     detached: true,
     stdio: [options.serial ? 'inherit' : 'ignore', 'inherit', 'inherit'],

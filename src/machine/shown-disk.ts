@@ -1,8 +1,8 @@
 /** Where the disk of a plugin file is to be seen: under a mount that there is already, or under one that is made for this and goes with it. */
 import * as fs from '../base/fs.ts';
-import os from 'node:os';
 import path from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
+import { absolutePath, temporaryFolder } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { listRecords } from '../mount/mount-record.ts';
 import { defaultCacheBytes, defaultIdleMs, defaultWorkers, serveMount } from '../mount/serve.ts';
@@ -35,7 +35,7 @@ export interface ShowOptions {
  */
 export async function showDisk(given: string, options: ShowOptions): Promise<ShownDisk> {
   const mounts = listRecords();
-  const absolute = path.resolve(given);
+  const absolute = absolutePath(given);
   const under = mounts.find(({ mountpoint }) => absolute.startsWith(`${mountpoint}/`));
   const pluginPath =
     under === undefined ? realPathOf(given) : path.join(under.folder, path.relative(under.mountpoint, absolute));
@@ -61,7 +61,7 @@ export async function showDisk(given: string, options: ShowOptions): Promise<Sho
 }
 
 async function mountFor(plugin: PluginFile, pluginPath: string, options: ShowOptions): Promise<ShownDisk> {
-  const home = fs.mkdtempSync(path.join(os.tmpdir(), 'veneer-boot-'));
+  const home = fs.mkdtempSync(path.join(temporaryFolder(), 'veneer-boot-'));
   const mountpoint = path.join(home, 'disks');
   try {
     fs.mkdirSync(mountpoint);

@@ -38,7 +38,9 @@ export type Classification =
   | { readonly kind: 'image' }
   | { readonly kind: 'plugin'; readonly source: NativeSource }
   /** It claims to be a plugin file, but is not a sound one: shown, and never opened. */
-  | { readonly kind: 'broken plugin'; readonly error: Error };
+  | { readonly kind: 'broken plugin'; readonly error: Error }
+  /** It cannot be read, and so may be anything: shown, and not opened either. */
+  | { readonly kind: 'unreadable'; readonly error: Error };
 
 const plain: Classification = { kind: 'plain' };
 const image: Classification = { kind: 'image' };
@@ -49,7 +51,7 @@ export class Classifier {
   readonly #known = new LRUCache<string, Classification>({ max: maxSources });
   readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
 
-  /** @param stat of the place, taken just now. @throws the system's error when it cannot be read */
+  /** @param stat of the place, taken just now. @throws ENOENT when it has gone since */
   classify(place: Place, stat: fs.BigIntStats): Classification {
     const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
     const mayBeImage = stat.size >= minFileBytes;
@@ -64,7 +66,9 @@ export class Classifier {
     const named = `${keyOf(stat)}:${name ?? ''}`;
     const known = this.#known.get(named);
     if (known !== undefined) return known;
-    const found = classifyContents(place, name, named, mayBePlugin);
+    const found = readableContents(place, name, named, mayBePlugin);
+    // Who may read it can change without its times.
+    if (found.kind === 'unreadable') return found;
     if (found.kind === 'plain' || found.kind === 'image') this.#seen.set(stat, found.kind);
     else this.#known.set(named, found);
     return found;
@@ -88,6 +92,15 @@ export class Classifier {
     };
     this.#presented.set(key, source);
     return source;
+  }
+}
+
+function readableContents(place: Place, name: string | undefined, key: string, mayBePlugin: boolean): Classification {
+  try {
+    return classifyContents(place, name, key, mayBePlugin);
+  } catch (error) {
+    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT') throw error;
+    return { kind: 'unreadable', error: error as Error };
   }
 }
 

@@ -8,7 +8,9 @@
  * 4. the process ends with all its threads. What was acknowledged is in files: it is as after a kill.
  */
 import { spawnSync } from 'node:child_process';
+import { commandOf } from '../base/byte-arguments.ts';
 import * as fs from '../base/fs.ts';
+import { printable } from '../base/printable.ts';
 import { connectionOf } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
 import { exitNow } from './system-calls.ts';
@@ -22,11 +24,11 @@ export function endOnCrash(mountpoint: string, log: Log): () => void {
     try {
       const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
       attempt(() => log('error', `the mount ends, its main thread has failed: ${stack}`, {}));
-      attempt(() =>
-        process.stderr.write(`veneer: ${mountpoint}: the mount ends, its main thread has failed: ${stack}\n`),
-      );
+      const told = `veneer: ${mountpoint}: the mount ends, its main thread has failed: ${stack}`;
+      attempt(() => process.stderr.write(`${told.split('\n').map(printable).join('\n')}\n`));
       attempt(() => abort(mountpoint));
-      attempt(() => spawnSync('fusermount3', ['-u', '-z', '--', mountpoint], { timeout: unmountsWithinMs }));
+      const { program, args } = commandOf('fusermount3', ['-u', '-z', '--', mountpoint]);
+      attempt(() => spawnSync(program, args, { timeout: unmountsWithinMs }));
     } finally {
       exitNow(1);
     }

@@ -14,11 +14,6 @@ export interface FillClient {
   close(): Promise<void>;
 }
 
-/** Where this process does the work, what goes wrong is told as it happens; what goes well, by the answer. */
-export const complain: Log = (level, message) => {
-  if (level !== 'info') console.error(message);
-};
-
 /** Work that this process does for the answer takes as long as it takes. */
 const noTimeout = 0;
 const lookEveryMs = 500;

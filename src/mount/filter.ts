@@ -7,7 +7,14 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { describeError, ForbiddenError, FormatError, ReadOnlyError, VeneerError } from '../base/errors.ts';
+import {
+  describeError,
+  ForbiddenError,
+  FormatError,
+  ReadOnlyError,
+  systemErrorCode,
+  VeneerError,
+} from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
@@ -226,6 +233,8 @@ export class Filter implements Closable {
       this.#log('error', `${this.nameOf(place)}: ${found.error.message}`, { file: this.nameOf(place) });
       throw new FormatError(this.nameOf(place), 'plugin file', 0, 'is damaged', { cause: found.error });
     }
+    // Written to unseen, an image might be changed.
+    if (found.kind === 'unreadable') throw found.error;
     if (found.kind === 'image' && forWriting)
       throw new ReadOnlyError(`${this.nameOf(place)}: an image is never changed`);
     return new PassThroughFile(this.#behind.open(place, flags));
@@ -303,10 +312,12 @@ export class Filter implements Closable {
 
   truncate(place: Place, sizeBytes: number): void {
     const stat = place.stat();
-    if (place.part !== '' || this.#classifier.classify(place, stat).kind === 'plugin') {
+    const found = this.#classifier.classify(place, stat);
+    if (place.part !== '' || found.kind === 'plugin') {
       this.#natives.stateOf(place, this.#natives.find(place, stat)).truncate(sizeBytes);
       return;
     }
+    if (found.kind === 'unreadable') throw found.error;
     this.#requirePlain(place);
     this.#behind.truncate(place, sizeBytes);
   }
@@ -381,8 +392,8 @@ export class Filter implements Closable {
     try {
       return this.disk(name);
     } catch (error) {
-      // Read-only, or gone since.
-      if (error instanceof VeneerError || isExpected(error)) return undefined;
+      // Read-only, gone since, or not to be read.
+      if (error instanceof VeneerError || systemErrorCode(error) !== undefined) return undefined;
       throw error;
     }
   }
@@ -407,7 +418,7 @@ export class Filter implements Closable {
         isNative: true,
       };
     }
-    return found.kind === 'plain' ? own : { ...own, mode: own.mode & ~writeBits };
+    return found.kind === 'plain' || found.kind === 'unreadable' ? own : { ...own, mode: own.mode & ~writeBits };
   }
 
   #openNative(place: Place, stat: fs.BigIntStats, access: number): OpenFile {
@@ -443,7 +454,7 @@ export class Filter implements Closable {
   /** Of plugin files and images nothing changes but the name. */
   #requirePlain(place: Place): void {
     const { kind } = this.#classifier.classify(place, place.stat());
-    if (place.part !== '' || kind !== 'plain') throw this.#readOnly(place);
+    if (place.part !== '' || (kind !== 'plain' && kind !== 'unreadable')) throw this.#readOnly(place);
   }
 
   #requireFreeName(place: Place): void {

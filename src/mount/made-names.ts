@@ -8,9 +8,9 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { unfinishedSuffix } from '../base/durable.ts';
+import { systemErrorCode } from '../base/errors.ts';
 import { extensionOf, namesWithFile, type FormatName } from '../native/formats.ts';
 import type { Classification, Classifier } from './classify.ts';
-import { isExpected } from './errno.ts';
 import { NamedPlace, type Place } from './place.ts';
 import { namesOfStem, ownerOfPlainName, stemOf } from './presented-name.ts';
 
@@ -107,8 +107,8 @@ function classified(folder: Place, name: string, classifier: Classifier): Classi
     const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
     return stat?.isFile() === true ? classifier.classify(place, stat) : undefined;
   } catch (error) {
-    if (isExpected(error)) return undefined;
-    throw error;
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
   }
 }
 

@@ -4,9 +4,10 @@
  */
 import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
-import os from 'node:os';
 import path from 'node:path';
 import { z } from 'zod';
+import { homeFolder, runtimeFolder } from '../base/given-names.ts';
+import { bytesOfName } from '../base/names.ts';
 
 const schema = z.object({
   pid: z.number().int().positive(),
@@ -26,7 +27,7 @@ export interface MountFiles {
 }
 
 export function mountFiles(mountpoint: string): MountFiles {
-  const name = createHash('sha256').update(mountpoint).digest('hex').slice(0, 16);
+  const name = createHash('sha256').update(bytesOfName(mountpoint)).digest('hex').slice(0, 16);
   const base = path.join(stateFolder(), name);
   return { record: `${base}.json`, socket: `${base}.sock`, log: `${base}.log` };
 }
@@ -97,8 +98,7 @@ function readRecord(file: string): MountRecord | undefined {
 
 function stateFolder(): string {
   const isRoot = process.getuid?.() === 0;
-  const runtime = process.env['XDG_RUNTIME_DIR'];
-  const base = isRoot ? '/run' : runtime !== undefined && runtime !== '' ? runtime : path.join(os.homedir(), '.cache');
+  const base = isRoot ? '/run' : (runtimeFolder() ?? path.join(homeFolder(), '.cache'));
   const folder = path.join(base, 'veneer');
   fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
   return folder;

@@ -1,10 +1,12 @@
 /** The mountpoint: what it must be before a mount, whether it is mounted now, and how it is unmounted. */
 import { execFile } from 'node:child_process';
 import * as fs from '../base/fs.ts';
-import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+import { commandOf } from '../base/byte-arguments.ts';
+import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
+import { nameOfBytes } from '../base/names.ts';
 import { findRecord, isEnding } from './mount-record.ts';
 
 const run = promisify(execFile);
@@ -24,7 +26,7 @@ export async function prepareMount(
   mountpoint: string,
 ): Promise<{ folder: string; mountpoint: string }> {
   requireFuse();
-  await unmountIfDead(path.resolve(mountpoint));
+  await unmountIfDead(absolutePath(mountpoint));
   const real = { folder: realFolder(folder, 'the folder'), mountpoint: realFolder(mountpoint, 'the mountpoint') };
   if (real.folder === real.mountpoint || isInside(real.mountpoint, real.folder)) {
     throw new UsageError(`${mountpoint}: lies inside the folder ${folder}; choose a mountpoint elsewhere`);
@@ -59,8 +61,7 @@ export function connectionOf(absolute: string): number | undefined {
 /** The fields of the last mount there. */
 function mountLine(absolute: string): string[] | undefined {
   const escaped = absolute.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
-  return fs
-    .readFileSync('/proc/self/mountinfo', 'utf8')
+  return nameOfBytes(fs.readFileSync('/proc/self/mountinfo'))
     .split('\n')
     .map((line) => line.split(' '))
     .findLast((fields) => fields[4] === escaped);
@@ -72,9 +73,10 @@ function mountLine(absolute: string): string[] | undefined {
  */
 export async function unmount(absolute: string, lazily: boolean): Promise<void> {
   try {
-    await run(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
+    const { program, args } = commandOf(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
+    await run(program, args);
   } catch (error) {
-    const reason = error instanceof Error && 'stderr' in error ? String(error.stderr).trim() : '';
+    const reason = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : '';
     if (/busy/i.test(reason)) {
       throw new UsageError(
         `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,

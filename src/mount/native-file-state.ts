@@ -87,8 +87,9 @@ export class NativeFileState implements Closable {
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
-      this.counters.add('errors', 1);
-      this.#context.log('error', `${this.name}: read of ${length} bytes at ${offset} failed: ${describeError(error)}`, {
+      const why = `read of ${length} bytes at ${offset} failed: ${describeError(error)}`;
+      this.counters.fail(why);
+      this.#context.log('error', `${this.name}: ${why}`, {
         file: this.name,
         offset,
         length,
@@ -217,8 +218,9 @@ export class NativeFileState implements Closable {
     try {
       action(this.#replaced() ?? this.#replace());
     } catch (error) {
-      this.counters.add('errors', 1);
-      this.#context.log('error', `${this.name}: ${what} failed: ${describeError(error)}`, { file: this.name });
+      const why = `${what} failed: ${describeError(error)}`;
+      this.counters.fail(why);
+      this.#context.log('error', `${this.name}: ${why}`, { file: this.name });
       throw error;
     }
     this.lastUsedMs = performance.now();

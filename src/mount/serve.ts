@@ -21,7 +21,8 @@ import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
 import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
 import { InodeNumbers } from './inode-numbers.ts';
-import { openLog } from './log.ts';
+import { MountLog } from './log.ts';
+import { LogLimit } from './log-limit.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
@@ -62,8 +63,6 @@ export const defaultIdleMs = 60_000;
 /** With a single one, a slow request (a block to inflate) would hold up all others. */
 export const defaultWorkers = Math.max(2, availableParallelism());
 export const maxWorkers = 64;
-/** What earlier mounts at the same place have logged is kept up to this size. */
-const maxOldLogBytes = MiB;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
 /** In a folder of so many files that it takes longer, disks show in `status` a little later. */
@@ -96,8 +95,9 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
   const logFd = fs.openSync(files.log, 'a', 0o600);
-  if (fs.fstatSync(logFd).size > maxOldLogBytes) fs.ftruncateSync(logFd, 0);
-  const log = openLog(logFd, real.mountpoint);
+  const limit = new LogLimit();
+  const mountLog = new MountLog(logFd, real.mountpoint, limit);
+  const { log } = mountLog;
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
   const replacements = new OpenReplacements();
   const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
@@ -106,7 +106,14 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   clearAway(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
-  const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log, numbers });
+  const transport = await startTransport(filter, real, options, {
+    statistics,
+    replacements,
+    logFd,
+    logLimit: limit.buffer,
+    log,
+    numbers,
+  });
   const letGo = endOnCrash(real.mountpoint, log);
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
   writeRecord(record);
@@ -132,6 +139,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   });
   const look = setInterval(() => {
     fills.look();
+    mountLog.tellLeftOut();
     if (!transport.look()) void stop();
     if (!isMountpoint(real.mountpoint)) end?.();
   }, lookEveryMs);
@@ -144,6 +152,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     closeReplacements(replacements, log);
     removeRecord(real.mountpoint);
     letGo();
+    mountLog.tellLeftOut(true);
     log('info', 'unmounted', {});
   });
   const isWhole = await survey.endsWithin(surveyedWithinMs);
@@ -181,7 +190,7 @@ async function startTransport(
   filter: Filter,
   real: { readonly folder: string; readonly mountpoint: string },
   options: MountOptions,
-  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd'> & {
+  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
     readonly log: Log;
     readonly numbers: SharedArrayBuffer;
   },

@@ -41,11 +41,17 @@ const counterNames = [
 export type CounterName = (typeof counterNames)[number];
 
 const slotCounters = counterNames.length + bucketCount;
-const headerWords = 2;
-const slotWords = headerWords + nameBytes / 4;
+const errorBytes = 512;
+/** An error that goes on is written down anew so often. */
+const errorEverySeconds = 1;
+/** Of each file: bytes of its name; then of its last error the bytes, and when it was, in seconds. */
+const headerWords = 4;
+const slotWords = headerWords + (nameBytes + errorBytes) / 4;
 
 export interface FileStatistics extends Readonly<Record<CounterName, number>> {
   readonly name: string;
+  /** Why the last of them failed that did. Absent from mounts of earlier versions. */
+  readonly lastError?: { readonly at: string; readonly message: string };
   /** Of reads, in microseconds: upper edges of buckets, within 19 %; undefined before the first read. */
   readonly latencyMicroseconds:
     { readonly p50: number; readonly p90: number; readonly p99: number; readonly max: number } | undefined;
@@ -94,7 +100,10 @@ export class Statistics {
     let counters = this.#counters.get(slot);
     if (counters === undefined) {
       const lanes = this.#lanes.map((lane) => lane.subarray(slot * slotCounters, (slot + 1) * slotCounters));
-      counters = new Counters(lanes, this.#lane, slot);
+      counters = new Counters(lanes, this.#lane, slot, {
+        write: (message) => this.#writeError(slot, message),
+        read: () => this.#readError(slot),
+      });
       this.#counters.set(slot, counters);
     }
     return counters;
@@ -158,8 +167,35 @@ export class Statistics {
       Atomics.store(this.#words, 1, used + 1);
       this.#learn();
     } finally {
-      Atomics.store(this.#words, 0, 0);
-      Atomics.notify(this.#words, 0);
+      this.#unlock();
+    }
+  }
+
+  #writeError(slot: number, message: string): void {
+    const at = 2 + slot * slotWords;
+    const now = Math.floor(Date.now() / 1000);
+    if (now - (this.#words[at + 2] ?? 0) < errorEverySeconds) return;
+    const encoded = Buffer.from(message).subarray(0, errorBytes);
+    this.#lock();
+    try {
+      Buffer.from(this.buffer, this.#nameOffset(slot) + nameBytes, errorBytes).set(encoded);
+      this.#words[at + 1] = encoded.length;
+      this.#words[at + 2] = now;
+    } finally {
+      this.#unlock();
+    }
+  }
+
+  #readError(slot: number): FileStatistics['lastError'] {
+    const at = 2 + slot * slotWords;
+    this.#lock();
+    try {
+      const length = this.#words[at + 1] ?? 0;
+      if (length === 0) return undefined;
+      const message = Buffer.from(this.buffer, this.#nameOffset(slot) + nameBytes, length).toString();
+      return { at: new Date((this.#words[at + 2] ?? 0) * 1000).toISOString(), message };
+    } finally {
+      this.#unlock();
     }
   }
 
@@ -175,24 +211,42 @@ export class Statistics {
   #lock(): void {
     while (Atomics.compareExchange(this.#words, 0, 0, 1) !== 0) Atomics.wait(this.#words, 0, 1, 10);
   }
+
+  #unlock(): void {
+    Atomics.store(this.#words, 0, 0);
+    Atomics.notify(this.#words, 0);
+  }
+}
+
+interface ErrorNote {
+  write(message: string): void;
+  read(): FileStatistics['lastError'];
 }
 
 export class Counters {
   /** By which other threads find the same. */
   readonly slot: number;
   readonly #lanes: readonly Float64Array[];
+  readonly #error: ErrorNote;
   /** This thread's. */
   readonly #own: Float64Array;
 
-  constructor(lanes: readonly Float64Array[], own: number, slot: number) {
+  constructor(lanes: readonly Float64Array[], own: number, slot: number, error: ErrorNote) {
     this.slot = slot;
     this.#lanes = lanes;
+    this.#error = error;
     this.#own = lanes[own] ?? new Float64Array(slotCounters);
   }
 
   add(name: CounterName, amount: number): void {
     const index = counterIndex[name];
     this.#own[index] = (this.#own[index] ?? 0) + amount;
+  }
+
+  /** A read or a write has failed. */
+  fail(message: string): void {
+    this.add('errors', 1);
+    this.#error.write(message);
   }
 
   /** Sets a value that is no sum: whoever sets it last is right. */
@@ -218,7 +272,13 @@ export class Counters {
 
   snapshot(name: string): FileStatistics {
     const values = Object.fromEntries(counterNames.map((counter) => [counter, this.#get(counterIndex[counter])]));
-    return { name, latencyMicroseconds: this.#latency(), ...(values as Record<CounterName, number>) };
+    const lastError = this.#error.read();
+    return {
+      name,
+      ...(lastError === undefined ? {} : { lastError }),
+      latencyMicroseconds: this.#latency(),
+      ...(values as Record<CounterName, number>),
+    };
   }
 
   #latency(): FileStatistics['latencyMicroseconds'] {

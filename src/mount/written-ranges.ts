@@ -7,6 +7,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
 import { mergeRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -30,7 +31,7 @@ export interface WrittenSource {
  * @throws FormatError, UnavailableError
  */
 export function writtenSource(sourcePath: string): WrittenSource | undefined {
-  const shown = path.resolve(sourcePath);
+  const shown = absolutePath(sourcePath);
   const mount = listRecords().find(({ mountpoint }) => shown.startsWith(`${mountpoint}/`));
   if (mount === undefined) return undefined;
   const pluginPath = path.join(mount.folder, path.relative(mount.mountpoint, shown));

@@ -3,6 +3,7 @@
  * What the geometry means is checked where the disk is assembled; here it is only kept small and of the right kind.
  */
 import { z } from 'zod';
+import { mayBeName } from '../base/names.ts';
 import {
   bootCodeBytes,
   configBytes,
@@ -16,10 +17,16 @@ import {
 } from '../bootable/geometry.ts';
 import { guid, size } from './geometry-schema.ts';
 
+/** Of a file beside the plugin file. */
+export const plainName = z
+  .string()
+  .regex(/^[^/]{1,255}$/, 'is not a plain file name')
+  .refine(mayBeName, 'cannot be a file name');
+
 /** Of the newest image of a chain. */
 export const imagePointer = z.strictObject({
   /** From the plugin file's folder; with forward slashes. */
-  path: z.string().min(1),
+  path: z.string().min(1).refine(mayBeName, 'cannot be a path'),
   imageId: guid,
   chainId: guid,
   createdAt: z.iso.datetime(),
@@ -95,7 +102,7 @@ export const bootableSchema: z.ZodType<Bootable> = z
     furtherImages: z.array(imagePointer).max(maxVolumes - 1),
     bootFile: z
       .strictObject({
-        name: z.string().regex(/^[^/]{1,255}$/, 'is not a plain file name'),
+        name: plainName,
         sizeBytes: z.number().int().positive().max(maxBootFileBytes),
         sha256: z.string().regex(/^[0-9a-f]{64}$/, 'is not a SHA-256 in lower case'),
       })

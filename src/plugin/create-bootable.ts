@@ -1,6 +1,7 @@
 /** The disk around volumes for a plugin file that is being made: the volumes are looked at, and the boot loader is built, once. */
 import path from 'node:path';
 import { assert, CapacityError, UnsupportedError, UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
@@ -126,7 +127,7 @@ export function pointerTo(image: ImageDescription, relativePath: string): ImageP
 
 /** As a plugin file names an image: from its folder, with forward slashes. */
 export function relativePathOf(imagePath: string, pluginPath: string): string {
-  const relative = path.relative(path.dirname(path.resolve(pluginPath)), path.resolve(imagePath));
+  const relative = path.relative(path.dirname(absolutePath(pluginPath)), absolutePath(imagePath));
   return relative.split(path.sep).join('/');
 }
 

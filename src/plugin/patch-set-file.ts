@@ -5,10 +5,10 @@
 import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { FormatError, IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
-import { readFully } from '../base/full-io.ts';
+import { FormatError, UnavailableError, UsageError } from '../base/errors.ts';
 import type { ChainKey } from '../backup/seal.ts';
-import { encodePatchSet, parsePatchSet, type PatchSet } from '../guest/patch-set.ts';
+import { openVerified } from '../disk/verified.ts';
+import { encodePatchSet, parsePatchSet, type PatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
 import type { Target } from '../guest/plan.ts';
 import { imagesOf, type PluginFile } from './plugin-file.ts';
 import {
@@ -45,28 +45,34 @@ export function patchSetFile(plugin: PluginFile, set: PatchSet, key: () => Chain
 }
 
 /**
- * The patch set in force; undefined where there is none.
+ * The patch set in force; undefined where there is none. Its file is the caller's to close.
  * @param key asked for only where it is sealed
  * @throws UnavailableError when it is not there; IntegrityError when it is another than the plugin file was made with; FormatError; VeneerError
  *   (INTEGRITY) when a sealed one was changed; what `key` throws
  */
-export function readPatchSet(plugin: PluginFile, pluginPath: string, key: () => ChainKey): PatchSet | undefined {
+export function openPatchSetOf(
+  plugin: PluginFile,
+  pluginPath: string,
+  key: () => ChainKey,
+): StoredPatchSet | undefined {
   if (plugin.target === undefined) return undefined;
   const described = plugin.patchSets?.find(({ target }) => target === plugin.target);
   if (described === undefined)
     throw new UsageError(`${pluginPath}: has no patch set for ${plugin.target}; reconfigure it again`);
   const file = path.join(path.dirname(pluginPath), described.name);
-  const contents = read(file, described.sizeBytes);
-  const actual = hashOf(contents);
-  if (actual !== described.sha256)
-    throw new IntegrityError(`${file}: patch set of ${pluginPath}`, described.sha256, actual);
-  if (isSealedPatchSet(contents) === isSealed(plugin))
-    return isSealed(plugin)
-      ? openPatchSet(contents, placeOf(plugin, plugin.target), key(), file)
-      : parsePatchSet(contents, file);
-  // Never silently the other: whoever has no key can make a plain one.
-  const [is, should] = isSealed(plugin) ? ['plain', 'sealed'] : ['sealed', 'plain'];
-  throw new FormatError(file, 'version', 8, `is ${is}, and the plugin file wants it ${should}; reconfigure again`);
+  const contents = openVerified(openFile(file, described.sizeBytes), described.sizeBytes, described.sha256, file);
+  try {
+    if (isSealedPatchSet(contents) === isSealed(plugin))
+      return isSealed(plugin)
+        ? openPatchSet(contents, placeOf(plugin, plugin.target), key(), file)
+        : parsePatchSet(contents, file);
+    // Never silently the other: whoever has no key can make a plain one.
+    const [is, should] = isSealed(plugin) ? ['plain', 'sealed'] : ['sealed', 'plain'];
+    throw new FormatError(file, 'version', 8, `is ${is}, and the plugin file wants it ${should}; reconfigure again`);
+  } catch (error) {
+    contents.close();
+    throw error;
+  }
 }
 
 function isSealed(plugin: PluginFile): boolean {
@@ -77,7 +83,7 @@ function placeOf(plugin: PluginFile, target: Target): PatchSetPlace {
   return { target, pluginId: plugin.id, imageIds: imagesOf(plugin).map(({ imageId }) => imageId) };
 }
 
-function read(file: string, sizeBytes: number): Uint8Array {
+function openFile(file: string, sizeBytes: number): number {
   let fd: number;
   try {
     // A plugin file may name anything: no link is followed, and no pipe waited for.
@@ -92,11 +98,10 @@ function read(file: string, sizeBytes: number): Uint8Array {
     const stat = fs.fstatSync(fd);
     if (!stat.isFile() || stat.size !== sizeBytes || sizeBytes > maxSealedPatchSetBytes)
       throw new UnavailableError(`${file}: is not the patch set of ${sizeBytes} bytes; reconfigure again`);
-    const contents = new Uint8Array(sizeBytes);
-    readFully(fd, contents, 0, file);
-    return contents;
-  } finally {
+    return fd;
+  } catch (error) {
     fs.closeSync(fd);
+    throw error;
   }
 }
 

@@ -7,9 +7,10 @@
 import * as fs from '../base/fs.ts';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
+import { nameOfBytes } from '../base/names.ts';
 import { KiB } from '../base/units.ts';
 import { targets } from '../guest/plan.ts';
-import { bootableSchema, imagePointer, type ImagePointer } from './bootable-schema.ts';
+import { bootableSchema, imagePointer, plainName, type ImagePointer } from './bootable-schema.ts';
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
@@ -50,7 +51,7 @@ const fields = z.strictObject({
     .array(
       z.strictObject({
         target: z.enum(targets),
-        name: z.string().regex(/^[^/]{1,255}$/, 'is not a plain file name'),
+        name: plainName,
         sizeBytes: size,
         sha256: z.string().regex(/^[0-9a-f]{64}$/, 'is not a SHA-256 in lower case'),
       }),
@@ -122,7 +123,7 @@ export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   if (!isPluginFile(bytes)) throw new FormatError(name, 'marker', 0, 'is not a plugin file');
   let value: unknown;
   try {
-    value = JSON.parse(Buffer.from(bytes).toString('utf8'));
+    value = JSON.parse(nameOfBytes(bytes));
   } catch (error) {
     throw new FormatError(name, 'JSON', 0, 'cannot be parsed; make the plugin file again', { cause: error });
   }

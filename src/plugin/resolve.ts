@@ -5,6 +5,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
@@ -13,12 +14,11 @@ import type { KeyRing } from '../backup/key-ring.ts';
 import type { ChainKey } from '../backup/seal.ts';
 import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
-import { memoryDisk } from '../disk/memory.ts';
-import { applyPatchSet, type PatchSet } from '../guest/patch-set.ts';
+import { applyPatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
 import { requireReadable, type Ownership } from './authors.ts';
 import { readBootFile } from './boot-file.ts';
 import type { ImagePointer } from './bootable-schema.ts';
-import { readPatchSet } from './patch-set-file.ts';
+import { openPatchSetOf } from './patch-set-file.ts';
 import { imagesOf, type PluginFile } from './plugin-file.ts';
 
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
@@ -49,7 +49,7 @@ export function judgePointers(plugin: PluginFile, pluginPath: string, allowed: A
 }
 
 function imagePathOf(pointer: ImagePointer, pluginPath: string, allowed: AllowedPaths): string {
-  const target = path.resolve(path.dirname(pluginPath), pointer.path);
+  const target = absolutePath(path.dirname(pluginPath), pointer.path);
   requireInside(target, [...allowed.folders, ...realFolders(allowed)], pluginPath, pointer.path);
   return target;
 }
@@ -69,6 +69,7 @@ export function openPluginDisk(
   const { bootable } = plugin;
   const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map((volume) => volume.sizeBytes);
   const chains: ChainDisk[] = [];
+  let patchSet: StoredPatchSet | undefined;
   let disk: Disk | undefined;
   try {
     for (const [index, pointer] of imagesOf(plugin).entries()) {
@@ -76,16 +77,20 @@ export function openPluginDisk(
     }
     for (const name of filesBeside(plugin))
       requireReadableByAuthors(path.join(path.dirname(pluginPath), name), pluginPath, allowed);
-    const patchSet = readPatchSet(plugin, pluginPath, () => sealingKey(plugin, pluginPath, allowed, keys));
+    patchSet = openPatchSetOf(plugin, pluginPath, () => sealingKey(plugin, pluginPath, allowed, keys));
     const disks = patchSet === undefined ? chains : patchedBy(patchSet, chains, plugin, pluginPath);
     if (bootable === undefined) disk = disks[0];
     else disk = assembleBootable(bootable, disks, readBootFile(bootable, pluginPath), extrasOf(patchSet));
     assert(disk !== undefined, 'a plugin file points to no image');
   } catch (error) {
-    closeAll(chains);
+    closeAll([...chains, ...filesOf(patchSet)]);
     throw error;
   }
-  return pluginDisk(disk, chains);
+  return pluginDisk(disk, chains, filesOf(patchSet));
+}
+
+function filesOf(patchSet: StoredPatchSet | undefined): readonly Disk[] {
+  return patchSet === undefined ? [] : [patchSet.file];
 }
 
 /** Names of the files that go with a plugin file: the patch set in force, the boot file. */
@@ -103,7 +108,7 @@ function requireReadableByAuthors(file: string, pluginPath: string, allowed: All
 }
 
 function patchedBy(
-  patchSet: PatchSet,
+  patchSet: StoredPatchSet,
   chains: readonly ChainDisk[],
   plugin: PluginFile,
   pluginPath: string,
@@ -112,21 +117,21 @@ function patchedBy(
   return applyPatchSet(patchSet, chains, imageIds, `${pluginPath}: patch set for ${patchSet.target}`);
 }
 
-function extrasOf(patchSet: PatchSet | undefined): BootExtras {
+function extrasOf(patchSet: StoredPatchSet | undefined): BootExtras {
   return {
     ...(patchSet?.bootConfig === undefined ? {} : { config: patchSet.bootConfig }),
-    ...(patchSet?.initramfs === undefined ? {} : { initramfs: memoryDisk(patchSet.initramfs) }),
+    ...(patchSet?.initramfs === undefined ? {} : { initramfs: patchSet.initramfs }),
   };
 }
 
 /** @param disk owns the chains */
-function pluginDisk(disk: Disk, chains: readonly ChainDisk[]): PluginDisk {
+function pluginDisk(disk: Disk, chains: readonly ChainDisk[], files: readonly Disk[]): PluginDisk {
   const compressed = chains.filter(({ images }) => images.some(({ description }) => description.codec !== 'none'));
   return {
     sizeBytes: disk.sizeBytes,
     read: (target, offset) => disk.read(target, offset),
     extents: (offset, length) => disk.extents(offset, length),
-    close: () => disk.close(),
+    close: () => closeAll([disk, ...files]),
     imageCount: chains.reduce((count, chain) => count + chain.images.length, 0),
     inflatedBlockBytes:
       compressed.length === 0 ? undefined : Math.min(...compressed.map(({ blockBytes }) => blockBytes)),

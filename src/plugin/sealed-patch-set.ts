@@ -12,11 +12,22 @@ import { FormatError, UnsupportedError, VeneerError } from '../base/errors.ts';
 import { ascii, guid, layout, reserved, text, u16le, u32le, u64le } from '../bytes/layout.ts';
 import { checkCrc32c, sealCrc32c } from '../bytes/checksum.ts';
 import { guidToBytes, nilGuid, type Guid } from '../bytes/guid.ts';
+import { nonceBytes } from '../backup/aes-gcm.ts';
 import { sealOverheadBytes, type ChainKey, type Sealer } from '../backup/seal.ts';
-import { encodePatchSet, maxPatchSetBytes, parsePatchSet, patchSetMagic, type PatchSet } from '../guest/patch-set.ts';
+import { checkRange, type Disk } from '../disk/disk.ts';
+import {
+  encodePatchSet,
+  maxPatchSetBytes,
+  parsePatchSet,
+  patchSetMagic,
+  type PatchSet,
+  type StoredPatchSet,
+} from '../guest/patch-set.ts';
 import type { Target } from '../guest/plan.ts';
 
 const headerBytes = 128;
+/** What a part of a sealed unit is decrypted in. */
+const cipherBlockBytes = 16;
 /** Of the versions of patch sets, the one that is sealed. */
 const version = 2;
 export const maxSealedPatchSetBytes = headerBytes + sealOverheadBytes + maxPatchSetBytes;
@@ -41,9 +52,10 @@ export interface PatchSetPlace {
   readonly imageIds: readonly Guid[];
 }
 
-/** Whether a file whose bytes these are claims to be a sealed patch set. */
-export function isSealedPatchSet(file: Uint8Array): boolean {
-  const front = Buffer.from(file.subarray(0, 10));
+/** Whether a file claims to be a sealed patch set. */
+export function isSealedPatchSet(file: Disk): boolean {
+  const front = Buffer.alloc(Math.min(10, file.sizeBytes));
+  file.read(front, 0);
   return front.length === 10 && front.toString('latin1', 0, 8) === patchSetMagic && front.readUInt16LE(8) === version;
 }
 
@@ -66,30 +78,55 @@ export function sealPatchSet(set: PatchSet, place: PatchSetPlace, key: ChainKey)
 }
 
 /**
+ * @param file stays the caller's to close; it must not change any more, as one that is verified (disk/verified.ts) or in memory
  * @param name for errors
  * @throws FormatError, UnsupportedError when it is none, or another; VeneerError (INTEGRITY) when anything of it was changed
  */
-export function openPatchSet(file: Uint8Array, place: PatchSetPlace, key: ChainKey, name: string): PatchSet {
-  if (file.length < headerBytes + sealOverheadBytes)
+export function openPatchSet(file: Disk, place: PatchSetPlace, key: ChainKey, name: string): StoredPatchSet {
+  const sealed = new Uint8Array(Math.max(0, file.sizeBytes - headerBytes));
+  if (sealed.length < sealOverheadBytes)
     throw new FormatError(name, 'length', 0, 'is shorter than a sealed patch set; reconfigure again');
-  const front = file.slice(0, headerBytes);
+  const front = new Uint8Array(headerBytes);
+  file.read(front, 0);
   checkCrc32c(front, header.offsetOf('crc32c'), `${name}: header`);
   const found = header.parse(front);
   if (found.version !== version) throw new UnsupportedError(`${name}: is no sealed patch set of version ${version}`);
-  if (found.sealedBytes !== BigInt(file.length - headerBytes))
+  if (found.sealedBytes !== BigInt(sealed.length))
     throw new FormatError(name, 'length', 16, 'is not what its header says; reconfigure again');
   const isFor =
     found.pluginId === place.pluginId && found.imageId === place.imageIds[0] && found.target === place.target;
   if (!isFor)
     throw new FormatError(name, 'identity', 24, 'is of another plugin file, image or target; reconfigure again');
   front.fill(0, header.offsetOf('crc32c'));
-  const plain = sealerOf(place, key).open(file.subarray(headerBytes), front);
-  if (plain === undefined)
+  file.read(sealed, headerBytes);
+  const sealer = sealerOf(place, key);
+  const plain = sealed.subarray(sealOverheadBytes);
+  if (!sealer.openInto(sealed, plain, front, plain))
     throw new VeneerError(
       'INTEGRITY',
       `${name}: was changed since it was sealed, or sealed with another key than its image's; reconfigure again`,
     );
-  return parsePatchSet(plain, name);
+  // From now on it is decrypted as it is read, and not kept: the file is the one whose seal was just checked.
+  return parsePatchSet(openedDisk(file, sealer, sealed.slice(0, nonceBytes)), name);
+}
+
+/** The plain bytes of a sealed patch set, decrypted when they are read. */
+function openedDisk(file: Disk, sealer: Sealer, nonce: Uint8Array): Disk {
+  const start = headerBytes + sealOverheadBytes;
+  const disk: Disk = {
+    sizeBytes: file.sizeBytes - start,
+    read(target, offset) {
+      checkRange(disk, offset, target.length);
+      const skipped = offset % cipherBlockBytes;
+      const part = new Uint8Array(skipped + target.length);
+      file.read(part, start + offset - skipped);
+      sealer.openPart(nonce, offset - skipped, part, part);
+      target.set(part.subarray(skipped));
+    },
+    extents: (offset, length) => file.extents(start + offset, length),
+    close: () => file.close(),
+  };
+  return disk;
 }
 
 function sealerOf({ target, pluginId, imageIds }: PatchSetPlace, key: ChainKey): Sealer {

@@ -8,6 +8,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import type { SourceKind } from '../backup/create.ts';
 import type { Disk } from '../disk/disk.ts';
@@ -49,7 +50,7 @@ function openFormat(file: Disk, filePath: string, format: FormatName, depth: num
   const options: ReaderOptions = {
     depth,
     openParent: (reference) =>
-      openBeside(filePath, reference.names, (parent) => openParent(filePath, parent, reference)),
+      openBeside(filePath, spellingsOf(reference.names), (parent) => openParent(filePath, parent, reference)),
   };
   switch (format) {
     case 'raw':
@@ -88,23 +89,29 @@ function openVhdxParent(childPath: string, locator: ParentLocator): ParentFile {
   const names = [locator.relativePath, locator.absoluteWin32Path, locator.volumePath].filter(
     (name) => name !== undefined,
   );
-  return openBeside(childPath, names, (parentPath) => ({
+  return openBeside(childPath, spellingsOf(names), (parentPath) => ({
     file: openResolvedFileDisk(parentPath),
     openParent: (next: ParentLocator) => openVhdxParent(parentPath, next),
   }));
 }
 
-/** Opens the first of `names` that lies in the folder of `filePath` or below it. Of other paths only the last name is looked for there. */
+/** A parent's path as it may be meant: as it is; with Windows' slashes; and only its last name. */
+function spellingsOf(names: readonly string[]): string[] {
+  const spellings = names.flatMap((name) => {
+    const posix = name.replaceAll('\\', '/');
+    return [name, posix, path.posix.basename(posix)];
+  });
+  return [...new Set(spellings)];
+}
+
+/** Opens the first of `names` that lies in the folder of `filePath` or below it. */
 function openBeside<T>(filePath: string, names: readonly string[], open: (path: string) => T): T {
   const folder = fs.realpathSync(path.dirname(filePath));
   for (const name of names) {
-    const posix = name.replaceAll('\\', '/');
-    for (const candidate of [posix, path.posix.basename(posix)]) {
-      const found = existing(path.resolve(folder, candidate));
-      if (found === undefined || !found.startsWith(folder === '/' ? folder : `${folder}/`)) continue;
-      if (fs.realpathSync(filePath) === found) throw new FormatError(filePath, 'parent', 0, 'names itself');
-      return open(found);
-    }
+    const found = existing(absolutePath(folder, name));
+    if (found === undefined || !found.startsWith(folder === '/' ? folder : `${folder}/`)) continue;
+    if (fs.realpathSync(filePath) === found) throw new FormatError(filePath, 'parent', 0, 'names itself');
+    return open(found);
   }
   if (names.length === 0)
     throw new UnavailableError(

@@ -5,6 +5,7 @@ import {
   CapacityError,
   describeError,
   FormatError,
+  inOneLine,
   IntegrityError,
   systemErrorCode,
   UnavailableError,
@@ -32,8 +33,14 @@ describe('an error is described in one line', () => {
     expect(describeError(new UsageError('outer', { cause: 'inner' }))).toBe('outer: inner');
   });
 
-  it('with its line breaks taken out', () => {
-    expect(describeError(new Error('one\n   two\r\nthree'))).toBe('one two three');
+  it('with line breaks and whatever else a name may hold as text', () => {
+    expect(describeError(new Error('one\n   two\r\nthree\x1b[31m\udce9'))).toBe(
+      'one\\n   two\\r\\nthree\\x1b[31m\\xe9',
+    );
+  });
+
+  it('and what another program said is put into one line first', () => {
+    expect(inOneLine('one\n   two\r\nthree\n')).toBe('one two three');
   });
 
   it('when its causes lead in a circle, or have no end', () => {

@@ -4,8 +4,15 @@ import { expect, it } from 'vitest';
 import { VeneerError } from '../../src/base/errors.ts';
 import { sealCrc32c } from '../../src/bytes/checksum.ts';
 import { memoryDisk } from '../../src/disk/memory.ts';
-import { applyPatchSet, encodePatchSet, parsePatchSet, type PatchSet } from '../../src/guest/patch-set.ts';
+import {
+  applyPatchSet,
+  encodePatchSet,
+  parsePatchSet,
+  type PatchSet,
+  type StoredPatchSet,
+} from '../../src/guest/patch-set.ts';
 import { seededTest } from '../seeded.ts';
+import { wholePatchSet } from './whole-patch-set.ts';
 
 const imageId = randomUUID();
 const contents = Buffer.from('0123456789abcdef');
@@ -24,6 +31,10 @@ const set: PatchSet = {
   initramfs: Buffer.from('an archive'),
 };
 
+function stored(value: PatchSet): StoredPatchSet {
+  return parsePatchSet(memoryDisk(encodePatchSet(value)), 'set');
+}
+
 function plain(value: PatchSet): unknown {
   return JSON.parse(
     JSON.stringify(value, (_, item: unknown) => (item instanceof Uint8Array ? [...item] : item)),
@@ -33,8 +44,8 @@ function plain(value: PatchSet): unknown {
 }
 
 it('a set is read as it was written, and its disk reads with it', () => {
-  const read = parsePatchSet(encodePatchSet(set), 'set');
-  expect(plain(read)).toEqual(plain(set));
+  const read = stored(set);
+  expect(plain(wholePatchSet(read))).toEqual(plain(set));
   const [disk] = applyPatchSet(read, [memoryDisk(contents)], [imageId], 'set');
   const bytes = Buffer.alloc(contents.length);
   disk?.read(bytes, 0);
@@ -42,13 +53,13 @@ it('a set is read as it was written, and its disk reads with it', () => {
 });
 
 it('a set is refused over another image, another size, other bytes, and too few disks', () => {
-  const apply = (disk: Buffer, id = imageId): unknown => applyPatchSet(set, [memoryDisk(disk)], [id], 'set');
+  const apply = (disk: Buffer, id = imageId): unknown => applyPatchSet(stored(set), [memoryDisk(disk)], [id], 'set');
   expect(() => apply(contents, randomUUID())).toThrow(/is for another image/);
   expect(() => apply(Buffer.concat([contents, contents]))).toThrow(/is for another image/);
   expect(() => apply(Buffer.from(contents.toString().replace('ab', 'aB')))).toThrow(/which a patch replaces/);
-  expect(() => applyPatchSet(set, [], [], 'set')).toThrow(/is for another image/);
+  expect(() => applyPatchSet(stored(set), [], [], 'set')).toThrow(/is for another image/);
   const elsewhere = { ...set, patches: set.patches.map((patch) => ({ ...patch, image: 3 })) };
-  expect(() => applyPatchSet(elsewhere, [memoryDisk(contents)], [imageId], 'set')).toThrow(
+  expect(() => applyPatchSet(stored(elsewhere), [memoryDisk(contents)], [imageId], 'set')).toThrow(
     /an image that there is not/,
   );
 });
@@ -57,14 +68,16 @@ it('a set of a later version is refused, and its version is named', () => {
   const file = Buffer.from(encodePatchSet(set));
   file.writeUInt16LE(2, 8);
   sealCrc32c(file.subarray(0, 128), 124);
-  expect(() => parsePatchSet(file, 'set')).toThrow(/^set: is a patch set of version 2, of which this Veneer knows 1$/);
+  expect(() => parsePatchSet(memoryDisk(file), 'set')).toThrow(
+    /^set: is a patch set of version 2, of which this Veneer knows 1$/,
+  );
 });
 
 it('a set with any byte changed, cut off, or longer, is refused', () => {
   const random = seededTest('patch set');
   const file = Buffer.from(encodePatchSet(set));
   const refuse = (bytes: Uint8Array): void => {
-    expect(() => parsePatchSet(bytes, 'set')).toThrow(VeneerError);
+    expect(() => parsePatchSet(memoryDisk(bytes), 'set')).toThrow(VeneerError);
   };
   for (let count = 0; count < 400; count++) {
     const changed = Buffer.from(file);

@@ -4,8 +4,10 @@ import { expect, it } from 'vitest';
 import { VeneerError } from '../../src/base/errors.ts';
 import { sealCrc32c } from '../../src/bytes/checksum.ts';
 import { ChainKey } from '../../src/backup/seal.ts';
+import { memoryDisk } from '../../src/disk/memory.ts';
 import { encodePatchSet, type PatchSet } from '../../src/guest/patch-set.ts';
 import { isSealedPatchSet, openPatchSet, sealPatchSet, type PatchSetPlace } from '../../src/plugin/sealed-patch-set.ts';
+import { wholePatchSet } from '../guest/whole-patch-set.ts';
 import { seededTest } from '../seeded.ts';
 
 const key = ChainKey.random(randomUUID());
@@ -26,10 +28,10 @@ const set: PatchSet = {
 
 it('a sealed set is read with its key as it was written, and nothing of it without', () => {
   const file = Buffer.from(sealPatchSet(set, place, key));
-  expect(isSealedPatchSet(file)).toBe(true);
-  expect(encodePatchSet(openPatchSet(file, place, key, 'set'))).toEqual(encodePatchSet(set));
+  expect(isSealedPatchSet(memoryDisk(file))).toBe(true);
+  expect(encodePatchSet(wholePatchSet(openPatchSet(memoryDisk(file), place, key, 'set')))).toEqual(encodePatchSet(set));
   const plain = Buffer.from(encodePatchSet(set));
-  expect(isSealedPatchSet(plain)).toBe(false);
+  expect(isSealedPatchSet(memoryDisk(plain))).toBe(false);
   for (const secret of secrets) {
     expect(plain.includes(secret), secret).toBe(true);
     expect(file.includes(secret), secret).toBe(false);
@@ -48,7 +50,7 @@ it('another key, target, plugin file or image does not open it', () => {
   const open =
     (at: PatchSetPlace, by = key) =>
     () =>
-      openPatchSet(file, at, by, 'set');
+      openPatchSet(memoryDisk(file), at, by, 'set');
   const [first = '', second = ''] = place.imageIds;
   expect(open({ ...place, target: 'qemu' })).toThrow(/of another plugin file, image or target; reconfigure again/);
   expect(open({ ...place, pluginId: randomUUID() })).toThrow(/of another plugin file, image or target/);
@@ -63,14 +65,16 @@ it('what is made for another place by changing what can be read of it does not o
   const pluginId = randomUUID();
   const forged = sealPatchSet(set, { ...place, pluginId }, key).slice();
   forged.set(file.subarray(128), 128);
-  expect(() => openPatchSet(forged, { ...place, pluginId }, key, 'set')).toThrow(/was changed since it was sealed/);
+  expect(() => openPatchSet(memoryDisk(forged), { ...place, pluginId }, key, 'set')).toThrow(
+    /was changed since it was sealed/,
+  );
 });
 
 it('a set with any byte changed, its checksum made right again or not, cut off, or longer, is refused', () => {
   const random = seededTest('sealed patch set');
   const file = Buffer.from(sealPatchSet(set, place, key));
   const refuse = (bytes: Uint8Array, what: string): void => {
-    expect(() => openPatchSet(bytes, place, key, 'set'), what).toThrow(VeneerError);
+    expect(() => openPatchSet(memoryDisk(bytes), place, key, 'set'), what).toThrow(VeneerError);
   };
   for (let count = 0; count < 400; count++) {
     const changed = Buffer.from(file);

@@ -6,9 +6,10 @@
  * - read and write have no time-out: the default answers ETIMEDOUT while the handler still runs
  * - big_writes goes through a comma in fsname: without it writes come in 4 KiB
  * - read and write hand out libfuse's own memory: it is used only until the reply, which is sent before the handler returns
+ * - its paths are text, in which all bytes that are no UTF-8 become one character: what it cannot carry is refused, and not listed
  */
 import type * as fs from '../../base/fs.ts';
-import { describeError } from '../../base/errors.ts';
+import { describeError, UnsupportedError } from '../../base/errors.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
@@ -34,6 +35,8 @@ export async function serveFuseNative(
   idleMs: number,
   log: Log,
 ): Promise<ServingTransport> {
+  if (!isCarried(mountpoint))
+    throw new UnsupportedError(`${mountpoint}: fuse-native cannot mount where a name is no UTF-8`);
   const Fuse = loadFuse();
   const options: FuseOptions = {
     fsname: 'veneer,big_writes,max_background=64,subtype=veneer,use_ino',
@@ -99,9 +102,22 @@ class Handles {
   }
 }
 
+/** What stands for a byte that is no UTF-8 in what comes from the binding; a file that has this very character in its name cannot be told from it. */
+const replacementCharacter = '\uFFFD';
+
+/** Whether a name, path or link's target goes through the binding and comes out as itself. */
+function isCarried(text: string): boolean {
+  return text.isWellFormed() && !text.includes(replacementCharacter);
+}
+
+function carried(text: string): string {
+  if (!isCarried(text)) throw systemError('EILSEQ', 'fuse', text);
+  return text;
+}
+
 function operations(filter: Filter, handles: Handles, folders: Folders, log: Log): FuseOperations {
   const numbers = new NarrowNumbers();
-  const at = <T>(path: string, use: (place: Place) => T): T => folders.withPlace(path, use);
+  const at = <T>(path: string, use: (place: Place) => T): T => folders.withPlace(carried(path), use);
 
   /** Runs a handler and replies exactly once: with its value, or with the errno of what it threw. */
   function answer<T>(operation: string, reply: (errno: number, value?: T) => void, handler: () => T): void {
@@ -129,14 +145,16 @@ function operations(filter: Filter, handles: Handles, folders: Folders, log: Log
         'readdir',
         (errno, listed) => (listed === undefined ? reply(errno) : reply(errno, listed.names, listed.stats)),
         () =>
-          folders.withFolder(namesOf(path), (folder) =>
-            folders.withFolder(namesOf(path).slice(0, -1), (parent) => list(filter, folder, parent, numbers)),
+          folders.withFolder(namesOf(carried(path)), (folder) =>
+            folders.withFolder(namesOf(carried(path)).slice(0, -1), (parent) =>
+              list(filter, folder, parent, numbers, log),
+            ),
           ),
       ),
-    readlink: (path, reply) => answer('readlink', reply, () => at(path, (place) => filter.readLink(place))),
+    readlink: (path, reply) => answer('readlink', reply, () => at(path, (place) => carried(filter.readLink(place)))),
     statfs: (path, reply) =>
       answer('statfs', reply, () =>
-        folders.withFolder(namesOf(path).slice(0, -1), (folder) => statFsOf(filter.space(folder))),
+        folders.withFolder(namesOf(carried(path)).slice(0, -1), (folder) => statFsOf(filter.space(folder))),
       ),
     open: (path, flags, reply) =>
       answer('open', reply, () => handles.add(at(path, (place) => filter.open(place, flags)))),
@@ -168,7 +186,7 @@ function operations(filter: Filter, handles: Handles, folders: Folders, log: Log
     link: (from, to, reply) =>
       done('link', reply, () => at(from, (source) => at(to, (target) => filter.makeLink(source, target)))),
     symlink: (target, path, reply) =>
-      done('symlink', reply, () => at(path, (place) => filter.makeSymlink(place, target))),
+      done('symlink', reply, () => at(path, (place) => filter.makeSymlink(place, carried(target)))),
   };
 }
 
@@ -213,12 +231,19 @@ interface Listed {
 }
 
 /** Of each entry the binding wants whole attributes, and uses the type and the number. */
-function list(filter: Filter, folder: Place, parent: Place, numbers: NarrowNumbers): Listed {
+function list(filter: Filter, folder: Place, parent: Place, numbers: NarrowNumbers, log: Log): Listed {
   const own = filter.attributes(folder);
+  const all = filter.list(folder);
+  const shown = all.filter(({ name }) => isCarried(name));
+  const left = all.length - shown.length;
+  if (left > 0)
+    log('warn', `${left} names that are no UTF-8 are not shown; mount with --transport kernel to see them`, {
+      file: filter.nameOf(folder),
+    });
   const entries = [
     { name: '.', type: own.mode, inode: own.inode },
     { name: '..', type: own.mode, inode: filter.attributes(parent).inode },
-    ...filter.list(folder),
+    ...shown,
   ];
   const stats = entries.map(({ type, inode }) => statOf({ ...own, mode: type, inode }, numbers));
   return { names: entries.map(({ name }) => name), stats };

@@ -7,8 +7,10 @@
 import { spawn } from 'node:child_process';
 import * as fs from '../../base/fs.ts';
 import koffi from 'koffi';
-import { UnavailableError } from '../../base/errors.ts';
+import { commandOf } from '../../base/byte-arguments.ts';
+import { inOneLine, UnavailableError } from '../../base/errors.ts';
 import { mayActAsOthers } from '../../base/identity.ts';
+import { zeroTerminated } from '../../base/names.ts';
 import type { Log } from '../native-file-state.ts';
 import { callDevice } from '../system-calls.ts';
 import { errorOfErrno } from '../system-error.ts';
@@ -30,8 +32,8 @@ const messageHeaderBytes = 56;
 
 const libc = koffi.load(null);
 const mount = libc.func(
-  'int mount(const char *source, const char *target, const char *type, ulong flags, const char *data)',
-) as (source: string, target: string, type: string, flags: number, data: string) => number;
+  'int mount(const char *source, const uint8_t *target, const char *type, ulong flags, const char *data)',
+) as (source: string, target: Uint8Array, type: string, flags: number, data: string) => number;
 const socketpair = libc.func('int socketpair(int domain, int type, int protocol, _Out_ int *sockets)') as (
   domain: number,
   type: number,
@@ -80,7 +82,8 @@ function mountAsRoot(mountpoint: string, servesOthers: boolean): number {
     'default_permissions',
     `max_read=${maxReadBytes}`,
   ];
-  if (mount('veneer', mountpoint, 'fuse.veneer', MS_NOSUID | MS_NODEV, options.join(',')) === 0) return fd;
+  const flags = MS_NOSUID | MS_NODEV;
+  if (mount('veneer', zeroTerminated(mountpoint), 'fuse.veneer', flags, options.join(',')) === 0) return fd;
   const errno = koffi.errno();
   fs.closeSync(fd);
   throw errorOfErrno(errno, 'mount', mountpoint);
@@ -102,8 +105,9 @@ async function mountAsUser(mountpoint: string): Promise<number> {
   }
 }
 
-async function runFusermount(args: readonly string[], socket: number): Promise<void> {
-  const child = spawn('fusermount3', args, {
+async function runFusermount(given: readonly string[], socket: number): Promise<void> {
+  const { program, args } = commandOf('fusermount3', given);
+  const child = spawn(program, args, {
     env: { ...process.env, _FUSE_COMMFD: '3' },
     stdio: ['ignore', 'ignore', 'pipe', socket],
   });
@@ -116,7 +120,7 @@ async function runFusermount(args: readonly string[], socket: number): Promise<v
     child.on('close', resolve);
   });
   if (code !== 0)
-    throw new UnavailableError(said.trim() === '' ? `fusermount3 ended with code ${code ?? '?'}` : said.trim());
+    throw new UnavailableError(said.trim() === '' ? `fusermount3 ended with code ${code ?? '?'}` : inOneLine(said));
 }
 
 /** Receives the one descriptor that fusermount3 has sent. It has ended: nothing is waited for. */

@@ -1,6 +1,7 @@
 /** Messages to the kernel that answer no request: drop what it keeps of a file or a name, or ask it for a request. */
 import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
+import { zeroTerminated } from '../../base/names.ts';
 import { invalidateEntry, invalidateInode, notification, outHeader, retrieve } from './protocol.ts';
 
 /** Drops the attributes of a node and its pages from `offset` on, all of them by default: its contents are others now. @returns false where the kernel has no such node */
@@ -15,7 +16,7 @@ export function dropPages(device: number, node: number, offset = 0, lengthBytes 
 
 /** Drops what the kernel knows of a name in a folder: it looks it up again. @returns false where it knows none */
 export function dropName(device: number, folderNode: number, name: string): boolean {
-  const encoded = Buffer.from(`${name}\0`);
+  const encoded = zeroTerminated(name);
   const head = invalidateEntry.encode({ parent: BigInt(folderNode), nameBytes: encoded.length - 1, flags: 0 });
   return notify(device, notification.invalidateEntry, Buffer.concat([head, encoded]));
 }

@@ -46,6 +46,7 @@ export interface KernelOptions {
   readonly replacements: Replacements;
   /** Of the log, which workers write to themselves. */
   readonly logFd: number;
+  readonly logLimit: SharedArrayBuffer;
   /** Files that the kernel may remember at once. */
   readonly maxNodes?: number;
   /** A mount whose workers keep dying serves nobody: after more deaths than this it ends. */
@@ -173,7 +174,7 @@ export class KernelTransport implements ServingTransport {
 
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, mountpoint, logFd, idleMs, statistics, workerModule } = this.#options;
+    const { filter, mountpoint, logFd, logLimit, idleMs, statistics, workerModule } = this.#options;
     const asking = new MessageChannel();
     const answered = new SharedArrayBuffer(4);
     answerReplacements(asking.port1, answered, this.#options.replacements);
@@ -184,6 +185,7 @@ export class KernelTransport implements ServingTransport {
       filter,
       mountpoint,
       logFd,
+      logLimit,
       cache: this.#cache.memory,
       idleMs,
       statistics: statistics.buffer,

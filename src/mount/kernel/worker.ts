@@ -10,7 +10,8 @@ import { keepWithinLimits } from '../../base/identity.ts';
 import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
-import { openLog } from '../log.ts';
+import { MountLog } from '../log.ts';
+import { LogLimit } from '../log-limit.ts';
 import type { Log } from '../native-file-state.ts';
 import { Statistics } from '../statistics.ts';
 import { AskedReplacements } from './asked-replacements.ts';
@@ -42,6 +43,8 @@ export interface WorkerData extends Agreed {
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly logFd: number;
+  /** See LogLimit. */
+  readonly logLimit: SharedArrayBuffer;
   readonly cache: CacheMemory;
   readonly idleMs: number;
   readonly statistics: SharedArrayBuffer;
@@ -237,7 +240,8 @@ export function serveAsWorker(): void {
   assert(port !== null, 'the worker module was loaded outside a worker');
   const data = workerData as WorkerData;
   keepWithinLimits();
-  const worker = new ChannelWorker(data, openLog(data.logFd, data.mountpoint));
+  const { log } = new MountLog(data.logFd, data.mountpoint, new LogLimit(data.logLimit));
+  const worker = new ChannelWorker(data, log);
   new Board(data.board).setAlive(data.worker);
   port.postMessage('serving' satisfies WorkerMessage);
   worker.run();

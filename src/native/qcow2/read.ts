@@ -1,5 +1,6 @@
 /** qcow2 files from elsewhere as disks: versions 2 and 3, compressed clusters, subclusters, backing files. */
 import { UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { alignUp, toOffset } from '../../base/ranges.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { formatNames, qemuFormats, type FormatName } from '../formats.ts';
@@ -176,7 +177,7 @@ function readBackingName(file: Disk, header: FileHeader, clusterBytes: number): 
   const length = header.backingFileSize;
   const usual = length > 0 && length <= maxBackingNameBytes && offset + length <= clusterBytes;
   checkField(structure, 'backing_file_size', 16, usual && offset >= fileHeader.sizeBytes, `${length} at ${offset}`);
-  const name = Buffer.from(readInside(file, structure, 'backing file name', offset, length)).toString();
+  const name = nameOfBytes(readInside(file, structure, 'backing file name', offset, length));
   checkField(structure, 'backing file name', offset, !name.includes('\0'), 'holds a zero byte');
   if (/^[a-z][a-z0-9+.-]+:/i.test(name)) {
     throw new UnsupportedError(`qcow2: the backing file ${JSON.stringify(name.slice(0, 80))} is not a plain file`);

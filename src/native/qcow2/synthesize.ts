@@ -1,5 +1,6 @@
 /** qcow2 disk files. Every used cluster is referenced exactly once, so that `qemu-img check` finds nothing and writes go in place. */
 import { assert } from '../../base/errors.ts';
+import { bytesOfName } from '../../base/names.ts';
 import { alignUp } from '../../base/ranges.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
@@ -82,7 +83,7 @@ export function headerCluster(
   backing?: { readonly name: string; readonly qemuFormat: string },
 ): Uint8Array {
   const cluster = new Uint8Array(clusterBytes);
-  const name = Buffer.from(backing?.name ?? '');
+  const name = bytesOfName(backing?.name ?? '');
   assert(name.length <= maxBackingNameBytes, 'the name of a backing file is too long');
   // Extensions end with one of type 0 and length 0: the zeros that are there.
   const format = Buffer.from(backing?.qemuFormat ?? '');

@@ -2,6 +2,7 @@
 import { FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
 import { namedGuid, nilGuid, type Guid } from '../../bytes/guid.ts';
 import { sectorBytes } from '../geometry.ts';
+import { plainSibling, qemuSibling } from '../sibling-path.ts';
 import { descriptorSignature, maxExtents, noParentCid } from './layout.ts';
 
 export interface DescriptorFacts {
@@ -15,17 +16,18 @@ export interface DescriptorFacts {
 
 /**
  * A descriptor of one extent.
- * @throws UsageError when a name cannot be written inside quotes
+ * @throws UsageError when a name cannot be written inside quotes, or not in UTF-8
  */
 export function encodeDescriptor(facts: DescriptorFacts): Uint8Array {
   const { createType, extentName, sizeBytes, identity, parent } = facts;
   for (const name of [extentName, parent?.path ?? '']) {
-    if (Buffer.from(name).some((byte) => byte < 0x20 || byte === 0x22))
-      throw new UsageError(`${JSON.stringify(name)} cannot be written in a VMDK's descriptor; rename the file`);
+    if (/["\r\n]/.test(name) || !name.isWellFormed())
+      throw new UsageError(`"${name}" cannot be written in a VMDK's descriptor; rename the file`);
   }
   const sectors = sizeBytes / sectorBytes;
+  const named = qemuSibling(extentName);
   const extent =
-    createType === 'monolithicFlat' ? `RW ${sectors} FLAT "${extentName}" 0` : `RW ${sectors} SPARSE "${extentName}"`;
+    createType === 'monolithicFlat' ? `RW ${sectors} FLAT "${named}" 0` : `RW ${sectors} SPARSE "${named}"`;
   const longContentId = contentId(identity);
   const uuid = (of: Guid | undefined, purpose: string): Guid =>
     of === undefined ? nilGuid : namedGuid(of, `VMDK ${purpose}`);
@@ -138,7 +140,7 @@ function contentIdOf(text: string, field: string): string {
 
 /** `RW 2048 FLAT "vm-flat.vmdk" 0` */
 function parseExtent(line: string, lineNumber: number): DescribedExtent {
-  const [, access = '', sectors = '', type = '', fileName = '', offset = '0'] =
+  const [, access = '', sectors = '', type = '', written = '', offset = '0'] =
     /^(RW|RDONLY|NOACCESS)\s+(\d{1,15})\s+([A-Z]+)(?:\s+"([^"]*)"(?:\s+(\d{1,15}))?)?(?:\s.*)?$/.exec(line) ?? [];
   if (access === '') throw wrong('line', lineNumber, `${JSON.stringify(line.slice(0, 80))} is not understood`);
   const shape = type === 'VMFS' ? 'FLAT' : type;
@@ -147,9 +149,10 @@ function parseExtent(line: string, lineNumber: number): DescribedExtent {
       `VMDK: an extent of type ${access} ${type}; convert the disk with qemu-img or vmkfstools`,
     );
   }
-  if (shape !== 'ZERO' && !isPlainName(fileName)) {
+  const fileName = shape === 'ZERO' ? '' : plainSibling(written);
+  if (fileName === undefined) {
     throw new UnsupportedError(
-      `VMDK: the extent ${JSON.stringify(fileName.slice(0, 80))} is not a file in the same folder`,
+      `VMDK: the extent ${JSON.stringify(written.slice(0, 80))} is not a file in the same folder`,
     );
   }
   const sizeBytes = Number(sectors) * sectorBytes;
@@ -158,11 +161,6 @@ function parseExtent(line: string, lineNumber: number): DescribedExtent {
     throw wrong('extent', lineNumber, `of ${sectors} sectors at ${offset}`);
   }
   return { access: access === 'RW' ? 'RW' : 'RDONLY', sizeBytes, type: shape, fileName, offsetBytes };
-}
-
-/** A name without a folder or a protocol in it. */
-function isPlainName(name: string): boolean {
-  return name !== '' && name !== '.' && name !== '..' && !/[/\\:]/.test(name) && !name.includes('\0');
 }
 
 function wrong(field: string, lineNumber: number, detail: string): FormatError {

@@ -1,5 +1,6 @@
 /** VMDK files from elsewhere as disks: flat, sparse, split and stream-optimized ones, and what was made over a parent. */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { closeAll, type Closable } from '../../base/ownership.ts';
 import { concatDisks } from '../../disk/concat.ts';
 import type { Disk } from '../../disk/disk.ts';
@@ -59,7 +60,7 @@ function openDescribed(file: Disk, options: VmdkReaderOptions, opened: Closable[
   if (file.sizeBytes > maxDescriptorBytes) {
     throw new FormatError(structure, 'magic', 0, 'is neither a descriptor nor a sparse extent');
   }
-  const text = Buffer.from(readInside(file, structure, 'descriptor', 0, file.sizeBytes)).toString();
+  const text = nameOfBytes(readInside(file, structure, 'descriptor', 0, file.sizeBytes));
   if (!isDescriptor(text)) {
     throw new FormatError(structure, 'magic', 0, 'is neither a descriptor nor a sparse extent');
   }

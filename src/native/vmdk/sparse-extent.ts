@@ -1,6 +1,7 @@
 /** One sparse extent: grains named by a directory of tables, plain or compressed. */
 import { inflateSync } from 'node:zlib';
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { isPowerOfTwo, toOffset } from '../../base/ranges.ts';
 import type { Disk } from '../../disk/disk.ts';
 import type { Mapping, Run } from '../mapped-disk.ts';
@@ -93,7 +94,7 @@ function readDescriptor(file: Disk, header: SparseHeader): string | undefined {
   const lengthBytes = toSectors(header.descriptorSize, 'descriptorSize', 36) * sectorBytes;
   const usual = lengthBytes > 0 && lengthBytes <= maxDescriptorBytes;
   checkField(structure, 'descriptorSize', 36, usual, `${lengthBytes} bytes are no descriptor`);
-  const text = Buffer.from(readInside(file, structure, 'descriptor', offset, lengthBytes)).toString();
+  const text = nameOfBytes(readInside(file, structure, 'descriptor', offset, lengthBytes));
   return text.split('\0', 1)[0];
 }
 

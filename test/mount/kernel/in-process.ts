@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import { noKeys } from '../../../src/backup/key-ring.ts';
 import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
+import { LogLimit } from '../../../src/mount/log-limit.ts';
 import { unmount } from '../../../src/mount/mountpoint.ts';
 import { OpenReplacements } from '../../../src/mount/replacements.ts';
 import { Statistics } from '../../../src/mount/statistics.ts';
@@ -40,6 +41,7 @@ export class InProcessMount {
       statistics: new Statistics(Statistics.allocate(options.workers + 1)),
       replacements: new OpenReplacements(),
       logFd: fs.openSync(temporary.file('log'), 'a'),
+      logLimit: new LogLimit().buffer,
       ...options,
     };
     const transport = await KernelTransport.start(all, (_level, message) => void told.push(message));

@@ -1,0 +1,30 @@
+/**
+ * All that the commands print goes through here, a line at a time. A line may hold names, and what a disk or a guest says of itself: it stays
+ * one line of plain text whatever is in it (base/printable.ts). Only progress bars, which move the cursor themselves, are drawn elsewhere.
+ */
+import { printable, printableJson } from '../base/printable.ts';
+import type { Log } from '../mount/native-file-state.ts';
+
+/** What a command answers. */
+export function say(...lines: readonly string[]): void {
+  write(process.stdout, lines);
+}
+
+/** The same for programs. */
+export function sayJson(value: unknown): void {
+  process.stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
+}
+
+/** What is worth knowing beside the answer, and what went wrong. */
+export function warn(...lines: readonly string[]): void {
+  write(process.stderr, lines);
+}
+
+/** For work of a mount that this process does: what goes wrong is told as it happens; what goes well, by the answer. */
+export const complain: Log = (level, message) => {
+  if (level !== 'info') warn(message);
+};
+
+function write(stream: NodeJS.WriteStream, lines: readonly string[]): void {
+  if (lines.length > 0) stream.write(`${lines.map(printable).join('\n')}\n`);
+}
