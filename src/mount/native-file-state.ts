@@ -4,12 +4,13 @@
  */
 import { AssertionError, describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
+import { sourceGate } from '../base/source-gate.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
+import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
 import { Replacement, type DirectFile } from '../replacement/replacement.ts';
 import type { Replacements } from './replacements.ts';
@@ -87,12 +88,17 @@ export class NativeFileState implements Closable {
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
-      this.counters.add('errors', 1);
-      this.#context.log('error', `${this.name}: read of ${length} bytes at ${offset} failed: ${describeError(error)}`, {
-        file: this.name,
-        offset,
-        length,
-      });
+      this.#countFailure();
+      if (this.#isTold)
+        this.#context.log(
+          'error',
+          `${this.name}: read of ${length} bytes at ${offset} failed: ${describeError(error)}`,
+          {
+            file: this.name,
+            offset,
+            length,
+          },
+        );
       throw error;
     }
     this.lastUsedMs = performance.now();
@@ -217,11 +223,22 @@ export class NativeFileState implements Closable {
     try {
       action(this.#replaced() ?? this.#replace());
     } catch (error) {
-      this.counters.add('errors', 1);
-      this.#context.log('error', `${this.name}: ${what} failed: ${describeError(error)}`, { file: this.name });
+      this.#countFailure();
+      if (this.#isTold)
+        this.#context.log('error', `${this.name}: ${what} failed: ${describeError(error)}`, { file: this.name });
       throw error;
     }
     this.lastUsedMs = performance.now();
+  }
+
+  /** One that is to be tried again later has not failed. */
+  #countFailure(): void {
+    if (sourceGate().passage !== 'turned away') this.counters.add('errors', 1);
+  }
+
+  /** Whether a failure is told here: of a source that does not answer, who watches it tells. */
+  get #isTold(): boolean {
+    return sourceGate().passage === 'passed';
   }
 
   /** The replacement, where there is one: of an earlier mount, made by this thread, or by another. */
@@ -260,10 +277,11 @@ export class NativeFileState implements Closable {
     }
     const { plugin, pluginPath, allowed } = this.#identity;
     const { cache, keys, log, onImageOpened } = this.#context;
+    this.counters.set('source', firstSourceOf(plugin, pluginPath));
     try {
       this.#disk = openPluginDisk(plugin, pluginPath, allowed, cache, keys);
     } catch (error) {
-      this.#failure = { error, atMs: now };
+      if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;
     }
     this.#failure = undefined;
