@@ -7,6 +7,7 @@ import { UnavailableError, UsageError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
+import { sourceGate } from '../base/source-gate.ts';
 
 const attempts = 10;
 
@@ -71,11 +72,12 @@ function openForLock(imagePath: string): Closable & { readonly fd: number } {
   } catch (error) {
     throw new UnavailableError(`${imagePath}: the image cannot be opened`, { cause: error, retryable: true });
   }
+  const source = sourceGate().current;
   let closed = false;
   return {
     fd,
     close() {
-      if (!closed) fs.closeSync(fd);
+      if (!closed) sourceGate().closing(source, () => fs.closeSync(fd));
       closed = true;
     },
   };

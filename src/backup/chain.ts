@@ -10,6 +10,7 @@ import path from 'node:path';
 import { assert, FormatError, UnavailableError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { closeAll } from '../base/ownership.ts';
+import { sourceGate } from '../base/source-gate.ts';
 import { MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
@@ -175,8 +176,11 @@ export class ChainDisk implements Disk {
       else this.#records.readPages(found, within, target);
     } else if (!this.#cache.copy(position, this.blockBytes, within, target)) {
       if (target.length === this.blockBytes) this.#records.add(found, target);
-      else
+      else {
+        // Whoever makes the same block at this moment is waited for.
+        sourceGate().require(found.image.source);
         this.#cache.load(position, this.blockBytes, within, target, (block) => this.#records.readBlock(found, block));
+      }
     }
   }
 }

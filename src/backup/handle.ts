@@ -8,6 +8,7 @@ import * as fs from '../base/fs.ts';
 import { LRUCache } from 'lru-cache';
 import { assert, UnavailableError } from '../base/errors.ts';
 import { readFully, readFullyInto } from '../base/full-io.ts';
+import { sourceGate } from '../base/source-gate.ts';
 import type { Closable } from '../base/ownership.ts';
 
 /** Open descriptors for images, per thread. */
@@ -15,12 +16,14 @@ const maxOpenHandles = 128;
 
 const openHandles = new LRUCache<ImageFile, number>({
   max: maxOpenHandles,
-  dispose: (fd) => fs.closeSync(fd),
+  dispose: (fd, file) => sourceGate().closing(file.source, () => fs.closeSync(fd)),
 });
 
 export class ImageFile implements Closable {
   readonly path: string;
   readonly sizeBytes: number;
+  /** What it was opened inside of; see source-gate.ts. */
+  readonly source: number = sourceGate().current;
   readonly #identity: string;
   #closed = false;
 
@@ -48,13 +51,25 @@ export class ImageFile implements Closable {
   /** @throws UnavailableError when the bytes cannot be had, or the file is no longer the one that was opened */
   read(target: Uint8Array, position: number): void {
     assert(!this.#closed, `${this.path} is read after it was closed`);
-    readFully(openHandles.get(this) ?? this.#reopen(), target, position, this.path);
+    const gate = sourceGate();
+    gate.enter(this.source);
+    try {
+      readFully(openHandles.get(this) ?? this.#reopen(), target, position, this.path);
+    } finally {
+      gate.leave(this.source);
+    }
   }
 
   /** As `read`, into all targets in turn. */
   readInto(targets: readonly Uint8Array[], position: number): void {
     assert(!this.#closed, `${this.path} is read after it was closed`);
-    readFullyInto(openHandles.get(this) ?? this.#reopen(), targets, position, this.path);
+    const gate = sourceGate();
+    gate.enter(this.source);
+    try {
+      readFullyInto(openHandles.get(this) ?? this.#reopen(), targets, position, this.path);
+    } finally {
+      gate.leave(this.source);
+    }
   }
 
   /** Whether a file that somebody has opened is the one that was opened here. */

@@ -65,6 +65,11 @@ export class Image implements Closable {
     }
   }
 
+  /** See ImageFile.source. */
+  get source(): number {
+    return this.#file.source;
+  }
+
   close(): void {
     closeAll([...this.#owned.splice(0), this.#file]);
   }

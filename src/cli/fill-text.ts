@@ -30,6 +30,7 @@ function activityText({ activity, isYielding, decrypted }: FillStatus): string {
     prove: 'proving',
     decrypt: `decrypting, ${formatBytes(decrypted?.doneBytes ?? 0)} of ${formatBytes(decrypted?.ofBytes ?? 0)}`,
     waiting: 'waiting for the image',
+    queued: 'waiting for its turn',
     idle: '',
   }[activity];
   return isYielding && activity === 'copy' ? `${doing}, yielding to the guest` : doing;

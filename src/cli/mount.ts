@@ -11,7 +11,6 @@ import type { Credential } from '../backup/key-slots.ts';
 import { singleFileFormats, type FormatName } from '../native/formats.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
 import {
-  defaultCacheBytes,
   defaultIdleMs,
   defaultWorkers,
   maxWorkers,
@@ -20,8 +19,14 @@ import {
   type MountOptions,
   type TransportChoice,
 } from '../mount/serve.ts';
+import { defaultFillJobs } from '../mount/fill-turns.ts';
+import { defaultCacheBytes } from '../mount/memory-budget.ts';
+import { defaultSourceTimeoutMs } from '../mount/source-watch.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say } from './output.ts';
+
+const maxFillJobs = 16;
+const minSourceTimeoutMs = 500;
 
 interface MountFlags extends KeyFlags {
   readonly foreground?: boolean;
@@ -35,6 +40,8 @@ interface MountFlags extends KeyFlags {
   readonly workers?: string;
   readonly fill?: boolean;
   readonly fillRate?: string;
+  readonly fillJobs?: string;
+  readonly sourceTimeout?: string;
   readonly readyFd?: string;
   readonly keysFd?: string;
 }
@@ -66,13 +73,18 @@ export function mountCommand(): Command {
         'writes to disk files: intercept (kept beside the plugin file), discard (until unmount) or none (default: as each plugin file says, else intercept)',
       ).choices(writeModes),
     )
-    .option('--cache <size>', 'memory for inflated blocks (default: 256M)')
+    .option('--cache <size>', 'memory for what is kept of images, of all disks together (default: 192M)')
     .option('--idle <seconds>', 'close an image that nobody read for so long', String(defaultIdleMs / 1000))
     .addOption(
       new Option('--transport <name>', 'how to speak with the kernel').choices(transportChoices).default('auto'),
     )
     .option('--fill', 'copy every disk of the folder into a real disk file meanwhile (see: veneer fill)')
     .option('--fill-rate <size>', 'what all fills together copy in a second (default: no limit)')
+    .option('--fill-jobs <count>', `fills that work at once; others wait for their turn (default: ${defaultFillJobs})`)
+    .option(
+      '--source-timeout <seconds>',
+      `an image that does not answer for so long fails the reads that wait for it (default: ${defaultSourceTimeoutMs / 1000})`,
+    )
     .option('--workers <count>', `threads that answer (default: one for each core, ${defaultWorkers} here)`)
     .addOption(new Option('--ready-fd <fd>').hideHelp())
     .addOption(new Option('--keys-fd <fd>').hideHelp())
@@ -162,18 +174,33 @@ async function optionsOf(flags: MountFlags): Promise<MountOptions> {
     cacheBytes: flags.cache === undefined ? defaultCacheBytes : parseSize(flags.cache, '--cache'),
     idleMs: parseSize(flags.idle, '--idle') * 1000,
     transport: flags.transport,
-    workers: workersOf(flags.workers),
+    workers: countOf(flags.workers, '--workers', defaultWorkers, maxWorkers),
     fill: flags.fill === true,
     fillBytesPerSecond: flags.fillRate === undefined ? 0 : parseSize(flags.fillRate, '--fill-rate'),
+    fillJobs: countOf(flags.fillJobs, '--fill-jobs', defaultFillJobs, maxFillJobs),
+    sourceTimeoutMs:
+      flags.sourceTimeout === undefined
+        ? defaultSourceTimeoutMs
+        : parseSeconds(flags.sourceTimeout, '--source-timeout'),
   };
 }
 
-function workersOf(text: string | undefined): number {
-  if (text === undefined) return defaultWorkers;
-  const workers = Number(text);
-  if (!Number.isInteger(workers) || workers < 1 || workers > maxWorkers)
-    throw new UsageError(`--workers: "${text}" is not a number from 1 to ${maxWorkers}`);
-  return workers;
+function countOf(text: string | undefined, what: string, usual: number, max: number): number {
+  if (text === undefined) return usual;
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count > max)
+    throw new UsageError(`${what}: "${text}" is not a number from 1 to ${max}`);
+  return count;
+}
+
+/** @returns milliseconds */
+function parseSeconds(text: string, what: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min)?$/.exec(text.trim());
+  const scale = { ms: 1, s: 1000, m: 60_000, min: 60_000 }[match?.[2] ?? 's'];
+  const ms = match === null || scale === undefined ? 0 : Number(match[1]) * scale;
+  if (ms < minSourceTimeoutMs)
+    throw new UsageError(`${what}: "${text}" is no time of half a second or more; write e.g. 30, 30s or 2m`);
+  return ms;
 }
 
 function collect(value: string, before: readonly string[]): readonly string[] {

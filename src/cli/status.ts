@@ -1,11 +1,11 @@
 /** `veneer status` */
-import * as fs from '../base/fs.ts';
 import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { askMount, type MountStatus } from '../mount/control.ts';
 import { statusText as fillText } from './fill-text.ts';
 import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
+import { mountedPath } from '../mount/mounted-path.ts';
 import { say, sayJson, warn } from './output.ts';
 
 export function statusCommand(): Command {
@@ -28,10 +28,19 @@ export function statusCommand(): Command {
 
 function mountpointsOf(mountpoint: string | undefined): string[] {
   if (mountpoint === undefined) return listRecords().map((record) => record.mountpoint);
-  const real = fs.existsSync(mountpoint) ? fs.realpathSync(mountpoint) : mountpoint;
-  if (findRecord(real) === undefined)
+  const real = mountedPathOf(mountpoint);
+  if (real === undefined || findRecord(real) === undefined)
     throw new UsageError(`${mountpoint}: no veneer mount is there; see: veneer status`);
   return [real];
+}
+
+/** The mount itself is asked nothing: it may be stuck. */
+function mountedPathOf(mountpoint: string): string | undefined {
+  try {
+    return mountedPath(mountpoint);
+  } catch {
+    return undefined;
+  }
 }
 
 async function askForStatus(mountpoint: string): Promise<MountStatus> {
@@ -75,5 +84,6 @@ function fileText(file: MountStatus['files'][number]): string[] {
     `  ${file.name}: ${formatBytes(file.sizeBytes)}, open ${file.openNow} (${file.opens} in all), image ${file.imageOpenNow > 0 ? 'open' : 'not open'} (opened ${file.imageOpens} times)`,
     `    ${file.reads} reads, ${formatBytes(file.readBytes)}${hits}, ${file.errors} errors, ${times}`,
     ...(file.lastError === undefined ? [] : [`    last error, ${file.lastError.at}: ${file.lastError.message}`]),
+    ...(file.reason === undefined ? [] : [`    ${file.reason}`]),
   ];
 }

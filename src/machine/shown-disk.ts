@@ -5,7 +5,10 @@ import { FormatError, UsageError } from '../base/errors.ts';
 import { absolutePath, temporaryFolder } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { listRecords } from '../mount/mount-record.ts';
-import { defaultCacheBytes, defaultIdleMs, defaultWorkers, serveMount } from '../mount/serve.ts';
+import { defaultFillJobs } from '../mount/fill-turns.ts';
+import { defaultCacheBytes } from '../mount/memory-budget.ts';
+import { defaultIdleMs, defaultWorkers, serveMount } from '../mount/serve.ts';
+import { defaultSourceTimeoutMs } from '../mount/source-watch.ts';
 import { readPluginFile, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
 
 export interface ShownDisk {
@@ -74,6 +77,8 @@ async function mountFor(plugin: PluginFile, pluginPath: string, options: ShowOpt
       keys: options.keys,
       fill: false,
       fillBytesPerSecond: 0,
+      fillJobs: defaultFillJobs,
+      sourceTimeoutMs: defaultSourceTimeoutMs,
       cacheBytes: defaultCacheBytes,
       idleMs: defaultIdleMs,
       transport: 'auto',

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
 import type { FillStatus } from './fill-job.ts';
+import type { SourceStatus } from './source-watch.ts';
 import type { FileStatistics } from './statistics.ts';
 import type { TransportStatus } from './transport.ts';
 
@@ -19,7 +20,10 @@ export interface MountStatus {
   readonly cacheBudgetBytes: number;
   readonly residentBytes: number;
   readonly log: string;
-  readonly files: readonly FileStatistics[];
+  /** `reason`: why what is read of a file fails or takes long, where its source does not answer. */
+  readonly files: readonly (FileStatistics & { readonly reason?: string })[];
+  /** Those that do not answer. Absent from mounts of earlier versions. */
+  readonly sources?: readonly SourceStatus[];
   /** Absent from mounts of earlier versions. */
   readonly fills?: readonly FillStatus[];
 }

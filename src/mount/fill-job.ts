@@ -4,14 +4,12 @@
  *   count -> copy -> (again, while something is missing) -> flush -> verify -> flush -> complete
  *
  * What stops it: being told to; a full disk (it pauses itself, and says so); the replacement's own disk failing (it fails). An image that
- * cannot be read stops nothing: it is tried again, less and less often, until it is there.
+ * cannot be read stops nothing: it is tried again, less and less often, until it is there. Meanwhile it is another fill's turn.
  */
 import type * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError, UnavailableError, VeneerError } from '../base/errors.ts';
-import { runTeam } from '../base/worker-team.ts';
-import { workerUrl } from '../base/worker-url.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { firstMissing } from '../replacement/fill.ts';
 import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
@@ -22,6 +20,9 @@ import { changeState, servesAlone, stateOf, type ReplacementState } from '../rep
 import type { Proof } from '../replacement/prove.ts';
 import { FillBoard } from './fill-board.ts';
 import type { FillMessage, FillStep, FillTask } from './fill-thread.ts';
+import type { FillThreads } from './fill-threads.ts';
+import type { FillTurns } from './fill-turns.ts';
+import { sourceText } from './source-watch.ts';
 import type { Log } from './native-file-state.ts';
 import type { Statistics } from './statistics.ts';
 
@@ -33,6 +34,8 @@ export interface FillTarget {
 }
 
 export interface FillContext {
+  readonly threads: FillThreads;
+  readonly turns: FillTurns;
   readonly rate: SharedRate;
   readonly statistics: Statistics;
   readonly log: Log;
@@ -47,7 +50,7 @@ export interface FillOptions {
   readonly isVerified: boolean;
 }
 
-type Activity = FillStep | 'waiting' | 'idle';
+type Activity = FillStep | 'waiting' | 'queued' | 'idle';
 
 export interface FillStatus {
   readonly name: string;
@@ -75,7 +78,10 @@ export interface FillStatus {
 
 const firstWaitMs = 1000;
 const maxWaitMs = 30_000;
-const threads = Math.min(2, availableParallelism());
+/** That work for one fill at once. */
+export const threadsPerFill = Math.min(2, availableParallelism());
+/** What no pause of the fill ends. */
+const never = new AbortController().signal;
 /** Weight of the last half second in the rate that is shown. */
 const newWeight = 0.2;
 
@@ -90,6 +96,7 @@ export class FillJob {
   #note = '';
   #running: Promise<void> | undefined;
   #stopping = new AbortController();
+  #hasTurn = false;
   #seen = { units: 0, atMs: 0, perSecond: 0 };
 
   constructor(target: FillTarget, parts: SharedReplacement, context: FillContext) {
@@ -130,7 +137,10 @@ export class FillJob {
 
   /** Hashes of all that is there, and of what should be. */
   async prove(): Promise<Proof> {
-    const messages = await this.#team('prove', { isPolite: true, isVerified: true }, 1, new FillBoard());
+    const messages = await this.#team('prove', { isPolite: true, isVerified: true }, 1, {
+      board: new FillBoard(),
+      signal: never,
+    });
     const found = messages.find((message) => message.kind === 'proof');
     if (found !== undefined) return found.proof;
     const failed = messages.find((message) => message.kind === 'source failed');
@@ -142,7 +152,8 @@ export class FillJob {
     this.#decryption = new FillBoard();
     this.#activity = 'decrypt';
     try {
-      await this.#team('decrypt', { isPolite: false, isVerified: true }, 1, this.#decryption, filePath);
+      const board = this.#decryption;
+      await this.#team('decrypt', { isPolite: false, isVerified: true }, 1, { board, filePath, signal: never });
     } finally {
       this.#activity = 'idle';
     }
@@ -169,10 +180,11 @@ export class FillJob {
     const dataUnits = this.#board.get('dataUnits');
     const left = dataUnits - (this.#activity === 'verify' ? this.#board.get('verifiedUnits') : this.#copied());
     const { perSecond } = this.#seen;
+    const stuck = this.#context.threads.stuck(this);
     return {
       name: this.target.name,
       state: this.state,
-      activity: this.#activity,
+      activity: stuck === undefined ? this.#activity : 'waiting',
       sizeBytes,
       // What serves alone is all there, also where it has grown past the map.
       presentBytes: servesAlone(this.parts) ? sizeBytes : Math.min(sizeBytes, bytes(this.#map.count(presentBit))),
@@ -194,11 +206,13 @@ export class FillJob {
       isYielding: this.#board.get('yielding') !== 0,
       bytesPerSecond: this.isRunning ? Math.round(bytes(perSecond)) : 0,
       secondsLeft: this.isRunning && perSecond > 0 ? Math.max(0, left) / perSecond : undefined,
-      note: this.#note,
+      note: stuck === undefined ? this.#note : sourceText(stuck),
     };
   }
 
   async #run(options: FillOptions): Promise<void> {
+    const { turns } = this.#context;
+    if (!(await this.#takeTurn())) return;
     try {
       if (!(await this.#copyAll(options))) return;
       await this.#team('flush', options, 1);
@@ -207,7 +221,23 @@ export class FillJob {
       this.#complete(options.isVerified);
     } catch (error) {
       this.#giveUp(error);
+    } finally {
+      if (this.#hasTurn) turns.give();
+      this.#hasTurn = false;
     }
+  }
+
+  /** @returns false when it is to stop */
+  async #takeTurn(): Promise<boolean> {
+    const { turns } = this.#context;
+    const before = this.#note;
+    if (!turns.isFree) {
+      this.#activity = 'queued';
+      this.#note = `waits for its turn: ${turns.limit} at once (mount --fill-jobs)`;
+    }
+    this.#hasTurn = await turns.take(this.#stopping.signal);
+    this.#note = before;
+    return this.#hasTurn;
   }
 
   /** Until nothing is missing. @returns false when it is to stop */
@@ -215,7 +245,7 @@ export class FillJob {
     await this.#persist(() => this.#team('count', options, 1));
     for (let waitMs = firstWaitMs; !this.#board.shouldStop(); waitMs = Math.min(2 * waitMs, maxWaitMs)) {
       const before = this.#copied();
-      const why = failureIn(await this.#team('copy', options, threads));
+      const why = failureIn(await this.#team('copy', options, threadsPerFill));
       if (this.#board.shouldStop()) return false;
       if (firstMissing(this.parts, this.#map) === undefined) return true;
       if (this.#copied() > before) waitMs = firstWaitMs;
@@ -227,7 +257,7 @@ export class FillJob {
   async #verifyAll(options: FillOptions): Promise<boolean> {
     const isDone = await this.#persist(() => {
       this.#board.set('verifiedUnits', 0);
-      return this.#team('verify', options, threads);
+      return this.#team('verify', options, threadsPerFill);
     });
     if (!isDone) return false;
     const repaired = this.#board.get('repairedUnits');
@@ -251,7 +281,10 @@ export class FillJob {
     if (this.#note !== why) this.#tell('warn', `waits: ${why}`);
     this.#note = why;
     this.#activity = 'waiting';
+    this.#context.turns.give();
+    this.#hasTurn = false;
     await sleep(ms, undefined, { signal: this.#stopping.signal }).catch(() => undefined);
+    await this.#takeTurn();
   }
 
   #complete(isVerified: boolean): void {
@@ -282,14 +315,17 @@ export class FillJob {
     step: FillStep,
     options: FillOptions,
     count: number,
-    board = this.#board,
-    filePath = '',
+    {
+      board = this.#board,
+      filePath = '',
+      signal = this.#stopping.signal,
+    }: { board?: FillBoard; filePath?: string; signal?: AbortSignal } = {},
   ): Promise<FillMessage[]> {
     if (board === this.#board) {
       this.#activity = step;
       board.set('region', 0);
     }
-    const { rate, statistics } = this.#context;
+    const { rate, statistics, threads } = this.#context;
     const task: FillTask = {
       step,
       place: this.target.place,
@@ -301,8 +337,13 @@ export class FillJob {
       isPolite: options.isPolite,
     };
     const messages: FillMessage[] = [];
-    await runTeam<FillMessage>(workerUrl(import.meta.url, './fill-worker'), count, task, (message) =>
-      messages.push(message),
+    await threads.run(
+      task,
+      count,
+      this,
+      signal,
+      (message) => messages.push(message),
+      () => board.stop(),
     );
     return messages;
   }

@@ -3,16 +3,21 @@
  */
 import path from 'node:path';
 import { BlockCache } from '../backup/block-cache.ts';
+import { defaultIndexBytes } from '../backup/index-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
+import { GateMemory } from '../base/source-gate.ts';
 import { MiB } from '../base/units.ts';
 import { recordOf, removeLeftovers } from '../replacement/leftovers.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import type { FillRequest } from './control.ts';
+import { FillThreads, maxFillThreads } from './fill-threads.ts';
+import { defaultFillJobs, FillTurns } from './fill-turns.ts';
 import { Fills, type Finalized } from './fills.ts';
 import { Filter } from './filter.ts';
 import type { Log } from './native-file-state.ts';
 import { OpenReplacements } from './replacements.ts';
+import { defaultSourceTimeoutMs, SourceWatch } from './source-watch.ts';
 import { Statistics } from './statistics.ts';
 
 /** What is asked of a fill, by whoever speaks with the mount. @throws UsageError, and what else the fill throws */
@@ -29,13 +34,13 @@ export async function answerFill(fills: Fills, filter: Filter, request: FillRequ
   if (request.bytesPerSecond !== undefined) fills.setRate(request.bytesPerSecond);
   switch (request.action) {
     case 'start':
-      fills.start(disk, { isPolite, isVerified });
+      await fills.start(disk, { isPolite, isVerified });
       break;
     case 'pause':
       await fills.pause(disk);
       break;
     case 'resume':
-      fills.resume(disk, { isPolite, isVerified });
+      await fills.resume(disk, { isPolite, isVerified });
       break;
     case 'cancel':
       await fills.cancel(disk);
@@ -46,10 +51,10 @@ export async function answerFill(fills: Fills, filter: Filter, request: FillRequ
       return await fills.finalize(disk, request.decrypts === true);
     case 'status':
   }
-  return fills.status(disk);
+  return await fills.status(disk);
 }
 
-/** Metadata is all that is read here: threads that copy have caches of their own. */
+/** Of each thread that copies, and of this one, which reads metadata alone. */
 const cacheBytes = 16 * MiB;
 
 /** The fills of a folder that is not mounted. */
@@ -71,10 +76,23 @@ export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): 
   const replacements = new OpenReplacements();
   const options = { folder, allowPaths: [], trustPluginFiles: false, present: undefined, write: undefined, keys };
   const filter = new Filter(options, statistics, BlockCache.ofOneThread(cacheBytes), log, replacements);
-  const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log, isOpen: () => false });
+  const sources = new SourceWatch(GateMemory.allocate(maxFillThreads), defaultSourceTimeoutMs, log);
+  const threads = new FillThreads({ sources, firstCell: 0, blockBytes: cacheBytes, indexBytes: defaultIndexBytes });
+  const turns = new FillTurns(defaultFillJobs);
+  const fills = new Fills(replacements, {
+    threads,
+    turns,
+    rate: new SharedRate(),
+    statistics,
+    log,
+    isOpen: () => false,
+  });
   return {
     answer: async (request) => await answerFill(fills, filter, request),
-    look: () => fills.look(),
+    look: () => {
+      sources.look();
+      fills.look();
+    },
     async close() {
       await fills.stop();
       filter.close();

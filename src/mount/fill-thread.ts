@@ -2,8 +2,10 @@
  * The share of one thread in a fill. The main thread decides what is done next; here one step of it is done: to count what is to be copied, to
  * copy, to flush, to read back and compare, or to prove what is there by hashes.
  */
-import { BlockCache } from '../backup/block-cache.ts';
-import { MiB } from '../base/units.ts';
+import type { BlockCache } from '../backup/block-cache.ts';
+import { KeyRing } from '../backup/key-ring.ts';
+import type { ThreadKey } from '../backup/seal.ts';
+import { sealingKey } from '../plugin/resolve.ts';
 import { openSynthesized, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
 import { writePlain } from '../replacement/decrypt.ts';
 import { Filler, regionCount } from '../replacement/fill.ts';
@@ -34,22 +36,33 @@ export interface FillTask {
   readonly isPolite: boolean;
 }
 
+/** Asks for the key that a replacement is sealed with: its image may have to be read for it. */
+export interface KeyTask {
+  readonly step: 'key';
+  readonly place: SynthesizedPlace;
+  readonly isPolite: false;
+}
+
 /** What a thread tells at its end, where there is anything to tell. */
 export type FillMessage =
+  | { readonly kind: 'key'; readonly key: ThreadKey }
   | { readonly kind: 'unreadable'; readonly units: number; readonly first: string }
   /** The image, and not the replacement, is what failed: the same may work later. */
   | { readonly kind: 'source failed'; readonly message: string }
   | { readonly kind: 'proof'; readonly proof: Proof };
 
-/** Blocks are read once, in order. */
-const cacheBytes = 16 * MiB;
 /** So much is copied at a time while a guest is there, and while none is. */
 const chunkUnits = { polite: 2, full: 16 } as const;
 /** Regions between two flushes of the data. */
 const flushEveryUnits = 4096;
 
-export function runFillTask(task: FillTask, post: (message: FillMessage) => void): void {
-  const source = openSynthesized(task.place, BlockCache.ofOneThread(cacheBytes));
+export function runFillTask(task: FillTask | KeyTask, cache: BlockCache, post: (message: FillMessage) => void): void {
+  if (task.step === 'key') {
+    const { plugin, pluginPath, allowed, keys } = task.place;
+    post({ kind: 'key', key: sealingKey(plugin, pluginPath, allowed, new KeyRing(keys)).toThread() });
+    return;
+  }
+  const source = openSynthesized(task.place, cache);
   let sourceFailure: unknown;
   // The same file, whose failures are known from those of the replacement.
   const base = {

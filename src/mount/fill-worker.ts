@@ -1,5 +1,28 @@
-/** A thread of a fill. */
-import { teamMember } from '../base/worker-team.ts';
-import { runFillTask, type FillMessage, type FillTask } from './fill-thread.ts';
+/** A thread of fills: does what it is told, one task after the other. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { assert } from '../base/errors.ts';
+import { GateMemory, SourceGate, useSourceGate } from '../base/source-gate.ts';
+import { toFailure, type Failure } from '../base/worker-team.ts';
+import { BlockCache } from '../backup/block-cache.ts';
+import { runFillTask, type FillTask, type KeyTask } from './fill-thread.ts';
+import type { FillThreadData, FillThreadMessage } from './fill-threads.ts';
 
-teamMember<FillTask, FillMessage>((task, post) => runFillTask(task, post));
+const port = parentPort;
+assert(port !== null, 'the module of a fill was loaded outside a worker');
+const { gate: memory, thread, blockBytes, indexBytes } = workerData as FillThreadData;
+const gate = new SourceGate(new GateMemory(memory), thread);
+useSourceGate(gate);
+const cache = BlockCache.ofOneThread(blockBytes, indexBytes);
+const say = (said: FillThreadMessage): void => port.postMessage(said);
+
+port.on('message', (task: FillTask | KeyTask) => {
+  let done: Failure | undefined;
+  gate.begin();
+  try {
+    runFillTask(task, cache, (message) => say({ message }));
+  } catch (error) {
+    done = { failure: toFailure(error) };
+  }
+  say({ done });
+});
+say('ready');

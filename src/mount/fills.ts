@@ -1,8 +1,8 @@
 /** The fills of a mount: which native files are being filled, what may be asked of them, and how they go on after a mount. */
 import * as fs from '../base/fs.ts';
-import { UsageError } from '../base/errors.ts';
-import { KeyRing } from '../backup/key-ring.ts';
-import { sealingKey } from '../plugin/resolve.ts';
+import { assert, UnavailableError, UsageError } from '../base/errors.ts';
+import type { ThreadKey } from '../backup/seal.ts';
+import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { freeze, thaw } from '../replacement/decrypt.ts';
 import { finalizeFiles, isInPlace, requireFinalizable, type FinalizedFile } from '../replacement/finalize.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
@@ -11,11 +11,15 @@ import type { SharedReplacement } from '../replacement/shared.ts';
 import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
 import type { Proof } from '../replacement/prove.ts';
 import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
+import type { FillMessage } from './fill-thread.ts';
 import type { NativeDisk, NativeDiskFile } from './natives.ts';
 import type { OpenReplacements } from './replacements.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
+
+/** What nobody ends. */
+const never = new AbortController().signal;
 
 export interface Finalized {
   /** The path of what the plugin file is kept as. */
@@ -27,6 +31,8 @@ export class Fills {
   readonly #replacements: OpenReplacements;
   readonly #context: FillContext;
   readonly #jobs = new Map<string, FillJob>();
+  /** Of plugin files, by their ids. */
+  readonly #sealingKeys = new Map<string, ThreadKey>();
 
   constructor(replacements: OpenReplacements, context: FillContext) {
     this.#replacements = replacements;
@@ -34,9 +40,9 @@ export class Fills {
   }
 
   /** @throws UsageError where there is nothing to fill; CapacityError, UnavailableError */
-  start(disk: NativeDisk, options: FillOptions): void {
+  async start(disk: NativeDisk, options: FillOptions): Promise<void> {
     for (const file of disk.files) {
-      const job = this.#job(disk, file);
+      const job = await this.#job(disk, file);
       if (job.state === 'complete') continue;
       // So that every thread uses it from now on.
       this.#context.statistics.counters(file.name).set('replaced', 1);
@@ -45,7 +51,7 @@ export class Fills {
   }
 
   async pause(disk: NativeDisk): Promise<void> {
-    for (const job of this.#started(disk)) {
+    for (const job of await this.#started(disk)) {
       await job.stop();
       // It may have come to its end meanwhile.
       if (!servesAlone(job.parts)) changeState(job.parts, new PresenceMap(job.parts.presence), 'paused');
@@ -53,8 +59,8 @@ export class Fills {
   }
 
   /** @throws UsageError unless it is paused */
-  resume(disk: NativeDisk, options: FillOptions): void {
-    const jobs = this.#started(disk);
+  async resume(disk: NativeDisk, options: FillOptions): Promise<void> {
+    const jobs = await this.#started(disk);
     if (!jobs.some((job) => job.state === 'paused' || job.state === 'filling'))
       throw new UsageError(`${disk.name}: no fill of it is paused; start one with: veneer fill start`);
     for (const job of jobs) if (job.state === 'paused' || job.state === 'filling') job.start(options);
@@ -62,7 +68,7 @@ export class Fills {
 
   /** Gives back what was copied; what the guest wrote stays. */
   async cancel(disk: NativeDisk): Promise<void> {
-    for (const job of this.#started(disk)) {
+    for (const job of await this.#started(disk)) {
       await job.stop();
       changeState(job.parts, new PresenceMap(job.parts.presence), 'intercepting');
       releaseCopies(job.parts);
@@ -70,8 +76,8 @@ export class Fills {
   }
 
   /** Of every file of the disk that has a replacement. */
-  status(disk: NativeDisk): FillStatus[] {
-    return disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file).status());
+  async status(disk: NativeDisk): Promise<FillStatus[]> {
+    return (await this.#replaced(disk)).map((job) => job.status());
   }
 
   statusOfAll(): FillStatus[] {
@@ -81,7 +87,7 @@ export class Fills {
   async prove(disk: NativeDisk): Promise<{ name: string; proof: Proof }[]> {
     const proofs: { name: string; proof: Proof }[] = [];
     for (const file of disk.files.filter((each) => each.isReplaced()))
-      proofs.push({ name: file.name, proof: await this.#job(disk, file).prove() });
+      proofs.push({ name: file.name, proof: await (await this.#job(disk, file)).prove() });
     if (proofs.length === 0) throw new UsageError(`${disk.name}: nothing was written to it or copied yet`);
     return proofs;
   }
@@ -100,7 +106,7 @@ export class Fills {
         inPlace.push({ path, parts: undefined });
         continue;
       }
-      const job = this.#job(disk, file);
+      const job = await this.#job(disk, file);
       replaced.push({ name: file.name, path, parts: job.parts, job });
     }
     const sealed = replaced.filter(({ parts }) => parts.seal !== undefined);
@@ -133,10 +139,10 @@ export class Fills {
   }
 
   /** Goes on with what an earlier mount has begun. */
-  takeUp(disk: NativeDisk): void {
+  async takeUp(disk: NativeDisk): Promise<void> {
     for (const file of disk.files) {
       if (!file.isReplaced()) continue;
-      const job = this.#job(disk, file);
+      const job = await this.#job(disk, file);
       if (job.state === 'filling') job.start(defaultFillOptions);
     }
   }
@@ -147,27 +153,37 @@ export class Fills {
 
   look(): void {
     for (const job of this.#jobs.values()) job.look();
+    this.#context.threads.look();
   }
 
-  async stop(): Promise<void> {
+  /** @returns whether all threads have ended; those that have not change nothing any more */
+  async stop(): Promise<boolean> {
     await Promise.all([...this.#jobs.values()].map((job) => job.stop()));
+    return await this.#context.threads.close();
   }
 
-  #started(disk: NativeDisk): FillJob[] {
-    const jobs = disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file));
+  async #replaced(disk: NativeDisk): Promise<FillJob[]> {
+    const jobs: FillJob[] = [];
+    for (const file of disk.files.filter((each) => each.isReplaced())) jobs.push(await this.#job(disk, file));
+    return jobs;
+  }
+
+  async #started(disk: NativeDisk): Promise<FillJob[]> {
+    const jobs = await this.#replaced(disk);
     if (jobs.every((job) => stateOf(job.parts) === 'intercepting'))
       throw new UsageError(`${disk.name}: no fill of it was started; start one with: veneer fill start`);
     return jobs;
   }
 
-  #job(disk: NativeDisk, file: NativeDiskFile): FillJob {
+  async #job(disk: NativeDisk, file: NativeDiskFile): Promise<FillJob> {
     const { key, place, discard } = file.replacement;
     if (discard)
       throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
-    const { plugin, pluginPath, allowed, keys } = file.synthesized;
-    const parts = this.#replacements.acquire(key, place, discard, () =>
-      sealingKey(plugin, pluginPath, allowed, new KeyRing(keys)).toThread(),
-    );
+    const chainKey = place.isSealed ? await this.#sealingKey(file.synthesized) : undefined;
+    const parts = this.#replacements.acquire(key, place, discard, () => {
+      assert(chainKey !== undefined, 'a sealed replacement was asked for without its key');
+      return chainKey;
+    });
     let job = this.#jobs.get(key);
     if (job === undefined || job.parts !== parts) {
       const target: FillTarget = { name: file.name, place: file.synthesized };
@@ -175,5 +191,22 @@ export class Fills {
       this.#jobs.set(key, job);
     }
     return job;
+  }
+
+  /** Read in a thread, since an image may have to be read for it, and may not answer. */
+  async #sealingKey(place: SynthesizedPlace): Promise<ThreadKey> {
+    const { id } = place.plugin;
+    const known = this.#sealingKeys.get(id);
+    if (known !== undefined) return known;
+    let found: ThreadKey | undefined;
+    let why = `${place.pluginPath}: its key could not be read`;
+    const hear = (message: FillMessage): void => {
+      if (message.kind === 'key') found = message.key;
+      if (message.kind === 'source failed') why = message.message;
+    };
+    await this.#context.threads.run({ step: 'key', place, isPolite: false }, 1, this, never, hear);
+    if (found === undefined) throw new UnavailableError(why, { retryable: true });
+    this.#sealingKeys.set(id, found);
+    return found;
   }
 }

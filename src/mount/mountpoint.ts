@@ -1,5 +1,5 @@
 /** The mountpoint: what it must be before a mount, whether it is mounted now, and how it is unmounted. */
-import { execFile } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
 import * as fs from '../base/fs.ts';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -14,6 +14,7 @@ const fuseDevice = '/dev/fuse';
 /** Of our mounts, as the system lists them. */
 const mountType = 'fuse.veneer';
 const diesWithinMs = 2000;
+const answersWithinMs = 2000;
 const lookEveryMs = 20;
 
 /**
@@ -86,14 +87,19 @@ export async function unmount(absolute: string, lazily: boolean): Promise<void> 
   }
 }
 
-/** A path whose mount is dead answers ENOTCONN to everything; ECONNABORTED at the moment when it dies. */
+/**
+ * A mount that nobody serves answers ENOTCONN to everything; ECONNABORTED at the moment when it dies. One that is served may be stuck and
+ * answer nothing: where no record says that somebody serves it, a process that can be killed asks.
+ */
 export function isDeadMount(absolute: string): boolean {
-  try {
-    fs.statSync(absolute);
-    return false;
-  } catch (error) {
-    return ['ENOTCONN', 'ECONNABORTED'].includes(systemErrorCode(error) ?? '');
-  }
+  if (!isMountpoint(absolute) || findRecord(absolute) !== undefined) return false;
+  const asked = spawnSync('stat', ['--', absolute], {
+    env: { ...process.env, LC_ALL: 'C' },
+    timeout: answersWithinMs,
+    killSignal: 'SIGKILL',
+    encoding: 'utf8',
+  });
+  return /not connected|connection abort/.test(asked.stderr);
 }
 
 /** A process that was killed lets go of its mount with its last thread: that is waited for. */

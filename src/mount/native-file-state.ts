@@ -4,12 +4,13 @@
  */
 import { AssertionError, describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
+import { sourceGate } from '../base/source-gate.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
+import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
 import { Replacement, type DirectFile } from '../replacement/replacement.ts';
 import type { Replacements } from './replacements.ts';
@@ -88,12 +89,7 @@ export class NativeFileState implements Closable {
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
     } catch (error) {
       const why = `read of ${length} bytes at ${offset} failed: ${describeError(error)}`;
-      this.counters.fail(why);
-      this.#context.log('error', `${this.name}: ${why}`, {
-        file: this.name,
-        offset,
-        length,
-      });
+      this.#tellFailure(why, { offset, length });
       throw error;
     }
     this.lastUsedMs = performance.now();
@@ -218,12 +214,18 @@ export class NativeFileState implements Closable {
     try {
       action(this.#replaced() ?? this.#replace());
     } catch (error) {
-      const why = `${what} failed: ${describeError(error)}`;
-      this.counters.fail(why);
-      this.#context.log('error', `${this.name}: ${why}`, { file: this.name });
+      this.#tellFailure(`${what} failed: ${describeError(error)}`);
       throw error;
     }
     this.lastUsedMs = performance.now();
+  }
+
+  /** One that is to be tried again later has not failed. */
+  /** Of a source that does not answer, who watches it tells; who was turned away at its gate is no failure of its own. */
+  #tellFailure(why: string, data: Readonly<Record<string, unknown>> = {}): void {
+    const { passage } = sourceGate();
+    if (passage !== 'turned away') this.counters.fail(why);
+    if (passage === 'passed') this.#context.log('error', `${this.name}: ${why}`, { file: this.name, ...data });
   }
 
   /** The replacement, where there is one: of an earlier mount, made by this thread, or by another. */
@@ -262,10 +264,11 @@ export class NativeFileState implements Closable {
     }
     const { plugin, pluginPath, allowed } = this.#identity;
     const { cache, keys, log, onImageOpened } = this.#context;
+    this.counters.set('source', firstSourceOf(plugin, pluginPath));
     try {
       this.#disk = openPluginDisk(plugin, pluginPath, allowed, cache, keys);
     } catch (error) {
-      this.#failure = { error, atMs: now };
+      if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;
     }
     this.#failure = undefined;

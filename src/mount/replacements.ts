@@ -7,6 +7,7 @@ import {
   isStillNamed,
   openReplacement,
   removeReplacement,
+  unlinkReplacement,
   type OpenReplacement,
   type ReplacementPlace,
 } from '../replacement/open.ts';
@@ -40,19 +41,27 @@ export class OpenReplacements implements Replacements, Closable {
     return open.parts;
   }
 
-  /** Flushes all that is kept, and throws away what is not. */
-  close(): void {
+  /**
+   * Flushes all that is kept, and throws away what is not.
+   * @param isLast whether no thread uses them any more: else descriptors stay open, lest their numbers come to mean other files
+   */
+  close(isLast = true): void {
     const entries = [...this.#open.values()];
     this.#open.clear();
-    closeAll([...this.#removed.splice(0), ...entries.map((entry) => ({ close: () => closeOne(entry) }))]);
+    const removed = this.#removed.splice(0);
+    closeAll([...(isLast ? removed : []), ...entries.map((entry) => ({ close: () => closeOne(entry, isLast) }))]);
   }
 }
 
-function closeOne({ open, path, discard }: { open: OpenReplacement; path: string; discard: boolean }): void {
+function closeOne(
+  { open, path, discard }: { open: OpenReplacement; path: string; discard: boolean },
+  isLast: boolean,
+): void {
   try {
     if (!discard) new Replacement(open.parts, { sizeBytes: 0, read: () => undefined }).sync();
   } finally {
-    open.close();
-    if (discard) removeReplacement(path);
+    if (isLast) open.close();
+    // Of one that is still open nobody takes the lock.
+    if (discard) (isLast ? removeReplacement : unlinkReplacement)(path);
   }
 }

@@ -5,8 +5,8 @@
 import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
-import { MiB } from '../base/units.ts';
-import { BlockCache, sumsShare } from '../backup/block-cache.ts';
+import { GateMemory } from '../base/source-gate.ts';
+import { BlockCache } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
@@ -16,19 +16,25 @@ import { SharedRate } from '../replacement/pace.ts';
 import { endOnCrash } from './crash.ts';
 import { serveControl, type MountStatus } from './control.ts';
 import { answerFill } from './fill-requests.ts';
+import { threadsPerFill } from './fill-job.ts';
+import { FillThreads, maxFillThreads } from './fill-threads.ts';
+import { FillTurns } from './fill-turns.ts';
 import { defaultFillOptions, Fills } from './fills.ts';
 import { Filter } from './filter.ts';
 import { serveFuseNative } from './fuse-native/transport.ts';
+import { maxBeside } from './kernel/beside.ts';
 import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { MountLog } from './log.ts';
 import { LogLimit } from './log-limit.ts';
+import { divideCache, type CacheShares } from './memory-budget.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
 import type { NativeDisk } from './natives.ts';
 import { OpenReplacements } from './replacements.ts';
-import { Statistics } from './statistics.ts';
+import { sourceText, SourceWatch, watchEveryMs } from './source-watch.ts';
+import { Statistics, type FileStatistics } from './statistics.ts';
 import { Survey } from './survey.ts';
 import type { ServingTransport } from './transport.ts';
 
@@ -53,12 +59,15 @@ export interface MountOptions {
   readonly fill: boolean;
   /** What all fills share; 0: as fast as it goes. */
   readonly fillBytesPerSecond: number;
+  /** Fills that work at once. */
+  readonly fillJobs: number;
+  /** A read of an image that takes longer fails. */
+  readonly sourceTimeoutMs: number;
 }
 
 export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
 export type TransportChoice = (typeof transportChoices)[number];
 
-export const defaultCacheBytes = 256 * MiB;
 export const defaultIdleMs = 60_000;
 /** With a single one, a slow request (a block to inflate) would hold up all others. */
 export const defaultWorkers = Math.max(2, availableParallelism());
@@ -67,14 +76,6 @@ export const maxWorkers = 64;
 const lookEveryMs = 500;
 /** In a folder of so many files that it takes longer, disks show in `status` a little later. */
 const surveyedWithinMs = 1000;
-
-/** What index pages and merged leaves take of the budget, in all threads together; a small budget keeps a quarter for blocks. */
-const indexBytes = 80 * MiB;
-
-/** What is left for blocks, with the page sums that come on top of them. */
-function blockShare(cacheBytes: number): number {
-  return Math.floor(Math.max(cacheBytes / 4, cacheBytes - indexBytes) / (1 + sumsShare));
-}
 
 export interface ServedMount {
   readonly record: MountRecord;
@@ -98,15 +99,20 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const limit = new LogLimit();
   const mountLog = new MountLog(logFd, real.mountpoint, limit);
   const { log } = mountLog;
-  const statistics = new Statistics(Statistics.allocate(options.workers + 1));
+  const threads = options.workers + maxBeside;
+  const statistics = new Statistics(Statistics.allocate(threads + 1));
   const replacements = new OpenReplacements();
-  const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
+  const shares = divideCache(options.cacheBytes, options.workers, options.fillJobs * threadsPerFill);
+  const sources = new SourceWatch(GateMemory.allocate(threads + maxFillThreads), options.sourceTimeoutMs, log);
+  const cache = BlockCache.ofOneThread(shares.blockBytes, shares.indexBytes);
   const numbers = InodeNumbers.allocate();
   const filter = new Filter({ folder: real.folder, ...options, numbers }, statistics, cache, log, replacements);
   clearAway(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, {
+    shares,
+    sources,
     statistics,
     replacements,
     logFd,
@@ -126,16 +132,23 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     end?.();
   };
   const fills = new Fills(replacements, {
+    threads: new FillThreads({
+      sources,
+      firstCell: threads,
+      blockBytes: shares.fillBlockBytes,
+      indexBytes: shares.indexBytes,
+    }),
+    turns: new FillTurns(options.fillJobs),
     rate: fillRate(options),
     statistics,
     log,
     isOpen: (stat) => transport.isOpen(stat),
   });
-  const survey = new Survey(filter, (disk) => startFill(fills, disk, options, log), log);
+  const survey = new Survey(filter, (disk) => void startFill(fills, disk, options, log), log);
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'fill') return answerFill(fills, filter, request);
     if (request.command === 'stop') setImmediate(() => end?.());
-    return statusOf(record, options, statistics, transport, fills);
+    return statusOf(record, options, { statistics, transport, fills, sources });
   });
   const look = setInterval(() => {
     fills.look();
@@ -143,13 +156,17 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     if (!transport.look()) void stop();
     if (!isMountpoint(real.mountpoint)) end?.();
   }, lookEveryMs);
+  const watch = setInterval(() => {
+    sources.look();
+    transport.lookAtSources();
+  }, watchEveryMs);
   const ended = gone.then(async () => {
     clearInterval(look);
+    clearInterval(watch);
     control.close();
     await survey.stop();
-    await fills.stop();
-    await transport.close();
-    closeReplacements(replacements, log);
+    const haveEnded = [await fills.stop(), await transport.close()];
+    closeReplacements(replacements, haveEnded.every(Boolean), log);
     removeRecord(real.mountpoint);
     letGo();
     mountLog.tellLeftOut(true);
@@ -176,10 +193,10 @@ function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {
 }
 
 /** Goes on with what an earlier mount has begun, or begins. One disk that cannot be filled keeps nobody from the others. */
-function startFill(fills: Fills, disk: NativeDisk, { fill }: MountOptions, log: Log): void {
+async function startFill(fills: Fills, disk: NativeDisk, { fill }: MountOptions, log: Log): Promise<void> {
   try {
-    if (fill) fills.start(disk, defaultFillOptions);
-    else fills.takeUp(disk);
+    if (fill) await fills.start(disk, defaultFillOptions);
+    else await fills.takeUp(disk);
   } catch (error) {
     log('warn', `${disk.name}: is not filled: ${describeError(error)}`, { file: disk.name });
   }
@@ -190,12 +207,13 @@ async function startTransport(
   filter: Filter,
   real: { readonly folder: string; readonly mountpoint: string },
   options: MountOptions,
-  shared: Pick<KernelOptions, 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
+  shared: Pick<KernelOptions, 'sources' | 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
+    readonly shares: CacheShares;
     readonly log: Log;
     readonly numbers: SharedArrayBuffer;
   },
 ): Promise<ServingTransport> {
-  const { log, numbers } = shared;
+  const { log, shares, numbers } = shared;
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
@@ -205,7 +223,8 @@ async function startTransport(
         {
           ...options,
           ...shared,
-          cacheBytes: blockShare(options.cacheBytes),
+          cacheBytes: shares.blockBytes,
+          indexBytes: shares.indexBytes,
           filter: filterOptions,
           mountpoint: real.mountpoint,
         },
@@ -227,10 +246,13 @@ async function startTransport(
   }
 }
 
-/** What was written is flushed, or thrown away. A failure is told, and ends nothing else. */
-function closeReplacements(replacements: OpenReplacements, log: Log): void {
+/**
+ * What was written is flushed, or thrown away. A failure is told, and ends nothing else.
+ * @param isLast whether no thread uses them any more; else their descriptors stay open until the process ends
+ */
+function closeReplacements(replacements: OpenReplacements, isLast: boolean, log: Log): void {
   try {
-    replacements.close();
+    replacements.close(isLast);
   } catch (error) {
     log('error', `what was written may not all be on disk: ${describeError(error)}`, {});
   }
@@ -239,17 +261,26 @@ function closeReplacements(replacements: OpenReplacements, log: Log): void {
 function statusOf(
   record: MountRecord,
   options: MountOptions,
-  statistics: Statistics,
-  transport: ServingTransport,
-  fills: Fills,
+  {
+    statistics,
+    transport,
+    fills,
+    sources,
+  }: { statistics: Statistics; transport: ServingTransport; fills: Fills; sources: SourceWatch },
 ): MountStatus {
+  const stuck = sources.status();
+  const withReason = (file: FileStatistics): FileStatistics & { reason?: string } => {
+    const source = stuck.get(file.source);
+    return source === undefined ? file : { ...file, reason: sourceText(source) };
+  };
   return {
     ...record,
     serving: transport.status(),
     cacheBudgetBytes: options.cacheBytes,
     residentBytes: process.memoryUsage.rss(),
     log: mountFiles(record.mountpoint).log,
-    files: statistics.snapshot(),
+    files: statistics.snapshot().map(withReason),
+    sources: [...stuck.values()],
     fills: fills.statusOfAll(),
   };
 }

@@ -37,6 +37,8 @@ const counterNames = [
   /** 1 once writes to the file are kept. */
   'replaced',
   'errors',
+  /** The number of its image's source; 0 until it was opened. */
+  'source',
 ] as const;
 export type CounterName = (typeof counterNames)[number];
 

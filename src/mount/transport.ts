@@ -7,6 +7,8 @@ export interface TransportStatus {
   /** Workers that died and were replaced. */
   readonly diedWorkers: number;
   readonly requests: number;
+  /** That wait for a source with too many threads inside. Absent from mounts of earlier versions. */
+  readonly waitingRequests?: number;
   /** Files and folders that are open under the mount. */
   readonly openFiles: number;
   /** Files that the kernel remembers, each of which is held open. */
@@ -21,6 +23,8 @@ export interface ServingTransport {
   isOpen(stat: fs.BigIntStats): boolean;
   /** Called twice a second: closes what is idle. False when it cannot serve any more. */
   look(): boolean;
-  /** After the mount is gone: ends its threads and closes what it holds. */
-  close(): Promise<void>;
+  /** Called more often: keeps serving while threads are stuck. */
+  lookAtSources(): void;
+  /** After the mount is gone: ends its threads and closes what it holds. @returns whether all threads have ended: others end with the process */
+  close(): Promise<boolean>;
 }

@@ -7,6 +7,8 @@ import path from 'node:path';
 import { assert, FormatError, ForbiddenError, UnavailableError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
+import { sourceGate } from '../base/source-gate.ts';
+import { sourceNameOf } from '../base/source-name.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import { Image } from '../backup/image.ts';
@@ -50,7 +52,7 @@ export function judgePointers(plugin: PluginFile, pluginPath: string, allowed: A
 
 function imagePathOf(pointer: ImagePointer, pluginPath: string, allowed: AllowedPaths): string {
   const target = absolutePath(path.dirname(pluginPath), pointer.path);
-  requireInside(target, [...allowed.folders, ...realFolders(allowed)], pluginPath, pointer.path);
+  requireInside(target, allowed, target, pluginPath, pointer.path);
   return target;
 }
 
@@ -103,7 +105,7 @@ function filesBeside({ patchSets, target, bootable }: PluginFile): string[] {
 function requireReadableByAuthors(file: string, pluginPath: string, allowed: AllowedPaths, image?: Image): void {
   if (allowed.ownership === undefined) return;
   const real = realPath(file, pluginPath);
-  const folder = requireInside(real, realFolders(allowed), pluginPath, file);
+  const folder = requireInside(real, allowed, file, pluginPath, file);
   requireReadable(real, folder, allowed.ownership, pluginPath, (stat) => image?.isFile(stat) ?? true);
 }
 
@@ -157,12 +159,15 @@ export function sealingKey(plugin: PluginFile, pluginPath: string, allowed: Allo
     const known = keys.ofChain(pointer.chainId);
     if (known !== undefined) return known;
     const { named, judge } = judged(pointer, pluginPath, allowed);
-    const imagePath = currentPathOf(named, pointer, judge);
-    judge(imagePath);
-    using image = closing(Image.open(imagePath));
-    requireMeant(image.value, pointer, pluginPath);
-    requireReadableByAuthors(imagePath, pluginPath, allowed, image.value);
-    if (image.value.description.sealed) return keys.require(image.value);
+    const key = sourceGate().through(sourceOf(named, pluginPath), () => {
+      const imagePath = currentPathOf(named, pointer, judge);
+      judge(imagePath);
+      using image = closing(Image.open(imagePath));
+      requireMeant(image.value, pointer, pluginPath);
+      requireReadableByAuthors(imagePath, pluginPath, allowed, image.value);
+      return image.value.description.sealed ? keys.require(image.value) : undefined;
+    });
+    if (key !== undefined) return key;
   }
   throw new FormatError(pluginPath, 'replacement', 0, 'is to be sealed, but none of its images is encrypted');
 }
@@ -172,17 +177,29 @@ function judged(
   pluginPath: string,
   allowed: AllowedPaths,
 ): { named: string; judge: (image: string) => void } {
-  const folders = realFolders(allowed);
+  const named = imagePathOf(pointer, pluginPath, allowed);
   return {
-    named: imagePathOf(pointer, pluginPath, allowed),
+    named,
     judge: (image) =>
       void requireInside(
         realPath(image, pluginPath),
-        folders,
+        allowed,
+        named,
         pluginPath,
         path.relative(path.dirname(pluginPath), image),
       ),
   };
+}
+
+/** Of its first image; 0 where nobody watches sources. */
+export function firstSourceOf(plugin: PluginFile, pluginPath: string): number {
+  const [pointer] = imagesOf(plugin);
+  return pointer === undefined ? 0 : sourceOf(path.resolve(path.dirname(pluginPath), pointer.path), pluginPath);
+}
+
+/** What is passed on the way to the image; see source-gate.ts. */
+function sourceOf(named: string, pluginPath: string): number {
+  return sourceGate().sourceOf(() => sourceNameOf(named, path.dirname(pluginPath)));
 }
 
 function openPointer(
@@ -194,18 +211,21 @@ function openPointer(
   keys: KeyRing,
 ): ChainDisk {
   const { named, judge } = judged(pointer, pluginPath, allowed);
-  const imagePath = currentPathOf(named, pointer, judge);
-  const disk = openChainDisk(imagePath, cache, judge, keys);
-  try {
-    const [newest] = disk.images;
-    assert(newest !== undefined, 'a chain has no image');
-    requireMeant(newest, pointer, pluginPath, sizeBytes);
-    for (const image of disk.images) requireReadableByAuthors(image.path, pluginPath, allowed, image);
-    return disk;
-  } catch (error) {
-    disk.close();
-    throw error;
-  }
+  const open = (): ChainDisk => {
+    const imagePath = currentPathOf(named, pointer, judge);
+    const disk = openChainDisk(imagePath, cache, judge, keys);
+    try {
+      const [newest] = disk.images;
+      assert(newest !== undefined, 'a chain has no image');
+      requireMeant(newest, pointer, pluginPath, sizeBytes);
+      for (const image of disk.images) requireReadableByAuthors(image.path, pluginPath, allowed, image);
+      return disk;
+    } catch (error) {
+      disk.close();
+      throw error;
+    }
+  };
+  return sourceGate().through(sourceOf(named, pluginPath), open, (disk) => disk.close());
 }
 
 /** @throws FormatError when it is another image than the pointer's */
@@ -241,26 +261,46 @@ function isMissing(named: string): boolean {
   }
 }
 
-/** @returns the folder that it lies in */
-function requireInside(target: string, folders: readonly string[], pluginPath: string, pointer: string): string {
-  const found = folders.find(
-    (folder) => target === folder || target.startsWith(folder.endsWith('/') ? folder : `${folder}/`),
-  );
+/**
+ * An allowed folder is looked at only where its name alone does not tell, and the one that the pointer names first: one that does not answer
+ * must not keep those from their images whose own does.
+ * @param named where the pointer leads by its text
+ * @returns the folder that the target lies in
+ */
+function requireInside(
+  target: string,
+  { folders }: AllowedPaths,
+  named: string,
+  pluginPath: string,
+  pointer: string,
+): string {
+  const found = folders.find((folder) => isWithin(target, folder));
   if (found !== undefined) return found;
+  const byName = [...folders].sort((a, b) => Number(isWithin(named, b)) - Number(isWithin(named, a)));
+  for (const folder of byName) {
+    const real = realFolder(folder);
+    if (real !== undefined && isWithin(target, real)) return real;
+  }
   throw new ForbiddenError(
     `${pluginPath}: points to ${JSON.stringify(pointer)}, outside the mounted folder; mount with --allow-path ${path.dirname(target)} if that is meant`,
   );
 }
 
+function isWithin(target: string, folder: string): boolean {
+  return target === folder || target.startsWith(folder.endsWith('/') ? folder : `${folder}/`);
+}
+
 /** Without links. A folder that is away for the moment allows nothing, and costs the others nothing. */
-function realFolders(allowed: AllowedPaths): string[] {
-  return allowed.folders.flatMap((folder) => {
-    try {
-      return [fs.realpathSync(folder)];
-    } catch {
-      return [];
-    }
-  });
+function realFolder(folder: string): string | undefined {
+  const gate = sourceGate();
+  try {
+    return gate.through(
+      gate.sourceOf(() => sourceNameOf(folder, '/')),
+      () => fs.realpathSync(folder),
+    );
+  } catch {
+    return undefined;
+  }
 }
 
 function realPath(target: string, pluginPath: string): string {

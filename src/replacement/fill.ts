@@ -86,21 +86,30 @@ export class Filler {
   copy(first: number, end: number): number {
     requireSound(this.#parts);
     const resizes = Atomics.load(this.#numbers, shared.resizes);
-    const at = first * unitBytes;
-    const bytes = this.#chunk.subarray(0, Math.max(0, Math.min(end * unitBytes, sizeOf(this.#parts)) - at));
-    readVisible(this.#numbers, this.#base, bytes, at);
+    const bytes = this.#read(first, end, this.#chunk);
     let copied = 0;
     for (let unit = first; unit < end; unit++) {
       const from = (unit - first) * unitBytes;
-      copied += this.map.locked('unit', unit, () =>
-        this.#put(
-          unit,
-          bytes.subarray(from, from + unitBytes),
-          Atomics.load(this.#numbers, shared.resizes) === resizes,
-        ),
-      );
+      copied += this.#put(unit, bytes.subarray(from, from + unitBytes), resizes) ?? this.#copyAnew(unit);
     }
     return copied;
+  }
+
+  /** Of a unit that was read before the size changed. */
+  #copyAnew(unit: number): number {
+    for (;;) {
+      const resizes = Atomics.load(this.#numbers, shared.resizes);
+      const copied = this.#put(unit, this.#read(unit, unit + 1, new Uint8Array(unitBytes)), resizes);
+      if (copied !== undefined) return copied;
+    }
+  }
+
+  /** Never with a lock held: the image may not answer. @returns the front of `target`, as far as the file goes */
+  #read(first: number, end: number, target: Uint8Array): Uint8Array {
+    const at = first * unitBytes;
+    const bytes = target.subarray(0, Math.max(0, Math.min(end * unitBytes, sizeOf(this.#parts)) - at));
+    readVisible(this.#numbers, this.#base, bytes, at);
+    return bytes;
   }
 
   /** One damaged block keeps no other unit away. */
@@ -135,19 +144,16 @@ export class Filler {
     return isData;
   }
 
-  /** The unit's lock is held. @param isFresh whether the size is what it was when the bytes were read */
-  #put(unit: number, bytes: Uint8Array, isFresh: boolean): number {
-    if (this.map.isPresent(unit)) return 0;
-    const at = unit * unitBytes;
-    let source = bytes;
-    if (!isFresh) {
-      source = new Uint8Array(Math.max(0, Math.min(unitBytes, sizeOf(this.#parts) - at)));
-      readVisible(this.#numbers, this.#base, source, at);
-    }
-    if (source.length === 0) return 0;
-    this.#data.write(source, at);
-    recordBits(this.#parts.mapFd, this.map, unit, presentBit, this.#parts.name);
-    return source.length;
+  /** @param resizes as it was before the bytes were read. @returns undefined where the size has changed since: nothing is done then */
+  #put(unit: number, bytes: Uint8Array, resizes: bigint): number | undefined {
+    return this.map.locked('unit', unit, () => {
+      if (this.map.isPresent(unit)) return 0;
+      if (Atomics.load(this.#numbers, shared.resizes) !== resizes) return undefined;
+      if (bytes.length === 0) return 0;
+      this.#data.write(bytes, unit * unitBytes);
+      recordBits(this.#parts.mapFd, this.map, unit, presentBit, this.#parts.name);
+      return bytes.length;
+    });
   }
 
   #zeros(first: number, end: number, isZero: (unit: number) => boolean): void {

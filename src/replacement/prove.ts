@@ -100,24 +100,49 @@ class UnitJudge {
 
   /** Fills `ours` with what the unit reads as, and `theirs` with what the synthesized file has there, where that was asked. */
   look(unit: number, ours: Buffer, theirs: Buffer): Verdict {
-    return this.#map.locked('unit', unit, () => {
-      const at = unit * unitBytes;
-      const isAlone = servesAlone(this.#parts);
-      const bits = unit < this.#map.unitCount ? this.#map.get(unit) : 0;
-      const isGrown = at >= this.#visibleBytes;
-      if (!isAlone && (bits & presentBit) === 0) {
-        readVisible(this.#numbers, this.#base, ours, at);
-        return isGrown ? 'grown' : 'missing';
-      }
-      this.#file.read(ours, at);
-      if (isGrown) return 'grown';
-      if (!this.isDirect && (bits & writtenBit) !== 0) return 'written';
-      readVisible(this.#numbers, this.#base, theirs, at);
-      if (ours.equals(theirs)) return 'equal';
-      // Asked after the file was read: it is so from before the first such write.
-      const isSuspect = Atomics.load(this.#numbers, shared.suspect) !== 0n;
-      return this.isDirect || isSuspect ? 'unknown' : 'different';
-    });
+    for (;;) {
+      const resizes = Atomics.load(this.#numbers, shared.resizes);
+      const isAsked = this.#needsBase(unit);
+      // With no lock held: the image may not answer.
+      if (isAsked) readVisible(this.#numbers, this.#base, theirs, unit * unitBytes);
+      const verdict = this.#map.locked('unit', unit, () => {
+        const isFresh = isAsked && Atomics.load(this.#numbers, shared.resizes) === resizes;
+        return this.#needsBase(unit) && !isFresh ? undefined : this.#judge(unit, ours, theirs);
+      });
+      if (verdict !== undefined) return verdict;
+    }
+  }
+
+  /** The unit's lock is held. */
+  #judge(unit: number, ours: Buffer, theirs: Buffer): Verdict {
+    const isGrown = unit * unitBytes >= this.#visibleBytes;
+    if (!this.#isOurs(unit)) {
+      ours.set(theirs);
+      return isGrown ? 'grown' : 'missing';
+    }
+    this.#file.read(ours, unit * unitBytes);
+    if (isGrown) return 'grown';
+    if (!this.#needsBase(unit)) return 'written';
+    if (ours.equals(theirs)) return 'equal';
+    // Asked after the file was read: it is so from before the first such write.
+    const isSuspect = Atomics.load(this.#numbers, shared.suspect) !== 0n;
+    return this.isDirect || isSuspect ? 'unknown' : 'different';
+  }
+
+  /** Whether the data file has the unit. */
+  #isOurs(unit: number): boolean {
+    return servesAlone(this.#parts) || (this.#bits(unit) & presentBit) !== 0;
+  }
+
+  /** Whether the synthesized file's bytes are what the unit reads as, or is compared with. */
+  #needsBase(unit: number): boolean {
+    if (!this.#isOurs(unit)) return true;
+    const isGrown = unit * unitBytes >= this.#visibleBytes;
+    return !isGrown && (this.isDirect || (this.#bits(unit) & writtenBit) === 0);
+  }
+
+  #bits(unit: number): number {
+    return unit < this.#map.unitCount ? this.#map.get(unit) : 0;
   }
 
   /** How much of the synthesized file shows. */

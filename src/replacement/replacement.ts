@@ -5,9 +5,9 @@
  * Works on file offsets, in units of 64 KiB, and so serves every native format alike. Any number of threads may use one replacement, each
  * with an instance of its own over the same shared memory and descriptors.
  *
- * Order of a write to a unit that is not present yet, under that unit's lock:
- * 1. the rest of the unit is read from the synthesized file
- * 2. the whole unit is written to the data file, in one write
+ * Order of a write to a unit that is not present yet:
+ * 1. the rest of the unit is read from the synthesized file, with no lock held: an image that does not answer must keep nobody else waiting
+ * 2. under the unit's lock, if nothing that 1 has read is another by now: the whole unit is written to the data file, in one write
  * 3. the bits are set in the live map, then in memory
  * 4. the file is as long as that; only then is the write acknowledged
  * Of one that is present because the fill copied it, the written bit is set before its data changes.
@@ -59,7 +59,9 @@ export class Replacement {
   readonly #data: DataFile;
   readonly #alone: AloneFile;
   readonly #reader: ReplacementReader;
+  /** Of one unit, what the synthesized file shows, as long as nobody has changed the size since. */
   readonly #unit = new Uint8Array(unitBytes);
+  #fetched = { unit: -1, resizes: 0n };
 
   constructor(sharedParts: SharedReplacement, base: BaseFile) {
     this.#shared = sharedParts;
@@ -279,10 +281,22 @@ export class Replacement {
 
   #writePart(source: Uint8Array, at: number): void {
     const unit = Math.floor(at / unitBytes);
-    this.map.locked('unit', unit, () => this.#writeLocked(unit, source, at));
+    this.#changing(unit, () => this.#writeLocked(unit, source, at));
   }
 
-  #writeLocked(unit: number, source: Uint8Array, at: number): void {
+  /** @param change is called under the unit's lock; false where it has done nothing, for want of what is to be read first */
+  #changing(unit: number, change: () => boolean): void {
+    while (!this.map.locked('unit', unit, change)) this.#fetch(unit);
+  }
+
+  #fetch(unit: number): void {
+    this.#fetched.unit = -1;
+    const resizes = Atomics.load(this.#numbers, shared.resizes);
+    readVisible(this.#numbers, this.#base, this.#unit, unit * unitBytes);
+    this.#fetched = { unit, resizes };
+  }
+
+  #writeLocked(unit: number, source: Uint8Array, at: number): boolean {
     // Asked again: from the moment on that all units were locked, nothing may change.
     if (this.#shared.seal !== undefined) requireSound(this.#shared);
     if (this.servesAlone) {
@@ -292,40 +306,46 @@ export class Replacement {
       this.#setBits(unit);
       this.#data.write(source, at);
     } else {
-      this.#writeNewUnit(unit, source, at);
+      if (!this.#writeNewUnit(unit, source, at)) return false;
       this.#setBits(unit);
     }
     this.#grow(at + source.length);
+    return true;
   }
 
-  #writeNewUnit(unit: number, source: Uint8Array, at: number): void {
+  #writeNewUnit(unit: number, source: Uint8Array, at: number): boolean {
     const start = unit * unitBytes;
     const lengthBytes = Math.min(unitBytes, Math.max(this.sizeBytes, at + source.length) - start);
     if (source.length === lengthBytes) {
       this.#data.write(source, at);
-      return;
+      return true;
     }
+    const { unit: fetched, resizes } = this.#fetched;
+    if (fetched !== unit || Atomics.load(this.#numbers, shared.resizes) !== resizes) return false;
+    this.#fetched.unit = -1;
     const whole = this.#unit.subarray(0, lengthBytes);
-    readVisible(this.#numbers, this.#base, whole, start);
     whole.set(source, at - start);
     this.#data.write(whole, start);
+    return true;
   }
 
   #discardPart(unit: number, from: number, to: number): void {
-    this.map.locked('unit', unit, () => {
+    this.#changing(unit, () => {
       requireSound(this.#shared);
       // Others may have changed the size since it was asked for: what they wrote behind the old end stays, what they cut off stays away.
       const inside = Math.min((unit + 1) * unitBytes, this.sizeBytes);
       const end = Math.min(to, inside);
-      if (end <= from) return;
+      if (end <= from) return true;
       if (this.servesAlone) {
         this.#alone.zero(unit, from, end - from);
-        return;
+        return true;
       }
       const whole = from === unit * unitBytes && end === inside;
       if (whole && this.map.isPresent(unit)) this.#setBits(unit);
-      if (whole && madeHole(this.#data, unit * unitBytes, unitBytes)) this.#setBits(unit);
-      else this.#writeLocked(unit, new Uint8Array(end - from), from);
+      if (!whole || !madeHole(this.#data, unit * unitBytes, unitBytes))
+        return this.#writeLocked(unit, new Uint8Array(end - from), from);
+      this.#setBits(unit);
+      return true;
     });
   }
 

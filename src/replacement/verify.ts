@@ -69,38 +69,52 @@ export class Verifier {
   }
 
   #verifyUnit(unit: number): void {
-    for (let copies = 0; !this.#isRight(unit); copies++) {
+    for (let copies = 0; ;) {
+      const resizes = Atomics.load(this.#numbers, shared.resizes);
+      const expected = this.#expect(unit);
+      if (this.#isRight(unit, expected) || expected === undefined) return;
       if (copies === maxCopies)
         throw new UnavailableError(
           `${this.#parts.name}: 64 KiB at byte ${unit * unitBytes}, written and read back ${copies} times, are not what was written; check the disk below`,
         );
-      this.#mend(unit);
+      if (this.#mend(unit, expected, resizes)) copies++;
     }
   }
 
-  /** Also for what the guest wrote, and for what is not there: the image has that. */
-  #isRight(unit: number): boolean {
-    const lengthBytes = Math.max(0, Math.min(unitBytes, sizeOf(this.#parts) - unit * unitBytes));
-    const found = this.#data.subarray(0, lengthBytes);
-    this.#file.read(found, unit * unitBytes);
-    if (this.#map.get(unit) !== presentBit) return true;
-    const expected = this.#expected.subarray(0, lengthBytes);
-    readVisible(this.#numbers, this.#base, expected, unit * unitBytes);
-    return Buffer.compare(found, expected) === 0 || this.#map.get(unit) !== presentBit;
+  #lengthOf(unit: number): number {
+    return Math.max(0, Math.min(unitBytes, sizeOf(this.#parts) - unit * unitBytes));
   }
 
-  #mend(unit: number): void {
+  /** What the image has; undefined for what the guest wrote, and for what is not there. Never with a lock held: the image may not answer. */
+  #expect(unit: number): Uint8Array | undefined {
+    if (this.#map.get(unit) !== presentBit) return undefined;
+    const expected = this.#expected.subarray(0, this.#lengthOf(unit));
+    readVisible(this.#numbers, this.#base, expected, unit * unitBytes);
+    return expected;
+  }
+
+  /** Reads the unit in any case. */
+  #isRight(unit: number, expected: Uint8Array | undefined): boolean {
+    const found = this.#data.subarray(0, Math.min(expected?.length ?? unitBytes, this.#lengthOf(unit)));
+    this.#file.read(found, unit * unitBytes);
+    if (expected === undefined || this.#map.get(unit) !== presentBit) return true;
+    return Buffer.compare(found, expected.subarray(0, found.length)) === 0;
+  }
+
+  /** @param resizes as it was before `expected` was read. @returns false where the size has changed since: nothing is done then */
+  #mend(unit: number, expected: Uint8Array, resizes: bigint): boolean {
     const { mapFd, name } = this.#parts;
-    this.#map.locked('unit', unit, () => {
-      if (this.#isRight(unit)) return;
+    return this.#map.locked('unit', unit, () => {
+      if (Atomics.load(this.#numbers, shared.resizes) !== resizes) return false;
+      if (this.#isRight(unit, expected)) return true;
       if (Atomics.load(this.#numbers, shared.suspect) !== 0n) {
         recordBits(mapFd, this.#map, unit, writtenBit, name);
         this.adoptedUnits++;
-        return;
+      } else {
+        this.#file.write(expected, unit * unitBytes);
+        this.repairedUnits++;
       }
-      const lengthBytes = Math.max(0, sizeOf(this.#parts) - unit * unitBytes);
-      this.#file.write(this.#expected.subarray(0, lengthBytes), unit * unitBytes);
-      this.repairedUnits++;
+      return true;
     });
   }
 }

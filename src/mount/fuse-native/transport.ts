@@ -61,10 +61,11 @@ export async function serveFuseNative(
       filter.closeIdle(idleMs);
       return true;
     },
+    lookAtSources: () => undefined,
     close: () => {
       filter.close();
       folders.close();
-      return Promise.resolve();
+      return Promise.resolve(true);
     },
   };
 }

@@ -7,8 +7,17 @@ const stopping = 0;
 /** Whether somebody has told the main thread that the table of nodes is crowded. */
 const crowded = 1;
 const headerWords = 8;
-const field = { isAlive: 0, activity: 1, uniqueLow: 2, uniqueHigh: 3, requests: 4, wakeAtMs: 6 } as const;
-const workerWords = 8;
+const field = {
+  isAlive: 0,
+  activity: 1,
+  uniqueLow: 2,
+  uniqueHigh: 3,
+  requests: 4,
+  wakeAtMs: 6,
+  channel: 8,
+  isDismissed: 9,
+} as const;
+const workerWords = 10;
 /** Of a worker: waiting for a request, answering one, or making what the next ones are likely to ask for. */
 const activity = { idle: 0, answering: 1, preparing: 2 } as const;
 
@@ -16,6 +25,8 @@ const activity = { idle: 0, answering: 1, preparing: 2 } as const;
 export interface CurrentRequest {
   readonly uniqueLow: number;
   readonly uniqueHigh: number;
+  /** That it came on, and its reply must go to. */
+  readonly channel: number;
 }
 
 export class Board {
@@ -53,8 +64,9 @@ export class Board {
   }
 
   /** A request has been read: whoever sees this worker die can answer for it. */
-  begin(worker: number, uniqueLow: number, uniqueHigh: number): void {
+  begin(worker: number, uniqueLow: number, uniqueHigh: number, channel: number): void {
     const at = headerWords + worker * workerWords;
+    this.#words[at + field.channel] = channel;
     this.#words[at + field.uniqueLow] = uniqueLow;
     this.#words[at + field.uniqueHigh] = uniqueHigh;
     this.#words[at + field.activity] = activity.answering;
@@ -89,11 +101,19 @@ export class Board {
   current(worker: number): CurrentRequest | undefined {
     const at = headerWords + worker * workerWords;
     if (this.#words[at + field.activity] !== activity.answering) return undefined;
-    return { uniqueLow: this.#words[at + field.uniqueLow] ?? 0, uniqueHigh: this.#words[at + field.uniqueHigh] ?? 0 };
+    return {
+      uniqueLow: this.#words[at + field.uniqueLow] ?? 0,
+      uniqueHigh: this.#words[at + field.uniqueHigh] ?? 0,
+      channel: this.#words[at + field.channel] ?? -1,
+    };
   }
 
-  requests(worker: number): number {
-    return this.#numbers[(headerWords + worker * workerWords + field.requests) / 2] ?? 0;
+  /** Answered by all workers that there ever were. */
+  get allRequests(): number {
+    let sum = 0;
+    for (let at = headerWords; at < this.#words.length; at += workerWords)
+      sum += this.#numbers[(at + field.requests) / 2] ?? 0;
+    return sum;
   }
 
   isAlive(worker: number): boolean {
@@ -103,7 +123,17 @@ export class Board {
   /** Said by the worker itself, before its first request. */
   setAlive(worker: number): void {
     this.setWakeAt(worker, undefined);
+    this.#words[headerWords + worker * workerWords + field.isDismissed] = 0;
     Atomics.store(this.#words, headerWords + worker * workerWords + field.isAlive, 1);
+  }
+
+  /** A worker that is not needed any more ends after the next request that it gets. */
+  dismiss(worker: number): void {
+    Atomics.store(this.#words, headerWords + worker * workerWords + field.isDismissed, 1);
+  }
+
+  isDismissed(worker: number): boolean {
+    return this.#words[headerWords + worker * workerWords + field.isDismissed] === 1;
   }
 
   /** Said of a worker that has ended. */

@@ -15,9 +15,12 @@ import {
 import { bodyAt, Reply, Request } from './request.ts';
 
 const pageBytes = 4096;
-/** Requests of readahead and of asynchronous direct I/O that the kernel sends at once; above the second it slows its writers down. */
-const maxBackground = 64;
-const congestionThreshold = 48;
+/**
+ * Requests of readahead and of direct I/O that the kernel has open at once, of all files together; above the second it reads less ahead. Those of a
+ * disk whose source does not answer stay open until they are failed: they must not be all that there may be.
+ */
+const maxBackground = 4096;
+const congestionThreshold = 3072;
 
 /**
  * What we ask for, where the kernel has it:

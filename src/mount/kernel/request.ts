@@ -27,6 +27,8 @@ export class Request {
   readonly view: DataView = new DataView(this.bytes.buffer);
   /** Bytes of this request. */
   lengthBytes = 0;
+  /** When it was first taken up, for one that has waited; see waiting-room.ts. */
+  sinceUnixMs: number | undefined;
 
   /** Whether the kernel's header makes sense. */
   get isSound(): boolean {

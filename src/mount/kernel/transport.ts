@@ -1,24 +1,26 @@
 /**
  * The transport that speaks with the kernel directly: worker threads answer, each on its own channel of /dev/fuse. The main thread only
- * starts them, wakes them when something is idle, answers for one that died, and ends them.
+ * starts them, wakes them when something is idle, answers for one that died or is stuck in a source, and ends them.
  */
 import * as fs from '../../base/fs.ts';
 import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
-import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
-import { nativePath } from '../../base/names.ts';
+import { describeError, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import { BlockCache } from '../../backup/block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
+import type { SourceWatch } from '../source-watch.ts';
 import type { Statistics } from '../statistics.ts';
 import { exitNow, raiseFileLimit } from '../system-calls.ts';
 import type { ServingTransport, TransportStatus } from '../transport.ts';
 import type { Replacements } from '../replacements.ts';
 import { answerReplacements } from './asked-replacements.ts';
+import { Beside, maxBeside } from './beside.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
+import { DeletedFiles } from './deleted-files.ts';
 import { cloneChannel, mountDevice } from './mount-device.ts';
 import { negotiate, type Agreed } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
@@ -26,6 +28,7 @@ import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { outHeader } from './protocol.ts';
+import { WaitingRoom } from './waiting-room.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
@@ -33,14 +36,15 @@ const otherDescriptors = 4096;
 const defaultMaxDeaths = 32;
 const endsWithinMs = 500;
 const wakeEveryMs = 50;
-/** Nodes that are looked at in one turn for files that were deleted behind the mount. */
-const nodesPerLook = 2000;
-
 export interface KernelOptions {
   readonly filter: FilterOptions;
   readonly mountpoint: string;
   readonly workers: number;
   readonly cacheBytes: number;
+  /** For indexes, in each worker. */
+  readonly indexBytes: number;
+  /** Workers have its first threads, those beside included. */
+  readonly sources: SourceWatch;
   readonly idleMs: number;
   readonly statistics: Statistics;
   readonly replacements: Replacements;
@@ -73,10 +77,12 @@ export class KernelTransport implements ServingTransport {
   readonly #streams = ReadAhead.allocate();
   readonly #cache: BlockCache;
   readonly #crowd: Crowd;
-  readonly #workers: Serving[] = [];
+  readonly #waiting = WaitingRoom.allocate();
+  readonly #workers = new Map<number, Serving>();
+  readonly #beside: Beside;
+  readonly #deleted: DeletedFiles;
   #deaths = 0;
-  #closed: Promise<void> | undefined;
-  #nextNode = 0;
+  #closed: Promise<boolean> | undefined;
   #wakeNode: number | undefined;
 
   private constructor(options: KernelOptions, log: Log, device: number, agreed: Agreed) {
@@ -90,8 +96,15 @@ export class KernelTransport implements ServingTransport {
       Math.max(64, Math.min(options.maxNodes ?? maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
-    this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes), 1);
-    this.#board = Board.allocate(options.workers);
+    this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes, options.indexBytes), 1);
+    this.#board = Board.allocate(options.workers + maxBeside);
+    this.#beside = new Beside(options.workers, this.#board, options.sources);
+    this.#deleted = new DeletedFiles(this.#nodes, options.filter.folder, options.mountpoint);
+    options.sources.watch({
+      firstThread: 0,
+      endThread: options.workers + maxBeside,
+      giveUp: (worker, _, commit) => this.#giveUp(worker, commit),
+    });
     this.#crowd = new Crowd(this.#nodes, device, () => this.#board.clearCrowded());
   }
 
@@ -114,11 +127,11 @@ export class KernelTransport implements ServingTransport {
   }
 
   status(): TransportStatus {
-    const alive = this.#workers.map((_, worker) => this.#board.isAlive(worker));
     return {
-      workers: alive.filter((isAlive) => isAlive).length,
+      workers: [...this.#workers.keys()].filter((worker) => this.#board.isAlive(worker)).length,
       diedWorkers: this.#deaths,
-      requests: this.#workers.reduce((sum, _, worker) => sum + this.#board.requests(worker), 0),
+      requests: this.#board.allRequests,
+      waitingRequests: this.#waiting.count,
       openFiles: this.#files.open,
       rememberedFiles: this.#nodes.used,
     };
@@ -131,34 +144,56 @@ export class KernelTransport implements ServingTransport {
   /** Wakes workers that have something idle to close; has the kernel forget what was deleted behind the mount. */
   look(): boolean {
     const now = Date.now();
-    if (this.#workers.some((_, worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
-    this.#forgetDeleted();
+    if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
+    this.#deleted.look();
     return !this.#isGivenUp;
   }
 
-  async close(): Promise<void> {
-    this.#closed ??= this.#close();
-    await this.#closed;
+  lookAtSources(): void {
+    if (this.#closed !== undefined || this.#isGivenUp) return;
+    const { sources } = this.#options;
+    const { start, dismiss } = this.#beside.look(new Set(this.#workers.keys()));
+    for (const worker of start)
+      this.#start(worker, cloneChannel(this.#device)).catch((error: unknown) =>
+        this.#log('error', `no further worker could be started: ${describeError(error)}`, {}),
+      );
+    for (const worker of dismiss) this.#board.dismiss(worker);
+    if (!this.#waiting.isEmpty) for (const request of this.#waiting.expired(sources.timeoutMs)) failRequest(request);
+    if (dismiss.length > 0 || this.#waiting.hasOpen((source) => sources.memory.isFull(source))) this.#wakeAll();
   }
 
-  /** Each worker ends after the next request that it gets. */
-  async #close(): Promise<void> {
+  /** It is answered for: from then on it does nothing. */
+  #giveUp(worker: number, commit: () => boolean): void {
+    // It cannot go on to another request before it is known that it was not given up.
+    const request = this.#board.current(worker);
+    if (commit() && request !== undefined) failRequest(request);
+  }
+
+  async close(): Promise<boolean> {
+    this.#closed ??= this.#close();
+    return await this.#closed;
+  }
+
+  /** Each worker ends after the next request that it gets. Those inside a source change nothing any more, whenever they come back. */
+  async #close(): Promise<boolean> {
     this.#board.stop();
+    for (const worker of this.#workers.keys()) this.#options.sources.giveUpNow(worker);
     this.#wakeAll();
     const waking = setInterval(() => this.#wakeAll(), wakeEveryMs).unref();
-    const closed = Promise.all(this.#workers.map((worker) => worker.ended)).then(() => {
+    const closed = Promise.all([...this.#workers.values()].map((worker) => worker.ended)).then(() => {
       clearInterval(waking);
       process.off('exit', exitNow);
-      for (const { channel } of this.#workers) fs.closeSync(channel);
+      for (const { channel } of this.#workers.values()) fs.closeSync(channel);
       fs.closeSync(this.#device);
       this.#files.close();
       this.#nodes.close();
       return true;
     });
-    if (await Promise.race([closed, sleep(endsWithinMs, false)])) return;
+    if (await Promise.race([closed, sleep(endsWithinMs, false)])) return true;
     // Threads that wait for the kernel or a disk cannot be interrupted. They own nothing that must be saved: they end with the process.
     this.#log('info', 'workers are still busy; the process need not wait for them', {});
     process.on('exit', exitNow);
+    return false;
   }
 
   get #isGivenUp(): boolean {
@@ -174,7 +209,7 @@ export class KernelTransport implements ServingTransport {
 
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, mountpoint, logFd, logLimit, idleMs, statistics, workerModule } = this.#options;
+    const { filter, mountpoint, logFd, logLimit, idleMs, statistics, sources, workerModule } = this.#options;
     const asking = new MessageChannel();
     const answered = new SharedArrayBuffer(4);
     answerReplacements(asking.port1, answered, this.#options.replacements);
@@ -193,6 +228,8 @@ export class KernelTransport implements ServingTransport {
       files: this.#files.buffer,
       board: this.#board.buffer,
       streams: this.#streams,
+      gate: sources.memory.buffer,
+      waiting: this.#waiting.buffer,
       replacements: asking.port2,
       answered,
     };
@@ -210,12 +247,15 @@ export class KernelTransport implements ServingTransport {
       thread.on('exit', (code) => {
         const current = this.#board.current(worker);
         this.#board.setDead(worker);
+        sources.memory.clear(worker);
         asking.port1.close();
         resolve();
-        if (code !== 0 && this.#closed === undefined) this.#died(worker, channel, failure, current);
+        if (this.#closed !== undefined) return;
+        if (code !== 0) this.#died(worker, channel, failure, current);
+        else this.#ended(worker, channel);
       });
     });
-    this.#workers[worker] = { thread, channel, ended };
+    this.#workers.set(worker, { thread, channel, ended });
     await new Promise<void>((resolve, reject) => {
       thread.on('message', (message: WorkerMessage) => {
         if (message === 'crowded') this.#crowd.thin();
@@ -223,6 +263,13 @@ export class KernelTransport implements ServingTransport {
       });
       void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
     });
+  }
+
+  /** One that was beside the others, and was dismissed; or the mount is gone. */
+  #ended(worker: number, channel: number): void {
+    if (worker < this.#options.workers) return;
+    this.#workers.delete(worker);
+    fs.closeSync(channel);
   }
 
   /** Answers for a worker that died, and puts another in its place. */
@@ -236,7 +283,7 @@ export class KernelTransport implements ServingTransport {
     this.#files.breakLock(worker + 1);
     this.#cache.release(worker + 1);
     this.#options.statistics.forgetImages(worker + 1);
-    if (current !== undefined) failRequest(channel, current);
+    if (current !== undefined) failRequest(current);
     if (this.#isGivenUp) {
       this.#log('error', `${this.#deaths} workers have died; the mount is given up`, {});
       void this.close();
@@ -249,7 +296,7 @@ export class KernelTransport implements ServingTransport {
 
   /** Waiting workers get requests in turns, so that as many as there are workers wake each of them; a busy one needs no waking. */
   #wakeAll(): void {
-    for (let count = 0; count < this.#workers.length; count++) {
+    for (let count = 0; count < this.#workers.size; count++) {
       if (this.#wakeNode !== undefined && wakeWorker(this.#device, this.#wakeNode)) continue;
       this.#wakeNode = this.#wakeByAnyFile();
       if (this.#wakeNode === undefined) return;
@@ -263,31 +310,9 @@ export class KernelTransport implements ServingTransport {
     }
     return undefined;
   }
-
-  /**
-   * A node holds its file, and with it the file's room on the disk, until the kernel forgets it. A look at the name of a file that was
-   * deleted behind the mount makes the kernel see that.
-   */
-  #forgetDeleted(): void {
-    if (this.#nextNode >= this.#nodes.end) this.#nextNode = 0;
-    const span = this.#nodes.spanOf(nodesPerLook);
-    for (const { fd } of this.#nodes.descriptors(this.#nextNode, span)) {
-      try {
-        if (fs.fstatSync(fd).nlink > 0) continue;
-        const path = fs.readlinkSync(`/proc/self/fd/${fd}`).replace(/ \(deleted\)$/, '');
-        const under = this.#options.mountpoint + path.slice(this.#options.filter.folder.length);
-        if (path.startsWith(`${this.#options.filter.folder}/`))
-          fs.promises.lstat(nativePath(under)).catch(() => undefined);
-      } catch (error) {
-        // Forgotten this moment.
-        if (systemErrorCode(error) === undefined) throw error;
-      }
-    }
-    this.#nextNode += span;
-  }
 }
 
-function failRequest(channel: number, { uniqueLow, uniqueHigh }: CurrentRequest): void {
+function failRequest({ channel, uniqueLow, uniqueHigh }: CurrentRequest): void {
   const header = outHeader.encode({
     length: outHeader.sizeBytes,
     error: -constants.errno.EIO,

@@ -8,6 +8,7 @@ import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
 import { keepWithinLimits } from '../../base/identity.ts';
 import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
+import { GateMemory, SourceGate, useSourceGate } from '../../base/source-gate.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
 import { MountLog } from '../log.ts';
@@ -31,6 +32,7 @@ import { operation } from './protocol.ts';
 import { noReply, Reply, Request, type Handler } from './request.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { Session } from './session.ts';
+import { WaitingRoom } from './waiting-room.ts';
 
 /** What a worker tells the main thread: that it serves, that the table of nodes is crowded. */
 export type WorkerMessage = 'serving' | 'crowded';
@@ -53,6 +55,9 @@ export interface WorkerData extends Agreed {
   readonly board: SharedArrayBuffer;
   /** See ReadAhead. */
   readonly streams: SharedArrayBuffer;
+  /** See SourceGate; this worker's cell is its number. */
+  readonly gate: SharedArrayBuffer;
+  readonly waiting: SharedArrayBuffer;
   /** Where it asks for replacements, and the flag that says that it was answered. */
   readonly replacements: MessagePort;
   readonly answered: SharedArrayBuffer;
@@ -73,11 +78,19 @@ class ChannelWorker {
   readonly #ahead: ReadAhead;
   readonly #read: Handler;
   readonly #handlers: ReadonlyMap<number, Handler>;
+  readonly #gate: SourceGate;
+  readonly #room: WaitingRoom;
+  readonly #isFull: (source: number) => boolean;
   #lookDue = false;
   #untilLook = lookEvery;
 
   constructor(data: WorkerData, log: Log) {
     this.#data = data;
+    const memory = new GateMemory(data.gate);
+    this.#gate = new SourceGate(memory, data.worker);
+    useSourceGate(this.#gate);
+    this.#isFull = (source) => memory.isFull(source);
+    this.#room = new WaitingRoom(data.waiting);
     const lane = data.worker + 1;
     const rights = new CallerRights(this.#request);
     const filter = new Filter(
@@ -131,23 +144,45 @@ class ChannelWorker {
         if (lengthBytes === 0) break;
         continue;
       }
-      board.begin(worker, request.uniqueLow, request.uniqueHigh);
-      this.#answer();
-      board.end(worker);
-      if (request.operation === operation.read) this.#ahead.makeNext();
+      request.sinceUnixMs = undefined;
+      this.#serve(channel);
+      if (request.operation === operation.read) this.#makeNext();
       if (request.operation === operation.lookup && Crowd.isCrowded(this.#session.nodes)) {
         if (board.claimCrowded()) parentPort?.postMessage('crowded' satisfies WorkerMessage);
         Crowd.pauseWhereFull(this.#session.nodes);
       }
       if (this.#lookDue || --this.#untilLook === 0 || request.operation === operation.notifyReply) this.#look();
-      if (board.isStopping) break;
+      if (!this.#room.isEmpty) this.#takeUp();
+      if (board.isStopping || (board.isDismissed(worker) && !this.#room.holds(channel))) break;
     }
     this.#session.filter.close();
   }
 
-  #answer(): void {
+  #serve(channel: number): void {
+    const { worker } = this.#data;
+    this.#board.begin(worker, this.#request.uniqueLow, this.#request.uniqueHigh, channel);
+    this.#answer(channel);
+    this.#board.end(worker);
+  }
+
+  /** Requests that had to wait, whichever worker they came to. */
+  #takeUp(): void {
+    for (;;) {
+      const channel = this.#room.take(this.#request, this.#isFull);
+      if (channel === undefined) return;
+      this.#serve(channel);
+    }
+  }
+
+  #makeNext(): void {
+    this.#gate.begin();
+    this.#ahead.makeNext();
+  }
+
+  #answer(channel: number): void {
     const request = this.#request;
     const number = request.operation;
+    this.#gate.begin();
     let code = 0;
     let bodyBytes: number;
     try {
@@ -157,10 +192,14 @@ class ChannelWorker {
       code = errnoOf(error);
       bodyBytes = 0;
       if (number !== operation.read) this.#session.undo();
+      const mayWait = this.#gate.passage === 'turned away';
+      if (mayWait && this.#room.put(request, channel, this.#gate.turnedAwayFrom)) return;
       this.#complain(number, error);
     }
     if (bodyBytes === noReply) return;
-    const delivered = this.#send(this.#reply.finish(request, code, bodyBytes));
+    // Of a request that was given up, the kernel has had its answer.
+    const isWanted = this.#gate.passage !== 'given up';
+    const delivered = isWanted && this.#send(channel, this.#reply.finish(request, code, bodyBytes));
     if (number === operation.read) return;
     if (delivered) this.#session.delivered();
     else this.#session.undo();
@@ -185,6 +224,7 @@ class ChannelWorker {
   }
 
   #complain(number: number, error: unknown): void {
+    if (this.#gate.passage === 'given up') return;
     if (error === unknownOperation || (isExpected(error) && systemErrorCode(error) !== 'ENFILE')) return;
     // What reads of native files throw is logged where it happens, with the file's name.
     if (number === operation.read) return;
@@ -193,9 +233,9 @@ class ChannelWorker {
   }
 
   /** False when the kernel no longer waits for it. */
-  #send(lengthBytes: number): boolean {
+  #send(channel: number, lengthBytes: number): boolean {
     try {
-      fs.writeSync(this.#data.channel, this.#reply.bytes, 0, lengthBytes);
+      fs.writeSync(channel, this.#reply.bytes, 0, lengthBytes);
       return true;
     } catch (error) {
       if (systemErrorCode(error) !== 'ENOENT' && !isEnd(error)) this.#complain(0, error);
@@ -209,6 +249,7 @@ class ChannelWorker {
     this.#lookDue = false;
     this.#untilLook = lookEvery;
     this.#session.files.sweep();
+    this.#gate.begin();
     const leftMs = this.#session.filter.closeIdle(idleMs);
     this.#board.setWakeAt(worker, leftMs === undefined ? undefined : Date.now() + Math.max(leftMs, minWakeMs));
   }

@@ -1,6 +1,9 @@
 /** The kernel transport served by this very process, for what no option of the tool reaches. */
 import fs from 'node:fs';
 import { noKeys } from '../../../src/backup/key-ring.ts';
+import { GateMemory } from '../../../src/base/source-gate.ts';
+import { SourceWatch } from '../../../src/mount/source-watch.ts';
+import { maxBeside } from '../../../src/mount/kernel/beside.ts';
 import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
 import { LogLimit } from '../../../src/mount/log-limit.ts';
 import { unmount } from '../../../src/mount/mountpoint.ts';
@@ -37,6 +40,8 @@ export class InProcessMount {
       },
       mountpoint: temporary.file('mount'),
       cacheBytes: 2 ** 20,
+      indexBytes: 2 ** 20,
+      sources: new SourceWatch(GateMemory.allocate(options.workers + maxBeside), 30_000, () => undefined),
       idleMs: 1000,
       statistics: new Statistics(Statistics.allocate(options.workers + 1)),
       replacements: new OpenReplacements(),

@@ -60,7 +60,7 @@ describe('reads that follow each other, whichever worker answers them', () => {
     [MiB, 3],
   ])('of %i bytes have nothing made while fewer than %i workers have nothing else to do', (length, workers) => {
     const { board, read } = workersOf(workers);
-    board.begin(1, 1, 0);
+    board.begin(1, 1, 0, -1);
     for (let step = 0; step < 8; step++) expect(read(0, step * length, length)).toEqual([]);
     board.end(1);
     expect(read(0, 8 * length, length)).not.toEqual([]);
