@@ -35,7 +35,6 @@ export const rmdirSync = withPath(node.rmdirSync);
 export const rmSync = withPath(node.rmSync);
 export const statfsSync = withPath(node.statfsSync);
 export const statSync = withPath(node.statSync);
-export const truncateSync = withPath(node.truncateSync);
 export const unlinkSync = withPath(node.unlinkSync);
 export const writeFileSync = withPath(node.writeFileSync);
 export const copyFileSync = withTwoPaths(node.copyFileSync);
