@@ -57,6 +57,11 @@ export class ImageFile implements Closable {
     readFullyInto(openHandles.get(this) ?? this.#reopen(), targets, position, this.path);
   }
 
+  /** Whether a file that somebody has opened is the one that was opened here. */
+  isFile(stat: fs.BigIntStats): boolean {
+    return identityOf(stat) === this.#identity;
+  }
+
   close(): void {
     this.#closed = true;
     openHandles.delete(this);

@@ -3,6 +3,7 @@
  * checked before it is believed.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import type { BigIntStats } from '../base/fs.ts';
 import { FormatError, IntegrityError, UsageError, VeneerError } from '../base/errors.ts';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
@@ -71,6 +72,11 @@ export class Image implements Closable {
   /** Closes `item` with the image. */
   own(item: Closable): void {
     this.#owned.push(item);
+  }
+
+  /** As ImageFile.isFile. */
+  isFile(stat: BigIntStats): boolean {
+    return this.#file.isFile(stat);
   }
 
   /** Any bytes of the file, as they are. @throws UnavailableError */

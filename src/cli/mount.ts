@@ -24,6 +24,7 @@ import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 interface MountFlags extends KeyFlags {
   readonly foreground?: boolean;
   readonly allowPath: readonly string[];
+  readonly trustPluginFiles?: boolean;
   readonly present?: FormatName;
   readonly write?: WriteMode;
   readonly cache?: string;
@@ -47,6 +48,10 @@ export function mountCommand(): Command {
       'plugin files may point to images in this folder too (may be repeated)',
       collect,
       [],
+    )
+    .option(
+      '--trust-plugin-files',
+      'as root: plugin files may point to images that those who may write them may not read',
     )
     .addOption(
       new Option('--present <format>', 'show every image as a disk file, with no plugin file').choices(
@@ -150,6 +155,7 @@ async function optionsOf(flags: MountFlags): Promise<MountOptions> {
   return {
     keys: { credentials, chains: [] },
     allowPaths: flags.allowPath.map((allowed) => path.resolve(allowed)),
+    trustPluginFiles: flags.trustPluginFiles === true,
     present: flags.present,
     write: flags.write,
     cacheBytes: flags.cache === undefined ? defaultCacheBytes : parseSize(flags.cache, '--cache'),

@@ -8,6 +8,7 @@ import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { presentImage } from '../plugin/create.ts';
+import { ownershipOf, type Ownership } from '../plugin/authors.ts';
 import {
   isPluginFile,
   markerBytes,
@@ -23,6 +24,7 @@ export interface NativeSource {
   /** Names this state of this file: another inode, size or time of change is another source. */
   readonly key: string;
   readonly plugin: PluginFile;
+  readonly ownership: Ownership;
   /** An image that is shown with no plugin file. */
   readonly isPresented: boolean;
   readonly files: readonly NativeFile[];
@@ -76,7 +78,13 @@ export class Classifier {
     const known = this.#presented.get(key);
     if (known !== undefined) return known;
     const plugin = presentImage(place.path, format);
-    const source = { key, plugin, isPresented: true, files: synthesizeFiles(plugin.native, name) };
+    const source = {
+      key,
+      plugin,
+      ownership: ownershipOf(stat),
+      isPresented: true,
+      files: synthesizeFiles(plugin.native, name),
+    };
     this.#presented.set(key, source);
     return source;
   }
@@ -90,10 +98,11 @@ function classifyContents(place: Place, name: string, key: string, mayBePlugin: 
     if (startsAsImage(first)) return image;
     if (!mayBePlugin || !isPluginFile(first)) return plain;
     try {
+      const ownership = ownershipOf(fs.fstatSync(fd, { bigint: true }));
       const plugin = parsePluginFile(fs.readFileSync(fd), place.path);
       return {
         kind: 'plugin',
-        source: { key, plugin, isPresented: false, files: synthesizeFiles(plugin.native, name) },
+        source: { key, plugin, ownership, isPresented: false, files: synthesizeFiles(plugin.native, name) },
       };
     } catch (error) {
       return { kind: 'broken plugin', error: error instanceof Error ? error : new Error(String(error)) };

@@ -69,7 +69,7 @@ export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): 
   const keys = unlockFolder(folder, asked);
   const statistics = new Statistics();
   const replacements = new OpenReplacements();
-  const options = { folder, allowPaths: [], present: undefined, write: undefined, keys };
+  const options = { folder, allowPaths: [], trustPluginFiles: false, present: undefined, write: undefined, keys };
   const filter = new Filter(options, statistics, BlockCache.ofOneThread(cacheBytes), log, replacements);
   const fills = new Fills(replacements, { rate: new SharedRate(), statistics, log, isOpen: () => false });
   return {

@@ -36,6 +36,8 @@ export interface FilterOptions {
   readonly folder: string;
   /** Further folders that plugin files may point into; absolute. */
   readonly allowPaths: readonly string[];
+  /** Whether plugin files may point to images that those who may write them may not read. */
+  readonly trustPluginFiles: boolean;
   /** Show every image as a native disk of this format. */
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
@@ -85,6 +87,7 @@ export class Filter implements Closable {
     this.#natives = new Natives(
       {
         allowed: this.#allowed,
+        trustsPluginFiles: options.trustPluginFiles || process.getuid?.() !== 0,
         present: options.present,
         write: options.write,
         statistics,

@@ -19,7 +19,6 @@ import type { Counters } from './statistics.ts';
 export type Log = (level: 'info' | 'warn' | 'error', message: string, data: Readonly<Record<string, unknown>>) => void;
 
 export interface NativeFileContext {
-  readonly allowed: AllowedPaths;
   readonly cache: BlockCache;
   readonly keys: KeyRing;
   readonly log: Log;
@@ -33,6 +32,7 @@ export interface NativeFileIdentity {
   readonly file: NativeFile;
   readonly plugin: PluginFile;
   readonly pluginPath: string;
+  readonly allowed: AllowedPaths;
   /** Its name in `status` and messages. */
   readonly name: string;
   /** Where its replacement lies, and a key that does not change with its name; undefined where it cannot be written. */
@@ -236,8 +236,8 @@ export class NativeFileState implements Closable {
   #replace(): Replacement {
     const { replacement } = this.#identity;
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
-    const { plugin, pluginPath } = this.#identity;
-    const { allowed, keys, replacements } = this.#context;
+    const { plugin, pluginPath, allowed } = this.#identity;
+    const { keys, replacements } = this.#context;
     const parts = replacements.acquire(replacement.key, replacement.place, replacement.discard, () =>
       sealingKey(plugin, pluginPath, allowed, keys).toThread(),
     );
@@ -258,9 +258,10 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { allowed, cache, keys, log, onImageOpened } = this.#context;
+    const { plugin, pluginPath, allowed } = this.#identity;
+    const { cache, keys, log, onImageOpened } = this.#context;
     try {
-      this.#disk = openPluginDisk(this.#identity.plugin, this.#identity.pluginPath, allowed, cache, keys);
+      this.#disk = openPluginDisk(plugin, pluginPath, allowed, cache, keys);
     } catch (error) {
       this.#failure = { error, atMs: now };
       throw error;

@@ -47,6 +47,8 @@ export interface NativeDisk {
 
 export interface NativesContext {
   readonly allowed: AllowedPaths;
+  /** Whether plugin files may point to what those who may write them may not read. */
+  readonly trustsPluginFiles: boolean;
   /** Show every image as a native disk of this format. */
   readonly present: FormatName | undefined;
   /** What becomes of writes; undefined: what each plugin file says. */
@@ -108,7 +110,7 @@ export class Natives implements Closable {
           plugin: source.plugin,
           pluginPath: place.path,
           fileName: file.name,
-          allowed: this.#context.allowed,
+          allowed: this.#allowedFor(source),
           keys: this.#context.threadKeys,
         },
         isReplaced: () => hasReplacement(replacement.place.path),
@@ -128,7 +130,8 @@ export class Natives implements Closable {
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
       // Writes of an earlier mount.
       if (replacement !== undefined && hasReplacement(replacement.place.path)) counters.set('replaced', 1);
-      const identity = { file, plugin: source.plugin, pluginPath: place.path, name, replacement };
+      const allowed = this.#allowedFor(source);
+      const identity = { file, plugin: source.plugin, pluginPath: place.path, allowed, name, replacement };
       state = new NativeFileState(identity, counters, this.#context);
       this.#states.set(key, state);
     }
@@ -153,6 +156,12 @@ export class Natives implements Closable {
       },
       discard,
     };
+  }
+
+  /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */
+  #allowedFor({ ownership }: NativeSource): AllowedPaths {
+    const { allowed, trustsPluginFiles } = this.#context;
+    return trustsPluginFiles ? allowed : { ...allowed, ownership };
   }
 
   /** As Filter.closeIdle. */

@@ -32,6 +32,8 @@ import type { ServingTransport } from './transport.ts';
 
 export interface MountOptions {
   readonly allowPaths: readonly string[];
+  /** See FilterOptions. */
+  readonly trustPluginFiles: boolean;
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
@@ -185,8 +187,8 @@ async function startTransport(
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
-      const { allowPaths, present, write, keys } = options;
-      const filterOptions = { folder: real.folder, allowPaths, present, write, keys, numbers };
+      const { allowPaths, trustPluginFiles, present, write, keys } = options;
+      const filterOptions = { folder: real.folder, allowPaths, trustPluginFiles, present, write, keys, numbers };
       return await KernelTransport.start(
         {
           ...options,

@@ -15,6 +15,7 @@ import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
 import { memoryDisk } from '../disk/memory.ts';
 import { applyPatchSet, type PatchSet } from '../guest/patch-set.ts';
+import { requireReadable, type Ownership } from './authors.ts';
 import { readBootFile } from './boot-file.ts';
 import type { ImagePointer } from './bootable-schema.ts';
 import { readPatchSet } from './patch-set-file.ts';
@@ -23,6 +24,8 @@ import { imagesOf, type PluginFile } from './plugin-file.ts';
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
 export interface AllowedPaths {
   readonly folders: readonly string[];
+  /** Of the plugin file, where whoever may write it must be able to read what it points to. */
+  readonly ownership?: Ownership;
 }
 
 /** The disk that a plugin file stands for, and what it knows of the images behind it. */
@@ -71,6 +74,8 @@ export function openPluginDisk(
     for (const [index, pointer] of imagesOf(plugin).entries()) {
       chains.push(openPointer(pointer, sizes[index] ?? 0, pluginPath, allowed, cache, keys));
     }
+    for (const name of filesBeside(plugin))
+      requireReadableByAuthors(path.join(path.dirname(pluginPath), name), pluginPath, allowed);
     const patchSet = readPatchSet(plugin, pluginPath, () => sealingKey(plugin, pluginPath, allowed, keys));
     const disks = patchSet === undefined ? chains : patchedBy(patchSet, chains, plugin, pluginPath);
     if (bootable === undefined) disk = disks[0];
@@ -81,6 +86,20 @@ export function openPluginDisk(
     throw error;
   }
   return pluginDisk(disk, chains);
+}
+
+/** Names of the files that go with a plugin file: the patch set in force, the boot file. */
+function filesBeside({ patchSets, target, bootable }: PluginFile): string[] {
+  const patchSet = patchSets?.find((described) => described.target === target)?.name;
+  return [patchSet, bootable?.bootFile?.name].filter((name) => name !== undefined);
+}
+
+/** @param image that was opened by this path; what else lies there is read whole, and known by its hash */
+function requireReadableByAuthors(file: string, pluginPath: string, allowed: AllowedPaths, image?: Image): void {
+  if (allowed.ownership === undefined) return;
+  const real = realPath(file, pluginPath);
+  const folder = requireInside(real, realFolders(allowed), pluginPath, file);
+  requireReadable(real, folder, allowed.ownership, pluginPath, (stat) => image?.isFile(stat) ?? true);
 }
 
 function patchedBy(
@@ -136,6 +155,8 @@ export function sealingKey(plugin: PluginFile, pluginPath: string, allowed: Allo
     const imagePath = currentPathOf(named, pointer, judge);
     judge(imagePath);
     using image = closing(Image.open(imagePath));
+    requireMeant(image.value, pointer, pluginPath);
+    requireReadableByAuthors(imagePath, pluginPath, allowed, image.value);
     if (image.value.description.sealed) return keys.require(image.value);
   }
   throw new FormatError(pluginPath, 'replacement', 0, 'is to be sealed, but none of its images is encrypted');
@@ -150,7 +171,12 @@ function judged(
   return {
     named: imagePathOf(pointer, pluginPath, allowed),
     judge: (image) =>
-      requireInside(realPath(image, pluginPath), folders, pluginPath, path.relative(path.dirname(pluginPath), image)),
+      void requireInside(
+        realPath(image, pluginPath),
+        folders,
+        pluginPath,
+        path.relative(path.dirname(pluginPath), image),
+      ),
   };
 }
 
@@ -166,20 +192,33 @@ function openPointer(
   const imagePath = currentPathOf(named, pointer, judge);
   const disk = openChainDisk(imagePath, cache, judge, keys);
   try {
-    const found = disk.images[0]?.description;
-    if (found?.imageId !== pointer.imageId || disk.sizeBytes !== sizeBytes) {
-      throw new FormatError(
-        pluginPath,
-        'image',
-        0,
-        `${imagePath} is another image than the plugin file was made for; make it again`,
-      );
-    }
+    const [newest] = disk.images;
+    assert(newest !== undefined, 'a chain has no image');
+    requireMeant(newest, pointer, pluginPath, sizeBytes);
+    for (const image of disk.images) requireReadableByAuthors(image.path, pluginPath, allowed, image);
     return disk;
   } catch (error) {
     disk.close();
     throw error;
   }
+}
+
+/** @throws FormatError when it is another image than the pointer's */
+function requireMeant(
+  { path: imagePath, description }: Image,
+  pointer: ImagePointer,
+  pluginPath: string,
+  sizeBytes?: number,
+): void {
+  const { imageId, chainId, sourceSizeBytes } = description;
+  const isMeant = imageId === pointer.imageId && chainId === pointer.chainId;
+  if (isMeant && (sizeBytes === undefined || sourceSizeBytes === sizeBytes)) return;
+  throw new FormatError(
+    pluginPath,
+    'image',
+    0,
+    `${imagePath} is another image than the plugin file was made for; make it again`,
+  );
 }
 
 /** An image that was renamed, or taken the place of by a consolidated one, is known by its identity. */
@@ -197,9 +236,12 @@ function isMissing(named: string): boolean {
   }
 }
 
-function requireInside(target: string, folders: readonly string[], pluginPath: string, pointer: string): void {
-  if (folders.some((folder) => target === folder || target.startsWith(folder.endsWith('/') ? folder : `${folder}/`)))
-    return;
+/** @returns the folder that it lies in */
+function requireInside(target: string, folders: readonly string[], pluginPath: string, pointer: string): string {
+  const found = folders.find(
+    (folder) => target === folder || target.startsWith(folder.endsWith('/') ? folder : `${folder}/`),
+  );
+  if (found !== undefined) return found;
   throw new ForbiddenError(
     `${pluginPath}: points to ${JSON.stringify(pointer)}, outside the mounted folder; mount with --allow-path ${path.dirname(target)} if that is meant`,
   );

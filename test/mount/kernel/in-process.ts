@@ -26,7 +26,14 @@ export class InProcessMount {
     for (const name of ['mount', 'folder']) fs.mkdirSync(temporary.file(name));
     const told: string[] = [];
     const all: KernelOptions = {
-      filter: { folder: temporary.file('folder'), allowPaths: [], present: undefined, write: undefined, keys: noKeys },
+      filter: {
+        folder: temporary.file('folder'),
+        allowPaths: [],
+        trustPluginFiles: false,
+        present: undefined,
+        write: undefined,
+        keys: noKeys,
+      },
       mountpoint: temporary.file('mount'),
       cacheBytes: 2 ** 20,
       idleMs: 1000,

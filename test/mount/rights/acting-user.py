@@ -51,6 +51,19 @@ def attributes(path):
     return [stat.S_IFMT(found.st_mode), names]
 
 
+def state(path):
+    """Of all that is there, what decides who may do what with it, and what is in it."""
+    found, told = os.lstat(path), []
+    link = os.readlink(path) if stat.S_ISLNK(found.st_mode) else ''
+    size = '' if stat.S_ISDIR(found.st_mode) else found.st_size
+    kept = {name: os.getxattr(path, name, follow_symlinks=False).hex() for name in sorted(os.listxattr(path, follow_symlinks=False))}
+    told.append(f'{found.st_mode:o} {found.st_uid}:{found.st_gid} x{found.st_nlink} {size} {link} {kept}')
+    if stat.S_ISDIR(found.st_mode):
+        for name in sorted(os.listdir(path)):
+            told += [f'{name}/{line}' for line in state(os.path.join(path, name))]
+    return told
+
+
 def times(path, kind):
     if kind == 'now':
         os.utime(path, follow_symlinks=False)
@@ -72,6 +85,7 @@ calls = {
     'changeMode': os.chmod,
     'changeOwner': os.chown,
     'changeOwnerOfLink': os.lchown,
+    'state': state,
     'times': times,
     'truncate': os.truncate,
     'readLink': os.readlink,
@@ -85,7 +99,7 @@ calls = {
 
 
 def answer(folder, call, names, arguments):
-    paths = [os.path.join(folder, name) for name in names]
+    paths = [os.path.join(folder, name) for name in names] or [folder]
     try:
         if call == 'umask':
             os.umask(*arguments)

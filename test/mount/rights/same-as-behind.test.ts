@@ -2,7 +2,6 @@
  * Whatever a user does through root's mount has the outcome that it has behind it. The judge is the file system behind: the same calls are done
  * by the same user through the mount, and in a second folder directly, and both folders must come to be the same, right for right.
  */
-import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -13,13 +12,14 @@ import { ActingUser, whyNotAsOthers, type User } from './acting-user.ts';
 
 const team = 61_010;
 const others = 61_011;
+const root: User = { name: 'root', uid: 0, gid: 0, groups: [] };
 const users: readonly User[] = [
   { name: 'alice', uid: 61_001, gid: 61_001, groups: [team] },
   { name: 'bob', uid: 61_002, gid: 61_002, groups: [team, others] },
   { name: 'carol', uid: 61_003, gid: others, groups: [] },
-  { name: 'root', uid: 0, gid: 0, groups: [] },
+  root,
 ];
-const steps = Number(process.env['STEPS'] ?? (soak ? 10_000 : 400));
+const steps = Number(process.env['STEPS'] ?? (soak ? 10_000 : 300));
 /** What the kernel may believe of names and attributes, and some more. */
 const settledAfterMs = 160;
 const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, S_IFIFO, S_IFREG, S_IFCHR, S_IFSOCK } = {
@@ -147,42 +147,20 @@ class Model {
   }
 }
 
-/** Everything that is in a folder, with all that decides who may do what with it. */
-function stateOf(root: string, name = ''): string[] {
-  const file = path.join(root, name);
-  const stat = fs.lstatSync(file);
-  const linkTarget = stat.isSymbolicLink() ? fs.readlinkSync(file) : '';
-  const size = stat.isDirectory() ? '' : stat.size;
-  const own = `${name}: ${stat.mode.toString(8)} ${stat.uid}:${stat.gid} x${stat.nlink} ${size} ${linkTarget}`;
-  const below = stat.isDirectory() ? fs.readdirSync(file).sort() : [];
-  return [own, ...below.flatMap((child) => stateOf(root, path.join(name, child)))];
-}
-
-/** With access control lists and what users keep, which Node does not read. */
-function attributesOf(root: string): string {
-  const program = [
-    'import os, sys',
-    'for folder, folders, files in sorted(os.walk(sys.argv[1])):',
-    '  for name in [folder] + [os.path.join(folder, name) for name in sorted(files)]:',
-    '    found = {key: os.getxattr(name, key, follow_symlinks=False).hex() for key in sorted(os.listxattr(name, follow_symlinks=False))}',
-    '    if found: print(os.path.relpath(name, sys.argv[1]), found)',
-  ].join('\n');
-  return execFileSync('/usr/bin/python3', ['-c', program, root], { encoding: 'utf8' });
-}
-
 it.skipIf(whyNotAsOthers !== undefined)(
   `${steps} calls of four users have the same outcome through the mount as behind it`,
-  { timeout: soak ? 3_600_000 : 300_000 },
+  { timeout: 120_000 + steps * 400 },
   async () => {
     const random = seededTest('same as behind');
     const place = placeForTest();
     const direct = place.temporary.file('direct');
     fs.mkdirSync(direct);
     fs.chmodSync(place.temporary.path, 0o755);
-    for (const root of [place.folder, direct]) prepare(root);
+    for (const folder of [place.folder, direct]) prepare(folder);
     await place.mount('--transport', 'kernel', '--workers', '2');
     const acting = users.map((user) => new ActingUser(user));
-    onTestFinished(() => acting.forEach((user) => user.end()));
+    const judge = new ActingUser(root);
+    onTestFinished(() => [...acting, judge].forEach((user) => user.end()));
     const model = new Model(random);
     const done: string[] = [];
     let refused = 0;
@@ -198,13 +176,12 @@ it.skipIf(whyNotAsOthers !== undefined)(
       );
       const told = done.slice(-12).join('\n');
       expect(under, told).toEqual(behind);
-      expect(stateOf(place.folder), told).toEqual(stateOf(direct));
-      if (step % 20 === 0 || call === 'setAccessList')
-        expect(attributesOf(place.folder), told).toBe(attributesOf(direct));
+      const [stateUnder, stateBehind] = await judge.calls([place.folder, direct], 'state', []);
+      expect(stateUnder, told).toEqual(stateBehind);
       if (under === 'EACCES' || under === 'EPERM') refused++;
     }
     // The model is worth something only while much is allowed and much is not.
-    expect(refused).toBeGreaterThan(steps / 20);
+    expect(refused).toBeGreaterThan(steps / 50);
     expect(refused).toBeLessThan((steps * 3) / 4);
   },
 );
