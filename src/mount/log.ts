@@ -2,11 +2,8 @@
 import { pino } from 'pino';
 import type { Log } from './native-file-state.ts';
 
-/** @param destination path of the log, or its descriptor where another thread has opened it */
-export function openLog(destination: string | number, mountpoint: string): Log {
-  const logger = pino(
-    { base: { mountpoint } },
-    pino.destination({ dest: destination, sync: true, append: true, mode: 0o600 }),
-  );
+/** @param fd of the log */
+export function openLog(fd: number, mountpoint: string): Log {
+  const logger = pino({ base: { mountpoint } }, pino.destination({ dest: fd, sync: true }));
   return (level, message, data) => logger[level](data, message);
 }

@@ -5,6 +5,8 @@
 import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
+import { openOwnFile } from '../base/own-files.ts';
 import { MiB } from '../base/units.ts';
 import { BlockCache, sumsShare } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
@@ -56,6 +58,7 @@ export interface MountOptions {
 export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
 export type TransportChoice = (typeof transportChoices)[number];
 
+const { O_WRONLY, O_APPEND } = fs.constants;
 export const defaultCacheBytes = 256 * MiB;
 export const defaultIdleMs = 60_000;
 /** With a single one, a slow request (a block to inflate) would hold up all others. */
@@ -92,7 +95,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const real = await prepareMount(folder, mountpoint);
   const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
-  const logFd = fs.openSync(files.log, 'a', 0o600);
+  const logFd = openOwnFile(files.log, O_WRONLY | O_APPEND, fileModes.log);
   if (fs.fstatSync(logFd).size > maxOldLogBytes) fs.ftruncateSync(logFd, 0);
   const log = openLog(logFd, real.mountpoint);
   const statistics = new Statistics(Statistics.allocate(options.workers + 1));
