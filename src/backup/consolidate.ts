@@ -69,6 +69,7 @@ export async function consolidateInto(
       }
       commitFile(fd, outPath);
     },
+    images.map((image) => image.path),
   );
   removeImages((options.remove ?? []).filter((input) => !isSameName(input, outPath)));
   using made = closing(Image.open(outPath));

@@ -96,6 +96,7 @@ export async function createImage(
     imagePath,
     () => assertMayWrite(imagePath, options),
     (fd) => writeImage(fd, imagePath, plan, options),
+    options.parent === undefined ? [] : [options.parent],
   );
   using image = closing(Image.open(imagePath));
   return image.value.description;

@@ -19,9 +19,10 @@ const { O_CREAT, O_NOFOLLOW, O_RDWR, O_TRUNC } = fs.constants;
 /**
  * Opens NAME.part for writing: empty, or for one who locks it first with what an interrupted job left in it. A link there is not
  * followed, for it may lead anywhere.
+ * @param mode of fileModes
  * @throws CapacityError, UnavailableError
  */
-export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is' = 'empty', mode = 0o644): number {
+export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is', mode: number): number {
   const flags = O_RDWR | O_CREAT | O_NOFOLLOW | (contents === 'empty' ? O_TRUNC : 0);
   try {
     return fs.openSync(finalPath + unfinishedSuffix, flags, mode);
@@ -77,11 +78,23 @@ export function commitFile(fd: number, finalPath: string): void {
   syncFolder(path.dirname(finalPath));
 }
 
-/** Writes a small file in one durable commit; on failure nothing is left behind. */
-export function writeFileDurably(finalPath: string, contents: Uint8Array): void {
+/** Whose a file is to be. */
+export interface FileOwner {
+  readonly uid: number;
+  readonly gid: number;
+  readonly mode: number;
+}
+
+/**
+ * Writes a small file in one durable commit; on failure nothing is left behind.
+ * @param mode of fileModes
+ * @param owner of a file that it is written anew for, or that it goes with: it belongs to the same, where the system lets it, and is for no others
+ */
+export function writeFileDurably(finalPath: string, contents: Uint8Array, mode: number, owner?: FileOwner): void {
   const unfinished = finalPath + unfinishedSuffix;
-  const fd = openUnfinished(finalPath);
+  const fd = openUnfinished(finalPath, 'empty', mode);
   try {
+    if (owner !== undefined) giveTo(fd, owner);
     writeFully(fd, contents, 0, unfinished);
     commitFile(fd, finalPath);
   } catch (error) {
@@ -90,4 +103,10 @@ export function writeFileDurably(finalPath: string, contents: Uint8Array): void 
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** Only root may give files away; of another user it is his own, who has written it now. */
+function giveTo(fd: number, { uid, gid, mode }: FileOwner): void {
+  if (process.geteuid?.() === 0) fs.fchownSync(fd, uid, gid);
+  fs.fchmodSync(fd, mode & 0o666);
 }

@@ -1,6 +1,7 @@
 /** UEFI for QEMU: Debian's OVMF, and a copy of its variables that the machine may change. */
 import * as fs from '../base/fs.ts';
 import { UnavailableError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { quoted } from './hardware.ts';
 
 /** Newer releases ship the 4 MiB build only. */
@@ -24,7 +25,7 @@ export function uefiArguments(variablesPath: string): string[] {
   // Variables of the other build do not fit its code.
   if (fs.statSync(variablesPath, { throwIfNoEntry: false })?.size !== size) {
     fs.copyFileSync(build.variables, variablesPath);
-    fs.chmodSync(variablesPath, 0o600);
+    fs.chmodSync(variablesPath, fileModes.machineVariables);
   }
   return [
     ...['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${build.code}`],

@@ -3,6 +3,7 @@ import * as fs from '../base/fs.ts';
 import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
 import type { FillStatus } from './fill-job.ts';
 import type { SourceStatus } from './source-watch.ts';
@@ -67,7 +68,7 @@ export function serveControl(socketPath: string, answer: (request: ControlReques
       else void reply(connection, () => answer(request));
     });
   });
-  server.listen(socketPath, () => fs.chmodSync(socketPath, 0o600));
+  server.listen(socketPath, () => fs.chmodSync(socketPath, fileModes.socket));
   return server;
 }
 

@@ -6,8 +6,12 @@ import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { z } from 'zod';
+import { fileModes } from '../base/file-modes.ts';
 import { homeFolder, runtimeFolder } from '../base/given-names.ts';
 import { bytesOfName } from '../base/names.ts';
+import { openOwnFile, ownFolder } from '../base/own-files.ts';
+
+const { O_WRONLY, O_TRUNC } = fs.constants;
 
 const schema = z.object({
   pid: z.number().int().positive(),
@@ -33,7 +37,12 @@ export function mountFiles(mountpoint: string): MountFiles {
 }
 
 export function writeRecord(record: MountRecord): void {
-  fs.writeFileSync(mountFiles(record.mountpoint).record, `${JSON.stringify(record)}\n`, { mode: 0o600 });
+  const fd = openOwnFile(mountFiles(record.mountpoint).record, O_WRONLY | O_TRUNC, fileModes.record);
+  try {
+    fs.writeFileSync(fd, `${JSON.stringify(record)}\n`);
+  } finally {
+    fs.closeSync(fd);
+  }
 }
 
 export function removeRecord(mountpoint: string): void {
@@ -100,6 +109,6 @@ function stateFolder(): string {
   const isRoot = process.getuid?.() === 0;
   const base = isRoot ? '/run' : (runtimeFolder() ?? path.join(homeFolder(), '.cache'));
   const folder = path.join(base, 'veneer');
-  fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+  ownFolder(folder);
   return folder;
 }

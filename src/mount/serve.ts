@@ -5,6 +5,8 @@
 import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import { describeError, UnavailableError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
+import { openOwnFile } from '../base/own-files.ts';
 import { GateMemory } from '../base/source-gate.ts';
 import { BlockCache } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
@@ -68,6 +70,7 @@ export interface MountOptions {
 export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
 export type TransportChoice = (typeof transportChoices)[number];
 
+const { O_RDWR, O_APPEND } = fs.constants;
 export const defaultIdleMs = 60_000;
 /** With a single one, a slow request (a block to inflate) would hold up all others. */
 export const defaultWorkers = Math.max(2, availableParallelism());
@@ -95,7 +98,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const real = await prepareMount(folder, mountpoint);
   const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
-  const logFd = fs.openSync(files.log, 'a', 0o600);
+  const logFd = openOwnFile(files.log, O_RDWR | O_APPEND, fileModes.log);
   const limit = new LogLimit();
   const mountLog = new MountLog(logFd, real.mountpoint, limit);
   const { log } = mountLog;

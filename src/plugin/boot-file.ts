@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { readFully } from '../base/full-io.ts';
 import { maxBootFileBytes } from '../bootable/geometry.ts';
@@ -39,7 +40,7 @@ export function assertMayWriteBootFile(pluginPath: string, contents: Uint8Array,
 }
 
 export function writeBootFile(pluginPath: string, contents: Uint8Array): void {
-  writeFileDurably(bootFilePath(pluginPath), contents);
+  writeFileDurably(bootFilePath(pluginPath), contents, fileModes.bootFile);
 }
 
 /**

@@ -2,6 +2,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { AssertionError, UsageError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
@@ -88,7 +89,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
 
 function writePlugin(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
   const bytes = encodePluginFile(plugin);
-  writeFileDurably(pluginPath, bytes);
+  writeFileDurably(pluginPath, bytes, fileModes.pluginFile);
   return parsePluginFile(bytes, pluginPath);
 }
 

@@ -7,6 +7,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, UnsupportedError, UsageError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
@@ -111,7 +112,7 @@ export function keepPlan(
   const key = () => sealingKey(plugin, pluginPath, allowed, keys);
   const contents = patchSetFile(plugin, patchSetOf(plugin, target, plan), key);
   const others = plugin.patchSets?.filter((set) => set.target !== target) ?? [];
-  writeFileDurably(patchSetPath(pluginPath, target), contents);
+  writeFileDurably(patchSetPath(pluginPath, target), contents, fileModes.patchSet, fs.statSync(pluginPath));
   return write(pluginPath, {
     ...plugin,
     patchSets: [...others, describePatchSet(pluginPath, target, contents)],
@@ -145,7 +146,7 @@ export function choose(pluginPath: string, target: Target): void {
 }
 
 function write(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
-  writeFileDurably(pluginPath, encodePluginFile(plugin));
+  writeFileDurably(pluginPath, encodePluginFile(plugin), fileModes.pluginFile, fs.statSync(pluginPath));
   return readPluginFile(pluginPath);
 }
 

@@ -8,6 +8,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
 import { CapacityError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { writeFully } from '../base/full-io.ts';
 import { formatBytes } from '../base/units.ts';
 import type { DataFile } from './data-file.ts';
@@ -49,7 +50,7 @@ export function writePlain(
   const unfinished = plainPath + unfinishedSuffix;
   fs.rmSync(unfinished, { force: true });
   requireRoom(parts, filePath);
-  const fd = openUnfinished(plainPath, 'empty', 0o600);
+  const fd = openUnfinished(plainPath, 'empty', fileModes.replacementPlain);
   const bytes = new Uint8Array(unitBytes);
   try {
     resizeFile(fd, sizeBytes, unfinished);

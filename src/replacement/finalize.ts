@@ -16,6 +16,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode, UsageError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { syncFolder, unfinishedSuffix, writeFileDurably } from '../base/durable.ts';
 import { writeFailure } from '../base/full-io.ts';
 import { dataPathOf, mapPathOf, peekHeader, plainPathOf } from './open.ts';
@@ -131,7 +132,7 @@ function keepRecord(pluginPath: string, folder: string): string {
       // A file system without links gets a copy.
       if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS')
         throw writeFailure(record, 'keep the plugin file as a record', error);
-      writeFileDurably(record, fs.readFileSync(pluginPath));
+      writeFileDurably(record, fs.readFileSync(pluginPath), fileModes.pluginFile);
     }
     return record;
   }

@@ -17,6 +17,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerError } from '../base/errors.ts';
+import { fileModes } from '../base/file-modes.ts';
 import { lockExclusively } from '../base/file-lock.ts';
 import { writeFailure } from '../base/full-io.ts';
 import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedSuffix } from '../base/durable.ts';
@@ -215,7 +216,7 @@ function openData(place: ReplacementPlace): number {
 
 function openToWrite(filePath: string, moreFlags = 0): number {
   try {
-    return fs.openSync(filePath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | moreFlags, 0o600);
+    return fs.openSync(filePath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | moreFlags, fileModes.replacement);
   } catch (error) {
     if (systemErrorCode(error) === 'EROFS') throw new ReadOnlyError(`${filePath}: its file system is read-only`);
     throw writeFailure(filePath, 'open it for writing', error);
@@ -230,7 +231,7 @@ function makeFiles(place: ReplacementPlace, dataFd: number, key: ThreadKey | und
   syncFolder(path.dirname(dataPath));
   const seal = place.isSealed ? deriveSeal(requireKey(key, place.path), place.pluginId, randomGuid()) : undefined;
   const mapPath = place.path + mapSuffix;
-  const mapFd = openUnfinished(mapPath, 'empty', 0o600);
+  const mapFd = openUnfinished(mapPath, 'empty', fileModes.replacementMap);
   try {
     writeHeader(mapFd, firstHeader(place, seal, bootId), mapPath);
     commitFile(mapFd, mapPath);

@@ -12,7 +12,7 @@ describe('a file that is written durably', () => {
   it('appears whole under its name, and no other is left', () => {
     using folder = new TempFolder();
     const contents = seededTest('durable').bytes(200_000);
-    writeFileDurably(folder.file('note'), contents);
+    writeFileDurably(folder.file('note'), contents, 0o644);
     expect(folder.names()).toEqual(['note']);
     expect(fs.readFileSync(folder.file('note')).equals(contents)).toBe(true);
   });
@@ -21,7 +21,7 @@ describe('a file that is written durably', () => {
     using folder = new TempFolder();
     folder.write('note', 'an older and longer text');
     folder.write('note.part', 'what is left of an interrupted one, which is longer still');
-    writeFileDurably(folder.file('note'), Buffer.from('new'));
+    writeFileDurably(folder.file('note'), Buffer.from('new'), 0o644);
     expect(folder.names()).toEqual(['note']);
     expect(fs.readFileSync(folder.file('note'), 'utf8')).toBe('new');
   });
@@ -30,19 +30,19 @@ describe('a file that is written durably', () => {
     using folder = new TempFolder();
     fs.mkdirSync(folder.file('note'));
     folder.write('note/inside', 'a folder cannot be replaced by a file');
-    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'), 0o644)).toThrow(UnavailableError);
     expect(folder.names()).toEqual(['note']);
   });
 
   it('is an error of ours, in one line, where the folder is missing', () => {
     using folder = new TempFolder();
-    expect(() => writeFileDurably(folder.file('nowhere/note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(() => writeFileDurably(folder.file('nowhere/note'), Buffer.from('new'), 0o644)).toThrow(UnavailableError);
     expect(() => syncFolder(folder.file('nowhere'))).toThrow(VeneerError);
   });
 
   it('is not there before it is committed', () => {
     using folder = new TempFolder();
-    const fd = openUnfinished(folder.file('note'));
+    const fd = openUnfinished(folder.file('note'), 'empty', 0o644);
     fs.writeSync(fd, 'text');
     expect(folder.names()).toEqual(['note.part']);
     commitFile(fd, folder.file('note'));
@@ -54,7 +54,7 @@ describe('a file that is written durably', () => {
     using folder = new TempFolder();
     folder.write('precious', 'not to be lost');
     fs.symlinkSync('precious', folder.file('note.part'));
-    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'))).toThrow(UnavailableError);
+    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'), 0o644)).toThrow(UnavailableError);
     expect(fs.readFileSync(folder.file('precious'), 'utf8')).toBe('not to be lost');
   });
 });
