@@ -29,7 +29,7 @@ import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
 import type { Log } from './native-file-state.ts';
 import { Natives, type NativeDisk } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
-import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
+import { HeldPlace, NamedPlace, pathIfTold, type Attributes, type FolderEntry, type Place } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
 import { ownRights, type Rights } from './rights.ts';
@@ -361,7 +361,9 @@ export class Filter implements Closable {
 
   /** How messages and `status` name a place: its path under the mount. */
   nameOf(place: Place): string {
-    const shown = place.part === '' ? place.path : path.join(path.dirname(place.path), place.part);
+    const told = pathIfTold(place);
+    if (told === undefined) return '(a path that is too long to be told)';
+    const shown = place.part === '' ? told : path.join(path.dirname(told), place.part);
     return path.relative(this.#options.folder, shown);
   }
 
