@@ -146,6 +146,7 @@ function copyAll(task: FillTask, base: Synthesized, post: (message: FillMessage)
   const pace = new Pace(task, board);
   const copied = (bytes: number, kind: 'hotUnits' | 'coldUnits'): void => {
     board.add(kind, Math.ceil(bytes / unitBytes));
+    requireRoom(task.parts, 0);
     pace.done(bytes);
   };
   const copyHot = (): void => {
@@ -158,7 +159,6 @@ function copyAll(task: FillTask, base: Synthesized, post: (message: FillMessage)
       for (const bytes of filler.fill(region, () => pace.chunkUnits)) {
         copied(bytes, 'coldUnits');
         if (board.shouldStop()) return;
-        requireRoom(task.parts, 0);
         copyHot();
         if ((sinceFlush += Math.ceil(bytes / unitBytes)) < flushEveryUnits) continue;
         // So that little is to be copied again after a power loss, and the last flush is no long one.

@@ -230,6 +230,7 @@ export class Filter implements Closable {
       return this.#openNative(place, stat, flags & O_ACCMODE);
     }
     if (found.kind === 'broken plugin') {
+      if (systemErrorCode(found.error) === 'ENAMETOOLONG') throw found.error;
       this.#log('error', `${this.nameOf(place)}: ${found.error.message}`, { file: this.nameOf(place) });
       throw new FormatError(this.nameOf(place), 'plugin file', 0, 'is damaged', { cause: found.error });
     }
