@@ -1,7 +1,7 @@
 /**
  * npm run bench [-- NAMES...] [--rounds N] [--seconds S] [--size-mib M] [--transport T]... [--profile]
  *
- * Names: reads, writes, fill, create, encrypted, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
+ * Names: reads, writes, fill, create, sources, encrypted, verify, open, boot; without any, all of them. Data is made once, in .cache/bench. Results go to the terminal
  * and into bench/RESULTS.md. Mounts and processes are gone when it ends, also after Ctrl-C and failures.
  */
 import fs from 'node:fs';
@@ -11,6 +11,7 @@ import { benchBoot } from './boot.ts';
 import { transportsOffered } from './contenders.ts';
 import type { BenchContext, Benchmark } from './context.ts';
 import { benchCreate } from './create.ts';
+import { benchCreateSources } from './create-sources.ts';
 import { benchEncrypted } from './encrypted.ts';
 import { unmountAll } from './mounts.ts';
 import { benchFill } from './fill.ts';
@@ -25,6 +26,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   writes: benchWrites,
   fill: benchFill,
   create: benchCreate,
+  sources: benchCreateSources,
   encrypted: benchEncrypted,
   verify: benchVerify,
   open: benchOpen,

@@ -18,7 +18,7 @@ import {
   type PluginFile,
 } from '../plugin/plugin-file.ts';
 import { isRecordName } from '../replacement/finalize.ts';
-import type { Place } from './place.ts';
+import { pathIfTold, type Place } from './place.ts';
 import { SeenFiles } from './seen-files.ts';
 import { systemError } from './system-error.ts';
 
@@ -59,7 +59,8 @@ export class Classifier {
     // Only of a plugin file does the name matter, since it is written into some native files.
     const seen = this.#seen.get(stat);
     if (seen !== undefined) return seen === 'image' ? image : plain;
-    const name = nameOf(place);
+    const told = pathIfTold(place);
+    const name = told === undefined ? undefined : path.basename(told);
     // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
     // The record of a plugin file whose disk file is in place stands for no disk any more.
     if (name !== undefined && (name.endsWith(unfinishedSuffix) || isRecordName(name))) return plain;
@@ -124,16 +125,6 @@ function classifyContents(place: Place, name: string | undefined, key: string, m
     }
   } finally {
     fs.closeSync(fd);
-  }
-}
-
-/** Undefined where its whole path is longer than the system tells one: what needs it is refused then. */
-function nameOf(place: Place): string | undefined {
-  try {
-    return path.basename(place.path);
-  } catch (error) {
-    if (systemErrorCode(error) === 'ENAMETOOLONG') return undefined;
-    throw error;
   }
 }
 

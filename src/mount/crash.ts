@@ -13,7 +13,7 @@ import * as fs from '../base/fs.ts';
 import { printable } from '../base/printable.ts';
 import { connectionOf } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
-import { exitNow } from './system-calls.ts';
+import { exitNow, unmountAsRoot } from './system-calls.ts';
 
 const connections = '/sys/fs/fuse/connections';
 const unmountsWithinMs = 5000;
@@ -27,8 +27,7 @@ export function endOnCrash(mountpoint: string, log: Log): () => void {
       const told = `veneer: ${mountpoint}: the mount ends, its main thread has failed: ${stack}`;
       attempt(() => process.stderr.write(`${told.split('\n').map(printable).join('\n')}\n`));
       attempt(() => abort(mountpoint));
-      const { program, args } = commandOf('fusermount3', ['-u', '-z', '--', mountpoint]);
-      attempt(() => spawnSync(program, args, { timeout: unmountsWithinMs }));
+      attempt(() => takeAway(mountpoint));
     } finally {
       exitNow(1);
     }
@@ -43,6 +42,14 @@ function attempt(step: () => void): void {
     step();
   } catch {
     // The next step does not need it.
+  }
+}
+
+function takeAway(mountpoint: string): void {
+  if (process.getuid?.() === 0) unmountAsRoot(mountpoint, true);
+  else {
+    const { program, args } = commandOf('fusermount3', ['-u', '-z', '--', mountpoint]);
+    spawnSync(program, args, { timeout: unmountsWithinMs });
   }
 }
 

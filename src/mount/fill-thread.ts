@@ -13,6 +13,7 @@ import { HotUnits } from '../replacement/hot-units.ts';
 import { unitBytes } from '../replacement/layout.ts';
 import { Politeness, SharedRate } from '../replacement/pace.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
+import { requireRoom } from '../replacement/room.ts';
 import { flushAll, type SharedReplacement } from '../replacement/shared.ts';
 import { proveContents, type Proof } from '../replacement/prove.ts';
 import { Verifier } from '../replacement/verify.ts';
@@ -95,11 +96,13 @@ const steps: Readonly<Record<FillStep, Step>> = {
   count(task, base) {
     const board = new FillBoard(task.board);
     const filler = new Filler(task.parts, base);
-    for (const region of regionsOf(task, board))
-      board.add(
-        'dataUnits',
-        filler.dataUnits(region).reduce((sum, isData) => sum + isData, 0),
-      );
+    let missing = 0;
+    for (const region of regionsOf(task, board)) {
+      const units = filler.countUnits(region);
+      board.add('dataUnits', units.data);
+      missing += units.missing;
+    }
+    if (!board.shouldStop()) requireRoom(task.parts, missing * unitBytes);
   },
   copy: copyAll,
   flush(task) {
@@ -143,6 +146,7 @@ function copyAll(task: FillTask, base: Synthesized, post: (message: FillMessage)
   const pace = new Pace(task, board);
   const copied = (bytes: number, kind: 'hotUnits' | 'coldUnits'): void => {
     board.add(kind, Math.ceil(bytes / unitBytes));
+    requireRoom(task.parts, 0);
     pace.done(bytes);
   };
   const copyHot = (): void => {

@@ -29,7 +29,7 @@ import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
 import type { Log } from './native-file-state.ts';
 import { Natives, type NativeDisk } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
-import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
+import { HeldPlace, NamedPlace, pathIfTold, type Attributes, type FolderEntry, type Place } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
 import { ownRights, type Rights } from './rights.ts';
@@ -230,6 +230,7 @@ export class Filter implements Closable {
       return this.#openNative(place, stat, flags & O_ACCMODE);
     }
     if (found.kind === 'broken plugin') {
+      if (systemErrorCode(found.error) === 'ENAMETOOLONG') throw found.error;
       this.#log('error', `${this.nameOf(place)}: ${found.error.message}`, { file: this.nameOf(place) });
       throw new FormatError(this.nameOf(place), 'plugin file', 0, 'is damaged', { cause: found.error });
     }
@@ -361,7 +362,9 @@ export class Filter implements Closable {
 
   /** How messages and `status` name a place: its path under the mount. */
   nameOf(place: Place): string {
-    const shown = place.part === '' ? place.path : path.join(path.dirname(place.path), place.part);
+    const told = pathIfTold(place);
+    if (told === undefined) return '(a path that is too long to be told)';
+    const shown = place.part === '' ? told : path.join(path.dirname(told), place.part);
     return path.relative(this.#options.folder, shown);
   }
 

@@ -2,7 +2,7 @@
 import * as fs from '../base/fs.ts';
 import type { InodeNumbers } from './inode-numbers.ts';
 import { MountPoints } from './mount-points.ts';
-import type { Place } from './place.ts';
+import { pathIfTold, type Place } from './place.ts';
 
 /** Of statfs(2): file systems in which a folder may be the top of a volume with numbers of its own. */
 const volumesInside: ReadonlySet<number> = new Set([0x9123683e /* btrfs */, 0xca451a4e /* bcachefs */]);
@@ -24,10 +24,13 @@ export class ListedNumbers {
   /** @param fd of the folder, which is being listed */
   of(folder: Place, fd: number): NumberOfEntry {
     const { dev } = fs.fstatSync(fd, { bigint: true });
-    const points = this.#points.namesIn(folder.path);
+    const told = pathIfTold(folder);
+    // Where the path cannot be told, anything in the folder may be a mount point.
+    const points = told === undefined ? undefined : this.#points.namesIn(told);
     const hasVolumes = this.#mayHaveVolumes(dev, folder);
     return (name, type, ino) => {
-      const isElsewhere = points.has(name) || (hasVolumes && type === DT_DIR && name !== '.' && name !== '..');
+      const mayBeTop = hasVolumes && type === DT_DIR;
+      const isElsewhere = (points === undefined || points.has(name) || mayBeTop) && name !== '.' && name !== '..';
       if (!isElsewhere) return this.#numbers.of({ dev, ino });
       const stat = fs.lstatSync(`${folder.at}/${name}`, { bigint: true, throwIfNoEntry: false });
       return this.#numbers.of(stat ?? { dev, ino });

@@ -8,6 +8,7 @@ import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../bas
 import { absolutePath } from '../base/given-names.ts';
 import { nameOfBytes } from '../base/names.ts';
 import { findRecord, isEnding } from './mount-record.ts';
+import { unmountAsRoot } from './system-calls.ts';
 
 const run = promisify(execFile);
 const fuseDevice = '/dev/fuse';
@@ -69,16 +70,20 @@ function mountLine(absolute: string): string[] | undefined {
 }
 
 /**
- * Unmounts. `lazily` takes the mount out of the tree at once, though files in it are still open.
+ * Unmounts: root by itself, others through fusermount3. `lazily` takes the mount out of the tree at once, though files in it are still open.
  * @throws UsageError when it is busy, or not mounted
  */
 export async function unmount(absolute: string, lazily: boolean): Promise<void> {
   try {
+    if (process.getuid?.() === 0) {
+      unmountAsRoot(absolute, lazily);
+      return;
+    }
     const { program, args } = commandOf(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
     await run(program, args);
   } catch (error) {
     const reason = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : '';
-    if (/busy/i.test(reason)) {
+    if (/busy/i.test(reason) || systemErrorCode(error) === 'EBUSY') {
       throw new UsageError(
         `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,
       );

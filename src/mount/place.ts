@@ -5,6 +5,7 @@
  * A place is found by its name (a path, which leads elsewhere after a rename) or held by a descriptor (which never does).
  */
 import * as fs from '../base/fs.ts';
+import { systemErrorCode } from '../base/errors.ts';
 import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from './system-calls.ts';
 import { systemError } from './system-error.ts';
 
@@ -137,6 +138,15 @@ export class HeldPlace implements Place {
   }
 }
 
+/** One whose name, once it was asked for, stays what it was. (A path may be longer than the system tells it, and most opens need none.) */
+export class OpenedPlace extends HeldPlace {
+  #asked: string | undefined;
+
+  override get path(): string {
+    return (this.#asked ??= super.path);
+  }
+}
+
 /** Who may write a file may cut it, though he may not read it. */
 const toTruncate = fs.constants.O_WRONLY | fs.constants.O_NONBLOCK;
 
@@ -169,6 +179,16 @@ export function currentPath(fd: number): string {
   const found = fs.readlinkSync(`/proc/self/fd/${fd}`);
   if (!found.endsWith(deletedSuffix) || fs.lstatSync(found, { throwIfNoEntry: false }) !== undefined) return found;
   return found.slice(0, -deletedSuffix.length);
+}
+
+/** Its path, where the system tells it: not one of more than 4,095 bytes, as names in deep folders have. What needs the path is refused then. */
+export function pathIfTold(place: Place): string | undefined {
+  try {
+    return place.path;
+  } catch (error) {
+    if (systemErrorCode(error) === 'ENAMETOOLONG') return undefined;
+    throw error;
+  }
 }
 
 /** Attributes as FUSE wants them. Times in nanoseconds since 1970. */

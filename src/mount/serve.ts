@@ -38,6 +38,7 @@ import { OpenReplacements } from './replacements.ts';
 import { sourceText, SourceWatch, watchEveryMs } from './source-watch.ts';
 import { Statistics, type FileStatistics } from './statistics.ts';
 import { Survey } from './survey.ts';
+import { raiseFileLimit } from './system-calls.ts';
 import type { ServingTransport } from './transport.ts';
 
 export interface MountOptions {
@@ -77,12 +78,14 @@ export const defaultWorkers = Math.max(2, availableParallelism());
 export const maxWorkers = 64;
 /** How often the main thread looks for idle images and for an unmount from outside. */
 const lookEveryMs = 500;
+/** Half of them for files that the kernel remembers, the others for what is open, images and threads. */
+const minOpenFiles = 256;
 /** In a folder of so many files that it takes longer, disks show in `status` a little later. */
 const surveyedWithinMs = 1000;
 
 export interface ServedMount {
   readonly record: MountRecord;
-  /** What a user may want to know: that nothing here reads as a disk yet. */
+  /** What a user may want to know, line by line: that nothing here reads as a disk yet, that nothing can be written. */
   readonly hint: string | undefined;
   /** Resolves when the mount is gone, whoever unmounted it. */
   readonly ended: Promise<void>;
@@ -95,6 +98,7 @@ export interface ServedMount {
  * @throws UsageError, UnavailableError: nothing is mounted then
  */
 export async function serveMount(folder: string, mountpoint: string, asked: MountOptions): Promise<ServedMount> {
+  requireFiles();
   const real = await prepareMount(folder, mountpoint);
   const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
@@ -176,7 +180,19 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     log('info', 'unmounted', {});
   });
   const isWhole = await survey.endsWithin(surveyedWithinMs);
-  return { record, hint: isWhole ? hintOf(survey, options) : undefined, ended, stop };
+  const hints = [warningOf(real.folder, options.write), isWhole ? hintOf(survey, options) : undefined].filter(
+    (line) => line !== undefined,
+  );
+  return { record, hint: hints.length === 0 ? undefined : hints.join('\n'), ended, stop };
+}
+
+/** Each file that the kernel remembers is held open. @throws UnavailableError */
+function requireFiles(): void {
+  const limit = raiseFileLimit();
+  if (limit >= minOpenFiles) return;
+  throw new UnavailableError(
+    `this process may open ${limit} files at once, and a mount needs ${minOpenFiles}; allow more (ulimit -n ${minOpenFiles}, or nofile in /etc/security/limits.conf)`,
+  );
 }
 
 /** What a crash of `finalize` has left is in nobody's way: a mount does not fail by it. */
@@ -286,6 +302,17 @@ function statusOf(
     sources: [...stuck.values()],
     fills: fills.statusOfAll(),
   };
+}
+
+/** What cannot work, though the mount does. */
+function warningOf(folder: string, write: WriteMode | undefined): string | undefined {
+  if (write === 'none') return undefined;
+  try {
+    fs.accessSync(folder, fs.constants.W_OK);
+    return undefined;
+  } catch {
+    return `writes are refused: ${folder} is read-only`;
+  }
 }
 
 /** With images but no plugin file, and none presented, the mount shows nothing new. */

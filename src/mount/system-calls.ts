@@ -14,6 +14,8 @@ const AT_EACCESS = 0x200;
 const faccessat2Number = 439;
 const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
 const MFD_CLOEXEC = 1;
 const RLIMIT_NOFILE = 7;
 const PRIO_PROCESS = 0;
@@ -83,6 +85,10 @@ const setpriority = libc.func('int setpriority(int which, uint who, int priority
   priority: number,
 ) => number;
 const noPath = zeroTerminated('');
+const umount2 = libc.func('int umount2(const uint8_t *target, int flags)') as (
+  target: Uint8Array,
+  flags: number,
+) => number;
 const exit = libc.func('void _exit(int code)') as (code: number) => void;
 
 const ioctl = libc.func('int ioctl(int fd, ulong request, const uint32_t *argument)') as (
@@ -237,6 +243,15 @@ function kernelFileLimit(): number {
 /** From now on this thread runs when no other wants to: Linux keeps a priority for each thread. Where it cannot, it runs as before. */
 export function yieldToOthers(): void {
   setpriority(PRIO_PROCESS, 0, lowPriority);
+}
+
+/**
+ * For root. `lazily` takes the mount out of the tree at once, though it is busy.
+ * @throws EBUSY, EINVAL where nothing is mounted
+ */
+export function unmountAsRoot(mountpoint: string, lazily: boolean): void {
+  const flags = UMOUNT_NOFOLLOW | (lazily ? MNT_DETACH : 0);
+  checked(umount2(zeroTerminated(mountpoint), flags), 'umount', mountpoint);
 }
 
 /** Ends the process at once, with threads that wait for the kernel and would never end. */

@@ -129,6 +129,17 @@ export class Filler {
     }
   }
 
+  /** How many units of a region hold data, and how many of these are to be copied. */
+  countUnits(region: number): { data: number; missing: number } {
+    const counts = { data: 0, missing: 0 };
+    for (const [index, isData] of this.dataUnits(region).entries()) {
+      if (isData !== 1) continue;
+      counts.data++;
+      if (!this.map.isPresent(region * regionUnits + index)) counts.missing++;
+    }
+    return counts;
+  }
+
   /** Which units of a region hold data, as far as is known without reading any: 1 for each of these. */
   dataUnits(region: number): Uint8Array {
     const from = region * regionBytes;

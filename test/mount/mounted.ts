@@ -18,6 +18,8 @@ import { patience } from '../patience.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 const alive = new Set<MountPlace>();
+/** In /proc/PID/stat; the same on every Linux that Node runs on. */
+const msPerTick = 10;
 
 // Before the temporary folders are removed: nothing may be removed through a mount.
 process.prependListener('exit', () => {
@@ -111,6 +113,15 @@ export class MountPlace {
   /** The processes that serve this mount. */
   servers(): number[] {
     return processesNaming(this.mountpoint);
+  }
+
+  /** Processor time that the serving process has taken so far, which does not depend on what else the machine does. */
+  serverMs(): number {
+    const [pid] = this.servers();
+    const stat = fs.readFileSync(`/proc/${pid ?? 0}/stat`, 'utf8');
+    // The name before them may hold spaces.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return (Number(fields[11]) + Number(fields[12])) * msPerTick;
   }
 
   /** Ends the serving process as a crash would. */

@@ -8,8 +8,9 @@
  * - read and write hand out libfuse's own memory: it is used only until the reply, which is sent before the handler returns
  * - its paths are text, in which all bytes that are no UTF-8 become one character: what it cannot carry is refused, and not listed
  */
-import type * as fs from '../../base/fs.ts';
-import { describeError, UnsupportedError } from '../../base/errors.ts';
+import * as fs from '../../base/fs.ts';
+import { nativePath } from '../../base/names.ts';
+import { describeError, systemErrorCode, UnsupportedError } from '../../base/errors.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
@@ -53,13 +54,15 @@ export async function serveFuseNative(
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
+  const connection = new Connection(mountpoint);
   return {
     name: 'fuse-native',
     status: () => undefined,
     isOpen: (stat) => handles.has(stat),
     look: () => {
       filter.closeIdle(idleMs);
-      return true;
+      connection.look();
+      return !connection.isGone;
     },
     lookAtSources: () => undefined,
     close: () => {
@@ -68,6 +71,28 @@ export async function serveFuseNative(
       return Promise.resolve(true);
     },
   };
+}
+
+/** Whether somebody has aborted the connection, which nothing tells of. It is asked in the background: the answer comes from this very thread. */
+class Connection {
+  isGone = false;
+  readonly #mountpoint: string;
+  #isAsked = false;
+
+  constructor(mountpoint: string) {
+    this.#mountpoint = mountpoint;
+  }
+
+  look(): void {
+    if (this.#isAsked) return;
+    this.#isAsked = true;
+    void fs.promises
+      .stat(nativePath(this.#mountpoint))
+      .catch((error: unknown) => {
+        this.isGone ||= ['ENOTCONN', 'ECONNABORTED'].includes(systemErrorCode(error) ?? '');
+      })
+      .finally(() => (this.#isAsked = false));
+  }
 }
 
 /** Open files by the small number that the kernel knows them by. */

@@ -3,7 +3,7 @@ import * as fs from '../../base/fs.ts';
 import { seekData, seekHole } from '../../disk/lseek.ts';
 import { seekDataPage, seekHolePage } from '../../disk/seek.ts';
 import { SynthesizedFile, type OpenFile } from '../open-file.ts';
-import { HeldPlace } from '../place.ts';
+import { OpenedPlace } from '../place.ts';
 import { copyFileRange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { stampOf } from './open-files.ts';
@@ -109,15 +109,16 @@ function open(session: Session, request: Request, reply: Reply): number {
   const { flags } = openIn.parse(request.bytes, bodyAt);
   const fd = nodes.descriptorOf(request.node);
   const part = nodes.partOf(request.node);
-  // Its name of this moment is kept with the handle: every worker makes the same bytes of it, whatever it is renamed to.
-  const { path } = new HeldPlace(fd, part);
-  const file = filter.open(new HeldPlace(fd, part, path), flags);
+  // The name of a disk of this moment is kept with the handle: every worker makes the same bytes of it, whatever it is renamed to.
+  const place = new OpenedPlace(fd, part);
+  const file = filter.open(place, flags);
   if (!(file instanceof SynthesizedFile)) {
     const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: request.node, ...noNative });
     session.granted(handle);
     return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
   }
   const stamp = stampOf(file.stat());
+  const { path } = place;
   const { slot: counted } = file.counted;
   const record = { kind: 'native', fd: file.fd, node: request.node, path, part, stamp, counted } as const;
   // Before it is asked whether others have the file open.

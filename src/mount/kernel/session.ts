@@ -177,6 +177,9 @@ export class Session {
     try {
       const lay = fs.readlinkSync(`/proc/self/fd/${gone.fd}`);
       if (!isDeleted(lay)) this.nodes.remember(node, gone, lay);
+    } catch (error) {
+      // In a deep folder its path is not told: it is not found again then.
+      if (systemErrorCode(error) !== 'ENAMETOOLONG') throw error;
     } finally {
       fs.closeSync(gone.fd);
     }

@@ -82,6 +82,7 @@ export class KernelTransport implements ServingTransport {
   readonly #beside: Beside;
   readonly #deleted: DeletedFiles;
   #deaths = 0;
+  #isGone = false;
   #closed: Promise<boolean> | undefined;
   #wakeNode: number | undefined;
 
@@ -146,7 +147,7 @@ export class KernelTransport implements ServingTransport {
     const now = Date.now();
     if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
     this.#deleted.look();
-    return !this.#isGivenUp;
+    return !this.#isGivenUp && !this.#isGone;
   }
 
   lookAtSources(): void {
@@ -265,9 +266,12 @@ export class KernelTransport implements ServingTransport {
     });
   }
 
-  /** One that was beside the others, and was dismissed; or the mount is gone. */
+  /** One that was beside the others, and was dismissed. Of the others none ends by itself but when the connection does: unmounted, or aborted. */
   #ended(worker: number, channel: number): void {
-    if (worker < this.#options.workers) return;
+    if (worker < this.#options.workers) {
+      this.#isGone = true;
+      return;
+    }
     this.#workers.delete(worker);
     fs.closeSync(channel);
   }

@@ -270,7 +270,7 @@ describeTransports('a disk that is filled', (transport) => {
   });
 
   it.skipIf(whyNoSmallDisk('tmpfs') !== undefined)(
-    `pauses by itself when the disk is full, and goes on when told that there is room ${whyNoSmallDisk('tmpfs') ?? ''}`,
+    `begins only where there is room, pauses before guests run out of it, and goes on when told that there is some ${whyNoSmallDisk('tmpfs') ?? ''}`,
     async () => {
       const { place, raw } = await placeWithGuest('vm.raw');
       using small = new SmallDisk('tmpfs', 64 * MiB);
@@ -281,11 +281,23 @@ describeTransports('a disk that is filled', (transport) => {
       try {
         const file = place.under('vm.raw');
         await veneerOk('fill', 'start', file);
-        const [full] = await expectState(file, 'paused');
-        expect(full?.note).toContain('no room');
-        await expectSameDisk('raw', file, raw);
+        const [refused] = await expectState(file, 'paused');
+        expect(refused?.note).toMatch(/the fill needs .* more and leaves .* to guests, and its disk has .*make room/);
+        expect((refused?.hotBytes ?? 0) + (refused?.coldBytes ?? 0)).toBe(0);
         makeRoom();
-        await veneerOk('fill', 'resume', file);
+        // Others take the room while it copies: it stops before a guest's write fails.
+        await veneerOk('fill', 'resume', '--rate', '4M', file);
+        await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
+        const makeRoomAgain = small.leave(2 * MiB);
+        const [stopped] = await expectState(file, 'paused');
+        expect(stopped?.note).toMatch(/the fill leaves .* to guests/);
+        const handle = await fs.promises.open(file, 'r+');
+        await handle.write(fs.readFileSync(raw).subarray(20 * MiB, 20 * MiB + 4 * KiB), 0, 4 * KiB, 20 * MiB);
+        await handle.sync();
+        await handle.close();
+        await expectSameDisk('raw', file, raw);
+        makeRoomAgain();
+        await veneerOk('fill', 'resume', '--rate', '0', file);
         await expectState(file, 'complete');
         await expectSameDisk('raw', file, raw);
       } finally {

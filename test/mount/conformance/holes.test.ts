@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
-import { MiB } from '../../../src/base/units.ts';
+import { GiB, MiB } from '../../../src/base/units.ts';
 import { createImage } from '../../../src/backup/create.ts';
 import { createPluginFile, type PluginOptions } from '../../../src/plugin/create.ts';
 import { run, runOk } from '../../cli/veneer.ts';
@@ -106,6 +106,34 @@ describeTransports('holes', (transport) => {
       ]);
     }
   });
+
+  it(
+    'are found in a disk of 64 GiB for what lies between them, also after a write',
+    { timeout: 300_000 },
+    async (context) => {
+      if (transport.name !== 'kernel') context.skip('libfuse 2 has no SEEK_DATA');
+      const place = placeForTest();
+      const raw = place.temporary.file('disk.raw');
+      const [sizeBytes, count] = [64 * GiB, 2048];
+      fs.writeFileSync(raw, '');
+      fs.truncateSync(raw, sizeBytes);
+      for (let extent = 0; extent < count; extent++)
+        change(raw, (extent * sizeBytes) / count + MiB, Buffer.alloc(4096, 7));
+      await createImage(raw, place.behind('vm.spf'));
+      createPluginFile(place.behind('vm.spf'), place.behind('disk.raw'));
+      await place.mount(...transport.options);
+      for (const state of ['as synthesized', 'written']) {
+        const beforeMs = place.serverMs();
+        const map = JSON.parse(
+          await runOk('qemu-img', ['map', '--output=json', '-f', 'raw', place.under('disk.raw')]),
+        ) as ReadonlyArray<{ data: boolean }>;
+        expect(map.filter(({ data }) => data)).toHaveLength(count);
+        expect(place.serverMs() - beforeMs, `processor time, ${state}`).toBeLessThan(4000);
+        if (state === 'as synthesized')
+          await runOk('qemu-io', ['-f', 'raw', '-c', `write -P 1 ${MiB} 4k`, place.under('disk.raw')]);
+      }
+    },
+  );
 
   it(
     'and all else are answered as the file system behind answers, where numbers end',
