@@ -5,6 +5,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { UsageError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { isMountpoint } from './mountpoint.ts';
 
 /** As the system has it. */
@@ -15,7 +16,7 @@ const maxLinks = 40;
  * @returns where it leads, mounted or not. @throws UsageError where that is nowhere
  */
 export function mountedPath(given: string): string {
-  let at = path.resolve(given);
+  let at = absolutePath(given);
   for (let links = 0; links < maxLinks && !isMountpoint(at); links++) {
     const parent = realFolder(path.dirname(at), given);
     const real = path.join(parent, path.basename(at));
