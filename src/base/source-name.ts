@@ -13,8 +13,19 @@ import { mountPoints } from './mount-points.ts';
 /** As the system has it. */
 const maxLinks = 40;
 
+/** Whoever opens an image asks several times in a row. */
+const keptForMs = 500;
+let last = { target: '', foundIn: '', name: '', atMs: -Infinity };
+
 /** @param target absolute. @param foundIn an absolute folder that answers */
 export function sourceNameOf(target: string, foundIn: string): string {
+  const atMs = performance.now();
+  const isKept = last.target === target && last.foundIn === foundIn && atMs - last.atMs < keptForMs;
+  if (!isKept) last = { target, foundIn, name: nameOf(target, foundIn), atMs };
+  return last.name;
+}
+
+function nameOf(target: string, foundIn: string): string {
   const mounts = new Set(mountPoints());
   let at = '/';
   let left = partsOf(target);
@@ -37,9 +48,10 @@ export function sourceNameOf(target: string, foundIn: string): string {
 
 function readLink(file: string): string | undefined {
   try {
-    return fs.readlinkSync(file);
+    const isLink = fs.lstatSync(file, { throwIfNoEntry: false })?.isSymbolicLink() === true;
+    return isLink ? fs.readlinkSync(file) : undefined;
   } catch {
-    // No link, or not there.
+    // No name that can be, or gone by now.
     return undefined;
   }
 }

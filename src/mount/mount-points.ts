@@ -3,12 +3,10 @@
  * when that has changed: the system says so to who polls it.
  */
 import * as fs from '../base/fs.ts';
-import { nameOfBytes } from '../base/names.ts';
+import { mountPoints } from '../base/mount-points.ts';
 import { hasChanged } from './system-calls.ts';
 
 const list = '/proc/self/mountinfo';
-/** Field of a line that names the mount point. */
-const pointField = 4;
 const none: ReadonlySet<string> = new Set();
 
 export class MountPoints {
@@ -32,10 +30,7 @@ export class MountPoints {
 
 function read(): Map<string, Set<string>> {
   const names = new Map<string, Set<string>>();
-  for (const line of nameOfBytes(fs.readFileSync(list)).split('\n')) {
-    const point = line.split(' ')[pointField];
-    if (point === undefined) continue;
-    const absolute = point.replaceAll(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(parseInt(octal, 8)));
+  for (const absolute of mountPoints()) {
     const slash = absolute.lastIndexOf('/');
     const folder = slash === 0 ? '/' : absolute.slice(0, slash);
     names.set(folder, (names.get(folder) ?? new Set()).add(absolute.slice(slash + 1)));

@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { commandOf } from '../base/byte-arguments.ts';
 import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
-import { nameOfBytes } from '../base/names.ts';
+import { mountLines, type MountLine } from '../base/mount-points.ts';
 import { findRecord, isEnding } from './mount-record.ts';
 import { unmountAsRoot } from './system-calls.ts';
 
@@ -56,17 +56,13 @@ export function isMountpoint(absolute: string): boolean {
 
 /** The number of the FUSE connection that is mounted there: the minor part of the mount's device number. */
 export function connectionOf(absolute: string): number | undefined {
-  const minor = mountLine(absolute)?.[2]?.split(':')[1];
+  const minor = mountLine(absolute)?.device.split(':')[1];
   return minor === undefined ? undefined : Number(minor);
 }
 
-/** The fields of the last mount there. */
-function mountLine(absolute: string): string[] | undefined {
-  const escaped = absolute.replaceAll(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
-  return nameOfBytes(fs.readFileSync('/proc/self/mountinfo'))
-    .split('\n')
-    .map((line) => line.split(' '))
-    .findLast((fields) => fields[4] === escaped);
+/** The last mount there. */
+function mountLine(absolute: string): MountLine | undefined {
+  return mountLines().findLast(({ mountpoint }) => mountpoint === absolute);
 }
 
 /**
@@ -98,7 +94,8 @@ export async function unmount(absolute: string, lazily: boolean): Promise<void> 
  */
 export function isDeadMount(absolute: string): boolean {
   if (!isMountpoint(absolute) || findRecord(absolute) !== undefined) return false;
-  const asked = spawnSync('stat', ['--', absolute], {
+  const { program, args } = commandOf('stat', ['--', absolute]);
+  const asked = spawnSync(program, args, {
     env: { ...process.env, LC_ALL: 'C' },
     timeout: answersWithinMs,
     killSignal: 'SIGKILL',
@@ -113,7 +110,7 @@ async function unmountIfDead(absolute: string): Promise<void> {
     while (isDeadMount(absolute)) await unmount(absolute, true);
     const server = findRecord(absolute)?.pid;
     const isDying = server === undefined || isEnding(server);
-    if (!isDying || mountLine(absolute)?.includes(mountType) !== true || performance.now() > endsBy) return;
+    if (!isDying || mountLine(absolute)?.type !== mountType || performance.now() > endsBy) return;
     await sleep(lookEveryMs);
   }
 }

@@ -2,7 +2,7 @@
  * A source that does not answer: images on a mount whose server is stopped, so that reads of them block in the system until it goes on. Its
  * own disks get errors in time, other disks notice nothing, and what was given up changes nothing when it comes back.
  */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -49,8 +49,8 @@ interface Arranged {
   readonly place: MountPlace;
   readonly stuck: Buffer;
   readonly other: Buffer;
-  stop(): void;
-  go(): void;
+  readonly stop: () => void;
+  readonly go: () => void;
 }
 
 async function arrange(options: readonly string[] = []): Promise<Arranged> {
@@ -85,13 +85,13 @@ async function arrange(options: readonly string[] = []): Promise<Arranged> {
 }
 
 /** Reads that the stopped server is to answer, in a process of their own. */
-function startReader(file: string, seed: number): { child: ChildProcess; results: Promise<string[]> } {
+function startReader(file: string, seed: number): { results: Promise<string[]> } {
   const child = spawn('python3', ['-c', readerScript, file, String(seed)], { stdio: ['ignore', 'pipe', 'inherit'] });
   onTestFinished(() => void child.kill('SIGKILL'));
   let text = '';
-  child.stdout?.on('data', (data: Buffer) => (text += data.toString()));
+  child.stdout.on('data', (data: Buffer) => (text += data.toString()));
   const results = new Promise<string[]>((resolve) => child.on('close', () => resolve(text.trim().split('\n'))));
-  return { child, results };
+  return { results };
 }
 
 async function readAt(file: string, offset: number, length: number): Promise<Buffer> {
