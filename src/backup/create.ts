@@ -10,7 +10,7 @@
 import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
-import { commitFile, unfinishedSuffix } from '../base/durable.ts';
+import { commitFile, unfinishedPathOf } from '../base/durable.ts';
 import { CapacityError, UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { bytesOfName } from '../base/names.ts';
@@ -117,7 +117,7 @@ interface Plan {
 }
 
 function planImage(sourcePath: string, imagePath: string, options: CreateOptions): Plan {
-  for (const target of [imagePath, imagePath + unfinishedSuffix]) {
+  for (const target of [imagePath, unfinishedPathOf(imagePath)]) {
     if (isSameFile(target, sourcePath)) throw new UsageError(`${target}: is the source itself; choose another name`);
   }
   using source = closing((options.source ?? rawSource).open(sourcePath, options.sourceFormat));
@@ -243,7 +243,7 @@ function assertMayExtend(
 }
 
 async function writeImage(fd: number, imagePath: string, plan: Plan, options: CreateOptions): Promise<void> {
-  const name = imagePath + unfinishedSuffix;
+  const name = unfinishedPathOf(imagePath);
   const { seal } = plan;
   const superblock = startImage(fd, name, plan.superblock, seal?.slots.encodeBoth());
   const leaves = await writeAllLeaves({ ...plan.job, fd, name }, plan, options);

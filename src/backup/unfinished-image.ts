@@ -1,6 +1,6 @@
 /** The file that becomes an image: IMAGE.part, written by one process at a time, and removed when that fails. */
 import * as fs from '../base/fs.ts';
-import { openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { openUnfinished, resizeFile, unfinishedPathOf } from '../base/durable.ts';
 import { UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { lockExclusively } from '../base/file-lock.ts';
@@ -19,7 +19,7 @@ export async function writeUnfinished(
   write: (fd: number, name: string) => Promise<void> | void,
   from: readonly string[] = [],
 ): Promise<void> {
-  const unfinished = imagePath + unfinishedSuffix;
+  const unfinished = unfinishedPathOf(imagePath);
   const fd = openUnfinished(imagePath, 'as it is', fileModes.image);
   try {
     lockExclusively(fd, unfinished);

@@ -9,26 +9,50 @@
  */
 import * as fs from './fs.ts';
 import path from 'node:path';
+import { UnavailableError } from './errors.ts';
 import { writeFailure, writeFully } from './full-io.ts';
+import { suffixed } from './suffixed.ts';
 
 /** The suffix of a file that is not finished; a file with it is never opened as what it may become. */
 export const unfinishedSuffix = '.part';
 
-const { O_CREAT, O_NOFOLLOW, O_RDWR, O_TRUNC } = fs.constants;
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
+
+/** NAME.part. */
+export function unfinishedPathOf(finalPath: string): string {
+  return suffixed(finalPath, unfinishedSuffix);
+}
 
 /**
- * Opens NAME.part for writing: empty, or for one who locks it first with what an interrupted job left in it. A link there is not
- * followed, for it may lead anywhere.
+/**
+ * Opens NAME.part for writing: a new file in the place of whatever had that name (an interrupted job's, or something that was put there for
+ * us to write into), or, for one who locks it first, with what an interrupted job left in it. A link there is not followed, for it may lead
+ * anywhere, and a pipe not waited for.
  * @param mode of fileModes
+ * @param shown what messages call the file that it is to become
  * @throws CapacityError, UnavailableError
  */
-export function openUnfinished(finalPath: string, contents: 'empty' | 'as it is', mode: number): number {
-  const flags = O_RDWR | O_CREAT | O_NOFOLLOW | (contents === 'empty' ? O_TRUNC : 0);
+export function openUnfinished(
+  finalPath: string,
+  contents: 'empty' | 'as it is',
+  mode: number,
+  shown = finalPath,
+): number {
+  const unfinished = unfinishedPathOf(finalPath);
   try {
-    return fs.openSync(finalPath + unfinishedSuffix, flags, mode);
+    if (contents === 'as it is' && isOwn(unfinished))
+      return fs.openSync(unfinished, O_RDWR | O_NOFOLLOW | O_NONBLOCK, mode);
+    fs.rmSync(unfinished, { force: true });
+    return fs.openSync(unfinished, O_RDWR | O_CREAT | O_EXCL, mode);
   } catch (error) {
-    throw writeFailure(finalPath + unfinishedSuffix, 'create it', error);
+    throw writeFailure(unfinishedPathOf(shown), 'create it', error);
   }
+}
+
+/** Whether a file is there that this user's own job has left. */
+function isOwn(unfinished: string): boolean {
+  const stat = fs.lstatSync(unfinished, { throwIfNoEntry: false });
+  return stat?.isFile() === true && stat.uid === process.geteuid?.() && stat.nlink === 1;
 }
 
 /** Makes what was written durable. After a failure none of it may be relied on. @throws CapacityError, UnavailableError */
@@ -50,7 +74,7 @@ export function resizeFile(fd: number, sizeBytes: number, name: string): void {
 }
 
 /** Makes a rename or a new name in `folder` durable. @throws CapacityError, UnavailableError */
-export function syncFolder(folder: string): void {
+export function syncFolder(folder: string, shown = folder): void {
   try {
     const fd = fs.openSync(folder, fs.constants.O_RDONLY | fs.constants.O_DIRECTORY);
     try {
@@ -59,23 +83,35 @@ export function syncFolder(folder: string): void {
       fs.closeSync(fd);
     }
   } catch (error) {
-    throw writeFailure(folder, 'flush the folder to the disk', error);
+    throw writeFailure(shown, 'flush the folder to the disk', error);
   }
 }
 
 /**
  * Steps 2 to 4: gives an open, completely written NAME.part its final name.
+ * @param shown what messages call the file
  * @throws CapacityError, UnavailableError; when step 4 fails the file has its final name and is complete, but a power loss may undo that
  */
-export function commitFile(fd: number, finalPath: string): void {
-  const unfinished = finalPath + unfinishedSuffix;
-  flushFile(fd, unfinished);
+export function commitFile(fd: number, finalPath: string, shown = finalPath): void {
+  const unfinished = unfinishedPathOf(finalPath);
+  flushFile(fd, unfinishedPathOf(shown));
+  requireOurs(fd, unfinished, shown);
   try {
     fs.renameSync(unfinished, finalPath);
   } catch (error) {
-    throw writeFailure(unfinished, `rename it to ${path.basename(finalPath)}`, error);
+    throw writeFailure(unfinishedPathOf(shown), `rename it to ${path.basename(finalPath)}`, error);
   }
-  syncFolder(path.dirname(finalPath));
+  syncFolder(path.dirname(finalPath), path.dirname(shown));
+}
+
+/** Another process that makes the same file has put its own in our place: what is renamed then would be half of that. */
+function requireOurs(fd: number, unfinished: string, shown: string): void {
+  const ours = fs.fstatSync(fd, { bigint: true });
+  const named = fs.lstatSync(unfinished, { bigint: true, throwIfNoEntry: false });
+  if (named?.dev === ours.dev && named.ino === ours.ino) return;
+  throw new UnavailableError(`${shown}: another process is making it, too; see which of them is to stay`, {
+    retryable: true,
+  });
 }
 
 /** Whose a file is to be. */
@@ -91,7 +127,7 @@ export interface FileOwner {
  * @param owner of a file that it is written anew for, or that it goes with: it belongs to the same, where the system lets it, and is for no others
  */
 export function writeFileDurably(finalPath: string, contents: Uint8Array, mode: number, owner?: FileOwner): void {
-  const unfinished = finalPath + unfinishedSuffix;
+  const unfinished = unfinishedPathOf(finalPath);
   const fd = openUnfinished(finalPath, 'empty', mode);
   try {
     if (owner !== undefined) giveTo(fd, owner);

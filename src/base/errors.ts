@@ -15,6 +15,7 @@ export type ErrorCode =
   | 'USAGE'
   | 'READ_ONLY'
   | 'FORBIDDEN'
+  | 'SEVERAL_NAMES'
   | 'ASSERTION';
 
 export type ErrorData = Readonly<Record<string, string | number | bigint | boolean | undefined>>;
@@ -97,6 +98,13 @@ export class ReadOnlyError extends VeneerError {
 export class ForbiddenError extends VeneerError {
   constructor(message: string) {
     super('FORBIDDEN', message);
+  }
+}
+
+/** A file that may have one name only has several. */
+export class SeveralNamesError extends VeneerError {
+  constructor(message: string) {
+    super('SEVERAL_NAMES', message);
   }
 }
 

@@ -15,6 +15,11 @@ export function tryLock(fd: number, kind: 'shared' | 'exclusive'): 'held' | 'tak
   return koffi.errno() === os.constants.errno.EWOULDBLOCK ? 'taken' : 'unsupported';
 }
 
+/** Takes the file's lock, when whoever has it lets it go: for what is held for a moment. */
+export function waitForLock(fd: number): void {
+  while (flock(fd, LOCK_EX) !== 0 && koffi.errno() === os.constants.errno.EINTR);
+}
+
 /** Takes the file's lock. @throws UsageError when another process has it */
 export function lockExclusively(fd: number, name: string): void {
   if (flock(fd, LOCK_EX | LOCK_NB) !== 0)

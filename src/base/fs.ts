@@ -14,33 +14,34 @@ function native<T>(path: T): T {
 
 type PathCall = (path: never, ...rest: never[]) => unknown;
 
-function withPath<F extends PathCall>(call: F): F {
-  return ((path: never, ...rest: never[]) => call(native(path), ...rest)) as F;
+/** @param call Node's own, asked for at each call: tests of faults put others in its place */
+function withPath<F extends PathCall>(call: () => F): F {
+  return ((path: never, ...rest: never[]) => call()(native(path), ...rest)) as F;
 }
 
-function withTwoPaths<F extends (from: never, to: never, ...rest: never[]) => unknown>(call: F): F {
-  return ((from: never, to: never, ...rest: never[]) => call(native(from), native(to), ...rest)) as F;
+function withTwoPaths<F extends (from: never, to: never, ...rest: never[]) => unknown>(call: () => F): F {
+  return ((from: never, to: never, ...rest: never[]) => call()(native(from), native(to), ...rest)) as F;
 }
 
-export const accessSync = withPath(node.accessSync);
-export const chmodSync = withPath(node.chmodSync);
-export const chownSync = withPath(node.chownSync);
-export const existsSync = withPath(node.existsSync);
-export const lchownSync = withPath(node.lchownSync);
-export const lstatSync = withPath(node.lstatSync);
-export const mkdirSync = withPath(node.mkdirSync);
-export const openSync = withPath(node.openSync);
-export const readFileSync = withPath(node.readFileSync);
-export const rmdirSync = withPath(node.rmdirSync);
-export const rmSync = withPath(node.rmSync);
-export const statfsSync = withPath(node.statfsSync);
-export const statSync = withPath(node.statSync);
-export const unlinkSync = withPath(node.unlinkSync);
-export const writeFileSync = withPath(node.writeFileSync);
-export const copyFileSync = withTwoPaths(node.copyFileSync);
-export const linkSync = withTwoPaths(node.linkSync);
-export const renameSync = withTwoPaths(node.renameSync);
-export const symlinkSync = withTwoPaths(node.symlinkSync);
+export const accessSync = withPath(() => node.accessSync);
+export const chmodSync = withPath(() => node.chmodSync);
+export const chownSync = withPath(() => node.chownSync);
+export const existsSync = withPath(() => node.existsSync);
+export const lchownSync = withPath(() => node.lchownSync);
+export const lstatSync = withPath(() => node.lstatSync);
+export const mkdirSync = withPath(() => node.mkdirSync);
+export const openSync = withPath(() => node.openSync);
+export const readFileSync = withPath(() => node.readFileSync);
+export const rmdirSync = withPath(() => node.rmdirSync);
+export const rmSync = withPath(() => node.rmSync);
+export const statfsSync = withPath(() => node.statfsSync);
+export const statSync = withPath(() => node.statSync);
+export const unlinkSync = withPath(() => node.unlinkSync);
+export const writeFileSync = withPath(() => node.writeFileSync);
+export const copyFileSync = withTwoPaths(() => node.copyFileSync);
+export const linkSync = withTwoPaths(() => node.linkSync);
+export const renameSync = withTwoPaths(() => node.renameSync);
+export const symlinkSync = withTwoPaths(() => node.symlinkSync);
 
 export function readlinkSync(path: string): string {
   return nameOfBytes(node.readlinkSync(native(path), 'buffer'));

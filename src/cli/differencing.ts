@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import { formatBytes } from '../base/units.ts';
 import { formatNames, type FormatName } from '../native/formats.ts';
 import { createDifferencingFile } from '../plugin/differencing.ts';
-import { hasReplacement } from '../replacement/open.ts';
+import { hasReplacement } from '../plugin/beside.ts';
 import { say, warn } from './output.ts';
 
 export function differencingCommand(): Command {

@@ -6,7 +6,7 @@ import { absolutePath } from '../base/given-names.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { readPluginFile } from '../plugin/plugin-file.ts';
 import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
-import { hasReplacement } from '../replacement/open.ts';
+import { hasReplacement } from '../plugin/beside.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson } from './output.ts';
 

@@ -1,6 +1,6 @@
 /** Writes a disk to a sparse file: only data is written, zeros stay holes. The file appears when it is complete, or not at all. */
 import * as fs from '../base/fs.ts';
-import { commitFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { commitFile, openUnfinished, resizeFile, unfinishedPathOf } from '../base/durable.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { startWriting } from '../base/file-advice.ts';
 import { writeFully } from '../base/full-io.ts';
@@ -15,7 +15,7 @@ const copyBytes = MiB;
  * @throws whatever reading or writing throws: no unfinished file is left then
  */
 export function writeDiskOut(disk: Disk, outPath: string, onProgress: (doneBytes: number) => void): number {
-  const unfinished = outPath + unfinishedSuffix;
+  const unfinished = unfinishedPathOf(outPath);
   const fd = openUnfinished(outPath, 'empty', fileModes.diskFile);
   try {
     const writtenBytes = copyData(disk, fd, unfinished, onProgress);

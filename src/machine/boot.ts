@@ -25,7 +25,7 @@ import { mountFiles } from '../mount/mount-record.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { nativePathsOf } from '../plugin/reconfigure.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from '../plugin/resolve.ts';
-import { hasReplacement } from '../replacement/open.ts';
+import { hasReplacement } from '../plugin/beside.ts';
 import { probeAccelerator } from './accelerator.ts';
 import { chooseMachine, driveArguments, machineArguments, quoted, type Controller } from './hardware.ts';
 import { tellQemu } from './monitor.ts';

@@ -45,10 +45,12 @@ export type Classification =
 const plain: Classification = { kind: 'plain' };
 const image: Classification = { kind: 'image' };
 const maxSources = 256;
+const maxClaims = 4096;
 
 export class Classifier {
   readonly #seen = new SeenFiles();
   readonly #known = new LRUCache<string, Classification>({ max: maxSources });
+  readonly #claims = new LRUCache<string, boolean>({ max: maxClaims });
   readonly #presented = new LRUCache<string, NativeSource>({ max: maxSources });
 
   /** @param stat of the place, taken just now. @throws ENOENT when it has gone since */
@@ -73,6 +75,23 @@ export class Classifier {
     if (found.kind === 'plain' || found.kind === 'image') this.#seen.set(stat, found.kind);
     else this.#known.set(named, found);
     return found;
+  }
+
+  /** Whether it claims to be a plugin file, sound or not. Asked for many files at once: nothing of it is parsed. */
+  isPlugin(place: Place, stat: fs.BigIntStats): boolean {
+    if (!stat.isFile() || stat.size > maxPluginFileBytes || stat.size < markerBytes) return false;
+    const key = keyOf(stat);
+    const known = this.#claims.get(key);
+    if (known !== undefined) return known;
+    const fd = place.open(fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
+    try {
+      const first = new Uint8Array(markerBytes);
+      const found = isPluginFile(first.subarray(0, fs.readSync(fd, first, 0, first.length, 0)));
+      this.#claims.set(key, found);
+      return found;
+    } finally {
+      fs.closeSync(fd);
+    }
   }
 
   /**

@@ -14,6 +14,7 @@ const errnoOfCode: Readonly<Record<ErrorCode, number>> = {
   USAGE: errno.EINVAL,
   READ_ONLY: errno.EROFS,
   FORBIDDEN: errno.EACCES,
+  SEVERAL_NAMES: errno.EMLINK,
   ASSERTION: errno.EIO,
 };
 

@@ -44,7 +44,7 @@ export async function openFillClient(file: string, keys: () => Promise<ThreadKey
   }
   // Only here is all the code needed that reads images.
   const { openUnmounted } = await import('./fill-requests.ts');
-  const unmounted = openUnmounted(real, await keys(), log);
+  const unmounted = await openUnmounted(real, await keys(), log);
   const looking = setInterval(() => unmounted.look(), lookEveryMs);
   return {
     isMounted: false,

@@ -6,10 +6,12 @@
  * What stops it: being told to; a full disk (it pauses itself, and says so); the replacement's own disk failing (it fails). An image that
  * cannot be read stops nothing: it is tried again, less and less often, until it is there. Meanwhile it is another fill's turn.
  */
-import type * as fs from '../base/fs.ts';
+import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError, UnavailableError, VeneerError } from '../base/errors.ts';
+import type { Closable } from '../base/ownership.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { firstMissing } from '../replacement/fill.ts';
 import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
@@ -24,6 +26,7 @@ import type { FillThreads } from './fill-threads.ts';
 import type { FillTurns } from './fill-turns.ts';
 import { sourceText } from './source-watch.ts';
 import type { Log } from './native-file-state.ts';
+import { currentPath } from './place.ts';
 import type { Statistics } from './statistics.ts';
 
 /** A native file that may be filled: plain values. */
@@ -85,13 +88,16 @@ const never = new AbortController().signal;
 /** Weight of the last half second in the rate that is shown. */
 const newWeight = 0.2;
 
-export class FillJob {
+export class FillJob implements Closable {
   readonly target: FillTarget;
   readonly parts: SharedReplacement;
   readonly #context: FillContext;
+  /** Of the plugin file: a folder above it may be moved meanwhile. */
+  readonly #pluginFd: number;
   readonly #map: PresenceMap;
   #board = new FillBoard();
   #decryption: FillBoard | undefined;
+  #isClosed = false;
   #activity: Activity = 'idle';
   #note = '';
   #running: Promise<void> | undefined;
@@ -99,15 +105,29 @@ export class FillJob {
   #hasTurn = false;
   #seen = { units: 0, atMs: 0, perSecond: 0 };
 
-  constructor(target: FillTarget, parts: SharedReplacement, context: FillContext) {
+  /** @param pluginFd of the plugin file; given away */
+  constructor(target: FillTarget, parts: SharedReplacement, pluginFd: number, context: FillContext) {
     this.target = target;
     this.parts = parts;
+    this.#pluginFd = pluginFd;
     this.#context = context;
     this.#map = new PresenceMap(parts.presence);
   }
 
   get state(): ReplacementState {
     return stateOf(this.parts);
+  }
+
+  /** Whether its replacement was removed. */
+  get isGone(): boolean {
+    return fs.fstatSync(this.parts.mapFd).nlink === 0;
+  }
+
+  /** When it does not run. */
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    fs.closeSync(this.#pluginFd);
   }
 
   get isRunning(): boolean {
@@ -328,7 +348,7 @@ export class FillJob {
     const { rate, statistics, threads } = this.#context;
     const task: FillTask = {
       step,
-      place: this.target.place,
+      place: this.#place,
       parts: this.parts,
       filePath,
       board: board.buffer,
@@ -346,6 +366,12 @@ export class FillJob {
       () => board.stop(),
     );
     return messages;
+  }
+
+  get #place(): SynthesizedPlace {
+    const { place } = this.target;
+    const folder = path.dirname(currentPath(this.#pluginFd));
+    return { ...place, pluginPath: path.join(folder, path.basename(place.pluginPath)) };
   }
 
   #tell(level: 'info' | 'warn' | 'error', message: string): void {

@@ -8,6 +8,7 @@ import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import { GateMemory } from '../base/source-gate.ts';
 import { MiB } from '../base/units.ts';
+import { randomGuid } from '../bytes/guid.ts';
 import { recordOf, removeLeftovers } from '../replacement/leftovers.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import type { FillRequest } from './control.ts';
@@ -17,6 +18,7 @@ import { Fills, type Finalized } from './fills.ts';
 import { Filter } from './filter.ts';
 import type { Log } from './native-file-state.ts';
 import { OpenReplacements } from './replacements.ts';
+import { takeFolder } from './served-folder.ts';
 import { defaultSourceTimeoutMs, SourceWatch } from './source-watch.ts';
 import { Statistics } from './statistics.ts';
 
@@ -67,14 +69,24 @@ export interface UnmountedFills {
 
 /**
  * A plugin file whose folder no process has mounted.
+ * @throws UsageError when a mount serves the folder that is not this user's to speak with
  * @param log where failures are told that do not end a request
  */
-export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): UnmountedFills {
+export async function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): Promise<UnmountedFills> {
   const folder = path.dirname(pluginPath);
+  const taken = await takeFolder(folder, undefined);
   const keys = unlockFolder(folder, asked);
   const statistics = new Statistics();
-  const replacements = new OpenReplacements();
-  const options = { folder, allowPaths: [], trustPluginFiles: false, present: undefined, write: undefined, keys };
+  const replacements = new OpenReplacements(folder);
+  const options = {
+    folder,
+    allowPaths: [],
+    trustPluginFiles: false,
+    present: undefined,
+    write: undefined,
+    mountId: randomGuid(),
+    keys,
+  };
   const filter = new Filter(options, statistics, BlockCache.ofOneThread(cacheBytes), log, replacements);
   const sources = new SourceWatch(GateMemory.allocate(maxFillThreads), defaultSourceTimeoutMs, log);
   const threads = new FillThreads({ sources, firstCell: 0, blockBytes: cacheBytes, indexBytes: defaultIndexBytes });
@@ -97,6 +109,7 @@ export function openUnmounted(pluginPath: string, asked: ThreadKeys, log: Log): 
       await fills.stop();
       filter.close();
       replacements.close();
+      taken.close();
     },
   };
 }

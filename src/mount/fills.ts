@@ -2,6 +2,7 @@
 import * as fs from '../base/fs.ts';
 import { assert, UnavailableError, UsageError } from '../base/errors.ts';
 import type { ThreadKey } from '../backup/seal.ts';
+import { imagesOf } from '../plugin/plugin-file.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { freeze, thaw } from '../replacement/decrypt.ts';
 import { finalizeFiles, isInPlace, requireFinalizable, type FinalizedFile } from '../replacement/finalize.ts';
@@ -13,6 +14,7 @@ import type { Proof } from '../replacement/prove.ts';
 import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
 import type { FillMessage } from './fill-thread.ts';
 import type { NativeDisk, NativeDiskFile } from './natives.ts';
+import { openPath } from './place.ts';
 import type { OpenReplacements } from './replacements.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
@@ -30,8 +32,9 @@ export interface Finalized {
 export class Fills {
   readonly #replacements: OpenReplacements;
   readonly #context: FillContext;
-  readonly #jobs = new Map<string, FillJob>();
-  /** Of plugin files, by their ids. */
+  /** One for each open replacement. */
+  readonly #jobs = new Map<SharedReplacement, FillJob>();
+  /** By the chains of a plugin file's images. */
   readonly #sealingKeys = new Map<string, ThreadKey>();
 
   constructor(replacements: OpenReplacements, context: FillContext) {
@@ -133,7 +136,7 @@ export class Fills {
         if (parts !== undefined && (path === disk.pluginPath || !isInPlace(path))) thaw(parts);
       throw error;
     }
-    for (const file of disk.files) this.#jobs.delete(file.replacement.key);
+    for (const { job } of replaced) this.#forget(job);
     const decrypted = sealed.map(({ name, job }) => ({ name, bytes: job.status().decrypted?.ofBytes ?? 0 }));
     return { record, decrypted };
   }
@@ -152,14 +155,25 @@ export class Fills {
   }
 
   look(): void {
-    for (const job of this.#jobs.values()) job.look();
+    for (const job of this.#jobs.values()) {
+      job.look();
+      // Its files were removed with its plugin file: nobody will ever read what is copied into them.
+      if (job.isGone) void job.stop().then(() => this.#forget(job));
+    }
     this.#context.threads.look();
   }
 
   /** @returns whether all threads have ended; those that have not change nothing any more */
   async stop(): Promise<boolean> {
-    await Promise.all([...this.#jobs.values()].map((job) => job.stop()));
+    const jobs = [...this.#jobs.values()];
+    await Promise.all(jobs.map((job) => job.stop()));
+    for (const job of jobs) this.#forget(job);
     return await this.#context.threads.close();
+  }
+
+  #forget(job: FillJob): void {
+    this.#jobs.delete(job.parts);
+    job.close();
   }
 
   async #replaced(disk: NativeDisk): Promise<FillJob[]> {
@@ -176,27 +190,34 @@ export class Fills {
   }
 
   async #job(disk: NativeDisk, file: NativeDiskFile): Promise<FillJob> {
-    const { key, place, discard } = file.replacement;
-    if (discard)
+    const { replacement, synthesized } = file;
+    if (replacement.discard)
       throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
-    const chainKey = place.isSealed ? await this.#sealingKey(file.synthesized) : undefined;
-    const parts = this.#replacements.acquire(key, place, discard, () => {
-      assert(chainKey !== undefined, 'a sealed replacement was asked for without its key');
-      return chainKey;
-    });
-    let job = this.#jobs.get(key);
-    if (job === undefined || job.parts !== parts) {
+    const chainKey = replacement.place.isSealed ? await this.#sealingKey(synthesized) : undefined;
+    const pluginFd = openPlugin(disk);
+    try {
+      const parts = this.#replacements.acquire({ ...replacement, pluginFd, makes: true }, () => {
+        assert(chainKey !== undefined, 'a sealed replacement was asked for without its key');
+        return chainKey;
+      });
+      assert(parts !== undefined, 'a replacement was to be made, and was not');
+      const known = this.#jobs.get(parts);
+      if (known !== undefined) return known;
       const target: FillTarget = { name: file.name, place: file.synthesized };
-      job = new FillJob(target, parts, this.#context);
-      this.#jobs.set(key, job);
+      const job = new FillJob(target, parts, openPath(`/proc/self/fd/${pluginFd}`, true), this.#context);
+      this.#jobs.set(parts, job);
+      return job;
+    } finally {
+      fs.closeSync(pluginFd);
     }
-    return job;
   }
 
   /** Read in a thread, since an image may have to be read for it, and may not answer. */
   async #sealingKey(place: SynthesizedPlace): Promise<ThreadKey> {
-    const { id } = place.plugin;
-    const known = this.#sealingKeys.get(id);
+    const chains = imagesOf(place.plugin)
+      .map(({ chainId }) => chainId)
+      .join();
+    const known = this.#sealingKeys.get(chains);
     if (known !== undefined) return known;
     let found: ThreadKey | undefined;
     let why = `${place.pluginPath}: its key could not be read`;
@@ -206,7 +227,16 @@ export class Fills {
     };
     await this.#context.threads.run({ step: 'key', place, isPolite: false }, 1, this, never, hear);
     if (found === undefined) throw new UnavailableError(why, { retryable: true });
-    this.#sealingKeys.set(id, found);
+    this.#sealingKeys.set(chains, found);
     return found;
   }
+}
+
+/** The plugin file that the disk was found by, and no other that has its name by now. @throws UnavailableError */
+function openPlugin({ name, pluginPath, stat }: NativeDisk): number {
+  const fd = openPath(pluginPath);
+  const { dev, ino } = fs.fstatSync(fd, { bigint: true });
+  if (dev === stat.dev && ino === stat.ino) return fd;
+  fs.closeSync(fd);
+  throw new UnavailableError(`${name}: was replaced a moment ago; try again`, { retryable: true });
 }

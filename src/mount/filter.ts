@@ -12,24 +12,37 @@ import {
   ForbiddenError,
   FormatError,
   ReadOnlyError,
+  SeveralNamesError,
   systemErrorCode,
   VeneerError,
 } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
-import type { FormatName } from '../native/formats.ts';
+import type { Guid } from '../bytes/guid.ts';
+import { synthesizeFiles, type FormatName } from '../native/formats.ts';
+import { hasReplacement, partOf } from '../plugin/beside.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
-import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
+import { mayBeMap, replacementStat } from '../replacement/beside.ts';
+import { unlinkReplacement } from '../replacement/open.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
-import { Classifier, type Classification } from './classify.ts';
+import { Classifier, type Classification, type NativeSource } from './classify.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
 import type { Log } from './native-file-state.ts';
 import { Natives, type NativeDisk } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
-import { HeldPlace, NamedPlace, pathIfTold, type Attributes, type FolderEntry, type Place } from './place.ts';
+import {
+  currentPath,
+  HeldPlace,
+  NamedPlace,
+  openPath,
+  pathIfTold,
+  type Attributes,
+  type FolderEntry,
+  type Place,
+} from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
 import { ownRights, type Rights } from './rights.ts';
@@ -49,6 +62,8 @@ export interface FilterOptions {
   readonly present: FormatName | undefined;
   /** What becomes of writes to native files; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
+  /** New for each mount. */
+  readonly mountId: Guid;
   /** For encrypted images. Without theirs, only their data cannot be read. */
   readonly keys: ThreadKeys;
   /** Of InodeNumbers: the threads of one mount share it. */
@@ -71,6 +86,8 @@ export class Filter implements Closable {
   readonly #classifier = new Classifier();
   readonly #madeNames: MadeNames;
   readonly #natives: Natives;
+  readonly #replacements: Replacements;
+  readonly #rootFd: number;
   #numbers: InodeNumbers | undefined;
   #listed: ListedNumbers | undefined;
   readonly #behind: Behind;
@@ -90,6 +107,8 @@ export class Filter implements Closable {
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#log = log;
+    this.#replacements = replacements;
+    this.#rootFd = openPath(options.folder, true);
     this.#madeNames = new MadeNames(this.#classifier, options.present);
     this.#natives = new Natives(
       {
@@ -103,6 +122,8 @@ export class Filter implements Closable {
         threadKeys: options.keys,
         log,
         replacements,
+        mountId: options.mountId,
+        folder: () => currentPath(this.#rootFd),
         onImageOpened,
         nameOf: (place) => this.nameOf(place),
       },
@@ -132,15 +153,27 @@ export class Filter implements Closable {
     return absolute === folder || absolute.startsWith(folder === '/' ? folder : `${folder}/`);
   }
 
-  /** Whether a name is a part of a replacement: nobody but the mount itself may touch those. */
-  hides(name: string): boolean {
-    return isReplacementName(name);
+  /**
+   * Whether a name in a folder is a part of what was written to a disk there, or would be: nobody but the mount itself may touch those. A file
+   * that is only called like one is a file like any other.
+   */
+  hides(folder: Place, name: string): boolean {
+    const part = partOf(name);
+    if (part === undefined) return false;
+    const isOfDisk = this.#madeNames.stems(folder, part.stem).some((file) => this.#isNative(folder, file));
+    return isOfDisk && !(part.isMap && !mayBeMap(`${folder.at}/${name}`));
+  }
+
+  #isNative(folder: Place, fileName: string): boolean {
+    const place = this.newChild(folder, fileName);
+    const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
+    return stat === undefined ? this.madeChild(folder, fileName) !== undefined : this.#classifier.isPlugin(place, stat);
   }
 
   /** The place of a name in a folder. Names that only the mount has are looked for when the folder behind has none. */
   child(parent: Place, name: string): Place {
     const child = this.newChild(parent, name);
-    if (this.hides(name)) throw systemError('ENOENT', 'lookup', name);
+    if (this.hides(parent, name)) throw systemError('ENOENT', 'lookup', name);
     if (fs.lstatSync(child.at, { throwIfNoEntry: false }) !== undefined) return child;
     return this.madeChild(parent, name) ?? child;
   }
@@ -164,7 +197,7 @@ export class Filter implements Closable {
     const entries = this.#entries(
       fs
         .readdirSync(place.at)
-        .filter((name) => !this.hides(name))
+        .filter((name) => !this.hides(place, name))
         .map((name) => ({ name, place: this.newChild(place, name) })),
     );
     return [...entries, ...this.listMade(place)];
@@ -283,39 +316,90 @@ export class Filter implements Closable {
   }
 
   makeLink(from: Place, to: Place): void {
-    this.#requireChangeable(from);
+    this.#requireFreeName(to);
+    if (this.#requireChangeable(from) !== undefined)
+      throw new SeveralNamesError(`${this.nameOf(from)}: a plugin file has one name only; make a further disk with cp`);
     this.#behind.makeLink(from, to);
   }
 
   /** With a plugin file goes what was written to it. */
   removeFile(place: Place): void {
-    const kept = this.#requireChangeable(place);
-    this.#behind.removeFile(place);
-    for (const file of kept) unlinkReplacement(file);
+    const plugin = this.#requireChangeable(place);
+    if (plugin === undefined) {
+      this.#behind.removeFile(place);
+      return;
+    }
+    this.#replacements.signals.whileNamesStay(() => {
+      const kept = this.#natives.keptBeside(place, plugin);
+      this.#behind.removeFile(place);
+      for (const file of kept) unlinkReplacement(file);
+    });
   }
 
   removeFolder(place: Place): void {
     this.#behind.removeFolder(place);
   }
 
-  /** @param flags of renameat2(2) */
+  /**
+   * What was written to a disk lies beside its plugin file's name: neither gets away from the other. With a folder goes all that is in it.
+   * @param flags of renameat2(2)
+   */
   rename(from: Place, to: Place, flags = 0): void {
     this.#requireFreeName(to);
-    const kept = this.#requireChangeable(from);
-    if (kept.some(hasReplacement))
-      throw new ReadOnlyError(
-        `${this.nameOf(from)}: has writes that are kept under its name; unmount, and rename all of its files`,
-      );
-    if ((flags & renameExchange) !== 0 || fs.lstatSync(to.at, { throwIfNoEntry: false }) !== undefined)
-      this.#requireChangeable(to);
-    this.#behind.rename(from, to, flags);
+    const moved = this.#requireChangeable(from);
+    const there = fs.lstatSync(to.at, { throwIfNoEntry: false });
+    const replaced = there === undefined ? undefined : this.#requireChangeable(to);
+    const rename = (): void => {
+      this.#behind.rename(from, to, flags);
+    };
+    const isFolder = fs.lstatSync(from.at).isDirectory();
+    if (moved === undefined && replaced === undefined && !isFolder) {
+      rename();
+      return;
+    }
+    this.#replacements.signals.whileNamesStay(() => {
+      if (moved !== undefined) this.#requireNothingKept(from, moved);
+      if (replaced !== undefined) this.#requireNothingKept(to, replaced);
+      const isExchange = (flags & renameExchange) !== 0;
+      if (moved === undefined ? replaced !== undefined : isExchange && replaced === undefined)
+        throw new ReadOnlyError(
+          `${this.nameOf(moved === undefined ? to : from)}: is a disk, and only another takes its place; delete it first if that is meant`,
+        );
+      if (moved !== undefined) this.#requireNothingBeside(to, moved);
+      if (isExchange && replaced !== undefined) this.#requireNothingBeside(from, replaced);
+      rename();
+    });
+  }
+
+  #requireNothingKept(place: Place, plugin: NativeSource): void {
+    if (this.#natives.keptBeside(place, plugin).length === 0) return;
+    throw new ReadOnlyError(
+      `${this.nameOf(place)}: has writes that are kept under its name; unmount, and rename all of its files`,
+    );
+  }
+
+  /** Whatever lies beside the new name of a plugin file would be taken for its own. */
+  #requireNothingBeside(to: Place, plugin: NativeSource): void {
+    const files = synthesizeFiles(plugin.plugin.native, path.basename(to.at));
+    const taken = files.find(({ name }) => hasReplacement(`${path.dirname(to.at)}/${name}`));
+    if (taken === undefined) return;
+    throw new ReadOnlyError(
+      `${this.nameOf(to)}: beside it lie writes to another ${taken.name}; move them away, or choose another name`,
+    );
   }
 
   truncate(place: Place, sizeBytes: number): void {
     const stat = place.stat();
     const found = this.#classifier.classify(place, stat);
     if (place.part !== '' || found.kind === 'plugin') {
-      this.#natives.stateOf(place, this.#natives.find(place, stat)).truncate(sizeBytes);
+      const native = this.#natives.find(place, stat);
+      this.#natives.requireSound(place, native, true);
+      const fd = place.hold();
+      try {
+        this.#natives.stateOf(place, native).truncate(sizeBytes, fd);
+      } finally {
+        fs.closeSync(fd);
+      }
       return;
     }
     if (found.kind === 'unreadable') throw found.error;
@@ -379,6 +463,7 @@ export class Filter implements Closable {
   close(): void {
     this.#natives.close();
     this.#listed?.close();
+    fs.closeSync(this.#rootFd);
   }
 
   /**
@@ -426,7 +511,7 @@ export class Filter implements Closable {
 
   #openNative(place: Place, stat: fs.BigIntStats, access: number): OpenFile {
     const native = this.#natives.find(place, stat);
-    if (access !== O_RDONLY && this.#natives.replacementOf(place, native) === undefined) throw this.#readOnly(place);
+    this.#natives.requireSound(place, native, access !== O_RDONLY);
     // The text of the pointers is judged now; where they lead, when they are followed.
     this.#logged(place, () => judgePointers(native.source.plugin, place.path, this.#allowed));
     const state = this.#natives.stateOf(place, native);
@@ -445,13 +530,12 @@ export class Filter implements Closable {
 
   /**
    * Images, and names that only the mount has, can be neither removed nor renamed.
-   * @returns of a plugin file, the native files that it makes, which may have replacements
+   * @returns of a plugin file, what it makes
    */
-  #requireChangeable(place: Place): string[] {
+  #requireChangeable(place: Place): NativeSource | undefined {
     const found = this.#classifier.classify(place, place.stat());
     if (place.part !== '' || found.kind === 'image') throw this.#readOnly(place);
-    if (found.kind !== 'plugin') return [];
-    return found.source.files.map((file) => path.join(path.dirname(place.path), file.name));
+    return found.kind === 'plugin' ? found.source : undefined;
   }
 
   /** Of plugin files and images nothing changes but the name. */
@@ -461,7 +545,8 @@ export class Filter implements Closable {
   }
 
   #requireFreeName(place: Place): void {
-    if (!this.hides(path.basename(place.at))) return;
+    const folder = new NamedPlace(path.dirname(place.at), '', () => path.dirname(place.path));
+    if (!this.hides(folder, path.basename(place.at))) return;
     throw new ForbiddenError(`${this.nameOf(place)}: names of this kind are for the writes to disk files`);
   }
 

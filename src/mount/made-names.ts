@@ -9,6 +9,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { unfinishedSuffix } from '../base/durable.ts';
 import { systemErrorCode } from '../base/errors.ts';
+import { discardSuffix, hasStem, startOfShortened } from '../plugin/beside.ts';
 import { extensionOf, namesWithFile, type FormatName } from '../native/formats.ts';
 import type { Classification, Classifier } from './classify.ts';
 import { NamedPlace, type Place } from './place.ts';
@@ -47,6 +48,15 @@ export class MadeNames {
     const files = new AskedFiles(folder, this.#classifier);
     const source = files.pluginOf(name) ?? this.#imageOf(files, name);
     return source === undefined ? undefined : placeOf(folder, source, name);
+  }
+
+  /** What the native file of a replacement with this stem may be called: of a shortened stem, all that are shortened to it. */
+  stems(folder: Place, stem: string): string[] {
+    const names = [stem, ...(stem.endsWith(discardSuffix) ? [stem.slice(0, -discardSuffix.length)] : [])];
+    const start = startOfShortened(stem);
+    if (start === undefined) return names;
+    const long = [...fs.readdirSync(folder.at), ...new ListedFiles(folder, this.#classifier).parts.keys()];
+    return [...names, ...long.filter((name) => name.startsWith(start) && hasStem(name, stem))];
   }
 
   /** The names that one file has besides its own. */

@@ -105,7 +105,8 @@ function readRecord(file: string): MountRecord | undefined {
   return undefined;
 }
 
-function stateFolder(): string {
+/** Where this user's mounts keep what they tell of themselves. */
+export function stateFolder(): string {
   const isRoot = process.getuid?.() === 0;
   const base = isRoot ? '/run' : (runtimeFolder() ?? path.join(homeFolder(), '.cache'));
   const folder = path.join(base, 'veneer');

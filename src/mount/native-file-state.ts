@@ -2,7 +2,16 @@
  * A native file that is open or was lately: its segment map, its counters, and the image behind it, which is opened at the first read of
  * guest data and closed again when nobody has asked for any for a while.
  */
-import { AssertionError, describeError, ForbiddenError, ReadOnlyError, UnavailableError } from '../base/errors.ts';
+import path from 'node:path';
+import {
+  assert,
+  AssertionError,
+  describeError,
+  ForbiddenError,
+  ReadOnlyError,
+  SeveralNamesError,
+  UnavailableError,
+} from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
@@ -11,9 +20,11 @@ import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
 import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
-import { hasReplacement, type ReplacementPlace } from '../replacement/open.ts';
-import { Replacement, type DirectFile } from '../replacement/replacement.ts';
-import type { Replacements } from './replacements.ts';
+import { isKept, isOwnKept } from '../replacement/beside.ts';
+import { Replacement, type DirectFile, type SharedReplacement } from '../replacement/replacement.ts';
+import { currentPath } from './place.ts';
+import { PluginHome } from './plugin-home.ts';
+import { placeIn, type KeptFile, type Replacements } from './replacements.ts';
 import type { Counters } from './statistics.ts';
 
 /** Where something worth a log line goes. */
@@ -24,6 +35,8 @@ export interface NativeFileContext {
   readonly keys: KeyRing;
   readonly log: Log;
   readonly replacements: Replacements;
+  /** The folder that is served, as it is called now. */
+  readonly folder: () => string;
   /** Called when an image was opened, which `closeIdle` is to close again. */
   readonly onImageOpened: () => void;
 }
@@ -32,13 +45,15 @@ export interface NativeFileContext {
 export interface NativeFileIdentity {
   readonly file: NativeFile;
   readonly plugin: PluginFile;
+  /** What the plugin file was called when it was opened. */
   readonly pluginPath: string;
   readonly allowed: AllowedPaths;
+  /** What threads tell each other of the plugin file by; see DiskSignals. */
+  readonly mark: number;
   /** Its name in `status` and messages. */
   readonly name: string;
-  /** Where its replacement lies, and a key that does not change with its name; undefined where it cannot be written. */
-  readonly replacement:
-    { readonly key: string; readonly place: ReplacementPlace; readonly discard: boolean } | undefined;
+  /** Undefined where it cannot be written. */
+  readonly replacement: KeptFile | undefined;
 }
 
 /** After an image could not be opened, reads fail at once for this long: a hypervisor that polls must not open it a thousand times a second. */
@@ -56,6 +71,10 @@ export class NativeFileState implements Closable {
   readonly counters: Counters;
   #disk: PluginDisk | undefined;
   #replacement: Replacement | undefined;
+  /** How much the threads had told each other when no replacement was found last. */
+  #lookedAt = -1;
+  /** Of the plugin file, while something is done that a handle on it asked for: it leads there, whatever becomes of names. */
+  #pluginFd = -1;
   #failure: { error: unknown; atMs: number } | undefined;
   readonly #openDisk = (): PluginDisk => this.#disk ?? this.#open();
 
@@ -67,9 +86,12 @@ export class NativeFileState implements Closable {
     this.#context = context;
   }
 
-  /** As the guest sees it: writes may have made it longer or shorter. */
-  get sizeBytes(): number {
-    return this.#replaced()?.sizeBytes ?? this.#file.map.sizeBytes;
+  /**
+   * As the guest sees it: writes may have made it longer or shorter.
+   * @param pluginFd here and below: any descriptor of the plugin file, of the handle that asks
+   */
+  sizeBytes(pluginFd: number): number {
+    return this.#replaced(pluginFd)?.sizeBytes ?? this.#file.map.sizeBytes;
   }
 
   /**
@@ -77,13 +99,13 @@ export class NativeFileState implements Closable {
    * @returns bytes read, less than asked for only at the end
    * @throws what the image throws: counted and logged here
    */
-  read(target: Uint8Array, offset: number): number {
+  read(target: Uint8Array, offset: number, pluginFd: number): number {
     const startMs = performance.now();
     let length = Math.max(0, Math.min(target.length, this.#file.map.sizeBytes - offset));
     const hitsBefore = this.#disk?.cacheHits ?? 0;
     const missesBefore = this.#disk?.cacheMisses ?? 0;
     try {
-      const replacement = this.#replaced();
+      const replacement = this.#replaced(pluginFd);
       if (this.#disk !== undefined && this.servesAlone) this.close();
       if (replacement !== undefined) length = replacement.read(target, offset);
       else if (length > 0) this.#file.map.read(target.subarray(0, length), offset, this.#openDisk);
@@ -107,11 +129,11 @@ export class NativeFileState implements Closable {
    * Has the block at `offset` inflated and kept, if it is one that takes inflating. What goes wrong is left to the reads that follow.
    * @returns the offset to go on with; undefined where nothing is gained by going on
    */
-  prepare(offset: number): number | undefined {
+  prepare(offset: number, pluginFd: number): number | undefined {
     const stepBytes = this.#disk?.inflatedBlockBytes;
     if (stepBytes === undefined || offset >= this.#file.map.sizeBytes) return undefined;
     try {
-      const replacement = this.#replaced();
+      const replacement = this.#replaced(pluginFd);
       if (replacement !== undefined) replacement.read(oneByte, offset);
       else this.#file.map.read(oneByte, offset, this.#openDisk);
     } catch (error) {
@@ -126,35 +148,37 @@ export class NativeFileState implements Closable {
    * @returns bytes written
    * @throws ReadOnlyError; whatever the replacement throws
    */
-  write(source: Uint8Array, offset: number): number {
-    this.#change(`write of ${source.length} bytes at ${offset}`, (replacement) => replacement.write(source, offset));
+  write(source: Uint8Array, offset: number, pluginFd: number): number {
+    this.#change(pluginFd, `write of ${source.length} bytes at ${offset}`, (replacement) =>
+      replacement.write(source, offset),
+    );
     this.counters.add('writes', 1);
     this.counters.add('writtenBytes', source.length);
     return source.length;
   }
 
-  truncate(sizeBytes: number): void {
-    this.#change(`truncation to ${sizeBytes} bytes`, (replacement) => replacement.truncate(sizeBytes));
+  truncate(sizeBytes: number, pluginFd: number): void {
+    this.#change(pluginFd, `truncation to ${sizeBytes} bytes`, (replacement) => replacement.truncate(sizeBytes));
     this.counters.set('sizeBytes', sizeBytes);
   }
 
   /** Makes it at least so long. */
-  growTo(sizeBytes: number): void {
-    if (sizeBytes <= this.sizeBytes) return;
-    this.#change(`growth to ${sizeBytes} bytes`, (replacement) => replacement.growTo(sizeBytes));
-    this.counters.set('sizeBytes', this.sizeBytes);
+  growTo(sizeBytes: number, pluginFd: number): void {
+    if (sizeBytes <= this.sizeBytes(pluginFd)) return;
+    this.#change(pluginFd, `growth to ${sizeBytes} bytes`, (replacement) => replacement.growTo(sizeBytes));
+    this.counters.set('sizeBytes', this.sizeBytes(pluginFd));
   }
 
   /** Makes a range inside the file read as zeros. */
-  discard(offset: number, lengthBytes: number): void {
-    this.#change(`discard of ${lengthBytes} bytes at ${offset}`, (replacement) =>
+  discard(offset: number, lengthBytes: number, pluginFd: number): void {
+    this.#change(pluginFd, `discard of ${lengthBytes} bytes at ${offset}`, (replacement) =>
       replacement.discard(offset, lengthBytes),
     );
   }
 
   /** The real file, where it serves alone: for a transport that lets the kernel read and write it by itself. */
-  get directFile(): DirectFile | undefined {
-    const replacement = this.#replaced();
+  directFile(pluginFd: number): DirectFile | undefined {
+    const replacement = this.#replaced(pluginFd);
     return replacement?.servesAlone === true ? replacement.directFile : undefined;
   }
 
@@ -164,13 +188,13 @@ export class NativeFileState implements Closable {
   }
 
   /** Everything acknowledged is on disk when it returns. */
-  sync(): void {
-    if (this.#replaced() !== undefined) this.#change('flush', (replacement) => replacement.sync());
+  sync(pluginFd: number): void {
+    if (this.#replaced(pluginFd) !== undefined) this.#change(pluginFd, 'flush', (replacement) => replacement.sync());
   }
 
   /** The runs of the file, for SEEK_DATA and SEEK_HOLE: what was written counts as data. */
-  *extents(offset: number, length: number): Generator<Extent> {
-    const replacement = this.#replaced();
+  *extents(offset: number, length: number, pluginFd: number): Generator<Extent> {
+    const replacement = this.#replaced(pluginFd);
     if (replacement === undefined) {
       yield* this.#file.map.extents(offset, length, this.#openDisk);
       return;
@@ -210,9 +234,9 @@ export class NativeFileState implements Closable {
     if (inBase < length) yield { offset: offset + inBase, length: length - inBase, kind: 'zero' };
   }
 
-  #change(what: string, action: (replacement: Replacement) => void): void {
+  #change(pluginFd: number, what: string, action: (replacement: Replacement) => void): void {
     try {
-      action(this.#replaced() ?? this.#replace());
+      action(this.#replaced(pluginFd) ?? this.#replace());
     } catch (error) {
       this.#tellFailure(`${what} failed: ${describeError(error)}`);
       throw error;
@@ -229,28 +253,74 @@ export class NativeFileState implements Closable {
   }
 
   /** The replacement, where there is one: of an earlier mount, made by this thread, or by another. */
-  #replaced(): Replacement | undefined {
+  #replaced(pluginFd: number): Replacement | undefined {
+    this.#pluginFd = pluginFd;
     if (this.#replacement !== undefined) return this.#replacement;
-    const { replacement } = this.#identity;
-    // A file that is discarded at unmount is not taken over from an earlier mount: only this one can have made it.
-    if (replacement === undefined || this.counters.get('replaced') === 0) return undefined;
-    return hasReplacement(replacement.place.path) ? this.#replace() : undefined;
+    const { made } = this.#context.replacements.signals;
+    if (made === this.#lookedAt || this.#identity.replacement === undefined) return undefined;
+    const parts = this.#look(this.#identity.replacement, made);
+    return parts === undefined ? undefined : this.#use(parts);
+  }
+
+  /** Asks where somebody has said that there is one. On disk it is seen once, at first: afterwards nobody else makes any, and who does says so. */
+  #look(kept: KeptFile, made: number): SharedReplacement | undefined {
+    if (this.#context.replacements.signals.isNoted(this.#identity.mark)) {
+      const parts = this.#acquire(false);
+      if (parts !== undefined) return parts;
+    }
+    const isKeptNow = this.#lookedAt < 0 && this.#isKeptNow(kept);
+    // Not where its plugin file has gone, from where it may come back.
+    if (isKeptNow === false) this.#lookedAt = made;
+    return isKeptNow === true ? this.#acquire(false) : undefined;
+  }
+
+  /** Undefined where its plugin file is nowhere in the folder, or must not be written: what it reads as is as it was. */
+  #isKeptNow(kept: KeptFile): boolean | undefined {
+    let home: PluginHome;
+    try {
+      home = PluginHome.find(this.#pluginFd, this.#context.folder(), this.name);
+    } catch (error) {
+      if (error instanceof SeveralNamesError || error instanceof UnavailableError) return undefined;
+      throw error;
+    }
+    try {
+      const place = placeIn(home, kept);
+      if (place === undefined) return undefined;
+      return kept.discard ? isOwnKept(place) : isKept(place);
+    } finally {
+      home.close();
+    }
   }
 
   #replace(): Replacement {
-    const { replacement } = this.#identity;
+    const parts = this.#acquire(true);
+    assert(parts !== undefined, 'a replacement was to be made, and was not');
+    return this.#use(parts);
+  }
+
+  #acquire(makes: boolean): SharedReplacement | undefined {
+    const { replacement, plugin, allowed } = this.#identity;
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
-    const { plugin, pluginPath, allowed } = this.#identity;
     const { keys, replacements } = this.#context;
-    const parts = replacements.acquire(replacement.key, replacement.place, replacement.discard, () =>
-      sealingKey(plugin, pluginPath, allowed, keys).toThread(),
+    return replacements.acquire({ ...replacement, pluginFd: this.#pluginFd, makes }, () =>
+      sealingKey(plugin, this.#pluginPath, allowed, keys).toThread(),
     );
+  }
+
+  #use(parts: SharedReplacement): Replacement {
     this.#replacement = new Replacement(parts, {
       sizeBytes: this.#file.map.sizeBytes,
       read: (target, offset) => this.#file.map.read(target, offset, this.#openDisk),
     });
     this.counters.set('replaced', 1);
     return this.#replacement;
+  }
+
+  /** Of the plugin file now: pointers to images are relative to its folder. */
+  get #pluginPath(): string {
+    const { pluginPath } = this.#identity;
+    // A folder above it may have been moved. Its own name is part of what it reads as.
+    return path.join(path.dirname(currentPath(this.#pluginFd)), path.basename(pluginPath));
   }
 
   #open(): PluginDisk {
@@ -262,11 +332,11 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { plugin, pluginPath, allowed } = this.#identity;
+    const { plugin, allowed } = this.#identity;
     const { cache, keys, log, onImageOpened } = this.#context;
-    this.counters.set('source', firstSourceOf(plugin, pluginPath));
+    this.counters.set('source', firstSourceOf(plugin, this.#pluginPath));
     try {
-      this.#disk = openPluginDisk(plugin, pluginPath, allowed, cache, keys);
+      this.#disk = openPluginDisk(plugin, this.#pluginPath, allowed, cache, keys);
     } catch (error) {
       if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;

@@ -4,20 +4,26 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { UsageError } from '../base/errors.ts';
+import { FormatError, ReadOnlyError, UsageError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
+import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
+import { namedGuid, type Guid } from '../bytes/guid.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing, ThreadKeys } from '../backup/key-ring.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
+import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
-import { hasReplacement } from '../replacement/open.ts';
+import { isKept, mayBeMap, peekHeader } from '../replacement/beside.ts';
+import type { RemovedPlace } from '../replacement/open.ts';
 import type { Classifier, NativeSource } from './classify.ts';
-import { NativeFileState, type Log, type NativeFileIdentity } from './native-file-state.ts';
+import { markOf } from './disk-signals.ts';
+import { NativeFileState, type Log } from './native-file-state.ts';
 import type { Place } from './place.ts';
-import type { Replacements } from './replacements.ts';
+import { requireOneName } from './plugin-home.ts';
+import type { KeptFile, Replacements } from './replacements.ts';
 import type { Statistics } from './statistics.ts';
 import { systemError } from './system-error.ts';
 
@@ -25,15 +31,15 @@ import { systemError } from './system-error.ts';
 export interface FoundNative {
   readonly source: NativeSource;
   readonly file: NativeFile;
+  /** Of the plugin file. */
+  readonly stat: fs.BigIntStats;
 }
-
-type ReplacementIdentity = NonNullable<NativeFileIdentity['replacement']>;
 
 /** One native file of a disk, as jobs see it. */
 export interface NativeDiskFile {
   /** In `status` and messages. */
   readonly name: string;
-  readonly replacement: ReplacementIdentity;
+  readonly replacement: KeptFile;
   readonly synthesized: SynthesizedPlace;
   isReplaced(): boolean;
 }
@@ -42,6 +48,8 @@ export interface NativeDiskFile {
 export interface NativeDisk {
   readonly name: string;
   readonly pluginPath: string;
+  /** Of the plugin file that it was found to be. */
+  readonly stat: fs.BigIntStats;
   readonly files: readonly NativeDiskFile[];
 }
 
@@ -60,13 +68,13 @@ export interface NativesContext {
   readonly threadKeys: ThreadKeys;
   readonly log: Log;
   readonly replacements: Replacements;
+  /** This very mount: what it is to throw away at its end is known by it. */
+  readonly mountId: Guid;
+  readonly folder: () => string;
   /** Called when an image was opened, which `closeIdle` is to close again. */
   readonly onImageOpened: () => void;
   readonly nameOf: (place: Place) => string;
 }
-
-/** What is thrown away at unmount is kept apart from what an earlier mount kept. */
-const discardSuffix = '.discard';
 
 export class Natives implements Closable {
   readonly #context: NativesContext;
@@ -89,7 +97,7 @@ export class Natives implements Closable {
       source = this.#classifier.presented(place, stat, present, name);
     const file = source?.files.find((candidate) => candidate.name === name);
     if (source === undefined || file === undefined) throw systemError('ENOENT', 'open', nameOf(place));
-    return { source, file };
+    return { source, file, stat };
   }
 
   /** @throws UsageError unless the place is a plugin file whose writes are kept */
@@ -100,7 +108,7 @@ export class Natives implements Closable {
       throw new UsageError(`${name}: is not a plugin file; make one with: veneer plugin create`);
     const { source } = found;
     const files = source.files.map((file) => {
-      const replacement = this.replacementOf(place, { source, file });
+      const replacement = this.replacementOf(place, { source, file, stat });
       if (replacement === undefined)
         throw new UsageError(`${name}: is read-only under this mount; mount with --write intercept to fill it`);
       return {
@@ -113,10 +121,29 @@ export class Natives implements Closable {
           allowed: this.#allowedFor(source),
           keys: this.#context.threadKeys,
         },
-        isReplaced: () => hasReplacement(replacement.place.path),
+        isReplaced: () => isKept(replacement.place),
       };
     });
-    return { name, pluginPath: place.path, files };
+    requireOneName(stat, path.dirname(place.path), path.basename(place.path), name);
+    return { name, pluginPath: place.path, stat, files };
+  }
+
+  /**
+   * Whether it may be opened: what was written to it is its own, and can be kept.
+   * @throws ReadOnlyError, SeveralNamesError; FormatError, ForbiddenError, UnavailableError when what lies beside it must not be used
+   */
+  requireSound(place: Place, native: FoundNative, forWriting: boolean): void {
+    const kept = this.replacementOf(place, native);
+    const name = this.#context.nameOf(place);
+    if (kept === undefined) {
+      if (forWriting) throw new ReadOnlyError(`${name}: is read-only under this mount`);
+      return;
+    }
+    const pluginPath = place.path;
+    requireOneName(native.stat, path.dirname(pluginPath), path.basename(pluginPath), name);
+    if (lengthBytes(native.file.name) > maxNameBytes)
+      throw new FormatError(name, 'name', 0, 'is longer than a name may be; give its plugin file a shorter one');
+    if (!kept.discard) isKept(kept.place);
   }
 
   stateOf(place: Place, native: FoundNative): NativeFileState {
@@ -128,10 +155,9 @@ export class Natives implements Closable {
       const name = this.#context.nameOf(place);
       const counters = this.#context.statistics.counters(name);
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
-      // Writes of an earlier mount.
-      if (replacement !== undefined && hasReplacement(replacement.place.path)) counters.set('replaced', 1);
       const allowed = this.#allowedFor(source);
-      const identity = { file, plugin: source.plugin, pluginPath: place.path, allowed, name, replacement };
+      const mark = markOf(native.stat);
+      const identity = { file, plugin: source.plugin, pluginPath: place.path, allowed, mark, name, replacement };
       state = new NativeFileState(identity, counters, this.#context);
       this.#states.set(key, state);
     }
@@ -140,22 +166,48 @@ export class Natives implements Closable {
   }
 
   /** Where writes to a native file go; undefined where it is read-only: shown with no plugin file, or by the mode of writing. */
-  replacementOf(place: Place, { source, file }: FoundNative): ReplacementIdentity | undefined {
+  replacementOf(place: Place, { source, file, stat }: FoundNative): KeptFile | undefined {
     const mode = this.#context.write ?? source.plugin.write ?? 'intercept';
     if (source.isPresented || mode === 'none') return undefined;
     const discard = mode === 'discard';
-    const filePath = path.join(path.dirname(place.path), file.name) + (discard ? discardSuffix : '');
-    const { id } = source.plugin;
+    const { plugin } = source;
+    const pluginPath = place.path;
+    const filePath = path.join(path.dirname(pluginPath), file.name);
     return {
-      key: `${id}:${source.files.indexOf(file)}:${mode}`,
       place: {
-        path: filePath,
-        pluginId: id,
+        path: discard ? discardedPathOf(filePath) : filePath,
+        pluginId: discard ? this.#discardId(plugin.id) : plugin.id,
         baseBytes: file.map.sizeBytes,
-        isSealed: source.plugin.replacement === 'sealed',
+        isSealed: plugin.replacement === 'sealed',
+        owner: { uid: Number(stat.uid), mode: Number(stat.mode) },
       },
+      pluginName: path.basename(pluginPath),
+      fileName: file.name,
+      index: source.files.indexOf(file),
+      holdsName: plugin.native.format === 'vmdk',
       discard,
     };
+  }
+
+  /**
+   * What lies beside a plugin file and is its own, of this mount or an earlier one; what cannot be read may be.
+   * @param place by its name
+   */
+  keptBeside(place: Place, source: NativeSource): RemovedPlace[] {
+    const [folderAt, folder] = [path.dirname(place.at), path.dirname(place.path)];
+    const names = source.files.flatMap(({ name }) => [name, discardedPathOf(name)]);
+    const ids: readonly string[] = [source.plugin.id, this.#discardId(source.plugin.id)];
+    return names
+      .map((name) => ({ path: path.join(folder, name), at: `${folderAt}/${name}` }))
+      .filter(({ at }) => {
+        if (!hasReplacement(at) || !mayBeMap(mapPathOf(at))) return false;
+        const header = peekHeader(at);
+        return header === undefined || ids.includes(header.pluginId);
+      });
+  }
+
+  #discardId(pluginId: Guid): Guid {
+    return namedGuid(pluginId, `discarded by ${this.#context.mountId}`);
   }
 
   /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */

@@ -106,25 +106,25 @@ export class SynthesizedFile implements OpenFile {
   }
 
   read(target: Uint8Array, offset: number): number {
-    return this.state.read(target, offset);
+    return this.state.read(target, offset, this.fd);
   }
 
   write(source: Uint8Array, offset: number): number {
-    return this.state.write(source, offset);
+    return this.state.write(source, offset, this.fd);
   }
 
   truncate(sizeBytes: number): void {
-    this.state.truncate(sizeBytes);
+    this.state.truncate(sizeBytes, this.fd);
   }
 
   /** See NativeFileState.prepare. */
   prepare(offset: number): number | undefined {
-    return this.state.prepare(offset);
+    return this.state.prepare(offset, this.fd);
   }
 
   /** See NativeFileState.directFile. */
   get directFile(): DirectFile | undefined {
-    return this.state.directFile;
+    return this.state.directFile(this.fd);
   }
 
   get isWrittenDirectly(): boolean {
@@ -139,12 +139,12 @@ export class SynthesizedFile implements OpenFile {
     }
     const end = offset + lengthBytes;
     if (end > maxFileBytes) throw systemError('EFBIG', 'fallocate', this.state.name);
-    if ((mode & fallocateMode.keepSize) === 0) this.state.growTo(end);
-    if (zeroes) this.state.discard(offset, lengthBytes);
+    if ((mode & fallocateMode.keepSize) === 0) this.state.growTo(end, this.fd);
+    if (zeroes) this.state.discard(offset, lengthBytes, this.fd);
   }
 
   sync(): void {
-    this.state.sync();
+    this.state.sync(this.fd);
   }
 
   stat(): fs.BigIntStats {
@@ -152,8 +152,8 @@ export class SynthesizedFile implements OpenFile {
   }
 
   get runs(): Runs {
-    const { state } = this;
-    return { sizeBytes: state.sizeBytes, extents: (offset, length) => state.extents(offset, length) };
+    const { state, fd } = this;
+    return { sizeBytes: state.sizeBytes(fd), extents: (offset, length) => state.extents(offset, length, fd) };
   }
 
   close(): void {

@@ -20,6 +20,8 @@ export interface Place {
   stat(): fs.BigIntStats;
   /** Never follows a symbolic link. @returns a descriptor */
   open(flags: number): number;
+  /** A further descriptor that names it and nothing more. */
+  hold(): number;
   readLink(): string;
   /** @throws EOPNOTSUPP for a symbolic link */
   changeMode(mode: number): void;
@@ -53,6 +55,10 @@ export class NamedPlace implements Place {
 
   open(flags: number): number {
     return fs.openSync(this.at, flags | fs.constants.O_NOFOLLOW);
+  }
+
+  hold(): number {
+    return openPath(this.at);
   }
 
   readLink(): string {
@@ -110,6 +116,10 @@ export class HeldPlace implements Place {
 
   open(flags: number): number {
     return fs.openSync(this.at, flags);
+  }
+
+  hold(): number {
+    return openPath(this.at, true);
   }
 
   readLink(): string {

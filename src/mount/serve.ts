@@ -8,9 +8,11 @@ import { describeError, UnavailableError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { openOwnFile } from '../base/own-files.ts';
 import { GateMemory } from '../base/source-gate.ts';
+import type { Closable } from '../base/ownership.ts';
 import { BlockCache } from '../backup/block-cache.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
+import { randomGuid } from '../bytes/guid.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { removeLeftovers } from '../replacement/leftovers.ts';
@@ -35,6 +37,7 @@ import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
 import type { NativeDisk } from './natives.ts';
 import { OpenReplacements } from './replacements.ts';
+import { takeFolder } from './served-folder.ts';
 import { sourceText, SourceWatch, watchEveryMs } from './source-watch.ts';
 import { Statistics, type FileStatistics } from './statistics.ts';
 import { Survey } from './survey.ts';
@@ -100,6 +103,21 @@ export interface ServedMount {
 export async function serveMount(folder: string, mountpoint: string, asked: MountOptions): Promise<ServedMount> {
   requireFiles();
   const real = await prepareMount(folder, mountpoint);
+  const taken = await takeFolder(real.folder, real.mountpoint);
+  try {
+    return await serve(real, asked, taken);
+  } catch (error) {
+    taken.close();
+    throw error;
+  }
+}
+
+/** @param taken the folder, which is given back at the end */
+async function serve(
+  real: { readonly folder: string; readonly mountpoint: string },
+  asked: MountOptions,
+  taken: Closable,
+): Promise<ServedMount> {
   const options = { ...asked, keys: unlockFolder(real.folder, asked.keys) };
   const files = mountFiles(real.mountpoint);
   const logFd = openOwnFile(files.log, O_RDWR | O_APPEND, fileModes.log);
@@ -108,16 +126,27 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const { log } = mountLog;
   const threads = options.workers + maxBeside;
   const statistics = new Statistics(Statistics.allocate(threads + 1));
-  const replacements = new OpenReplacements();
+  const replacements = new OpenReplacements(real.folder);
   const shares = divideCache(options.cacheBytes, options.workers, options.fillJobs * threadsPerFill);
   const sources = new SourceWatch(GateMemory.allocate(threads + maxFillThreads), options.sourceTimeoutMs, log);
   const cache = BlockCache.ofOneThread(shares.blockBytes, shares.indexBytes);
-  const numbers = InodeNumbers.allocate();
-  const filter = new Filter({ folder: real.folder, ...options, numbers }, statistics, cache, log, replacements);
+  const { allowPaths, trustPluginFiles, present, write, keys } = options;
+  const filterOptions = {
+    folder: real.folder,
+    allowPaths,
+    trustPluginFiles,
+    present,
+    write,
+    mountId: randomGuid(),
+    keys,
+    numbers: InodeNumbers.allocate(),
+  };
+  const filter = new Filter(filterOptions, statistics, cache, log, replacements);
   clearAway(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, {
+    filter: filterOptions,
     shares,
     sources,
     statistics,
@@ -125,7 +154,6 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     logFd,
     logLimit: limit.buffer,
     log,
-    numbers,
   });
   const letGo = endOnCrash(real.mountpoint, log);
   const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
@@ -175,6 +203,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     const haveEnded = [await fills.stop(), await transport.close()];
     closeReplacements(replacements, haveEnded.every(Boolean), log);
     removeRecord(real.mountpoint);
+    taken.close();
     letGo();
     mountLog.tellLeftOut(true);
     log('info', 'unmounted', {});
@@ -226,25 +255,21 @@ async function startTransport(
   filter: Filter,
   real: { readonly folder: string; readonly mountpoint: string },
   options: MountOptions,
-  shared: Pick<KernelOptions, 'sources' | 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
+  shared: Pick<KernelOptions, 'filter' | 'sources' | 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
     readonly shares: CacheShares;
     readonly log: Log;
-    readonly numbers: SharedArrayBuffer;
   },
 ): Promise<ServingTransport> {
-  const { log, shares, numbers } = shared;
+  const { log, shares } = shared;
   let whyNotKernel = '';
   if (options.transport !== 'fuse-native') {
     try {
-      const { allowPaths, trustPluginFiles, present, write, keys } = options;
-      const filterOptions = { folder: real.folder, allowPaths, trustPluginFiles, present, write, keys, numbers };
       return await KernelTransport.start(
         {
           ...options,
           ...shared,
           cacheBytes: shares.blockBytes,
           indexBytes: shares.indexBytes,
-          filter: filterOptions,
           mountpoint: real.mountpoint,
         },
         log,

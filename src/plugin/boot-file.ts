@@ -9,16 +9,16 @@ import { IntegrityError, UnavailableError, UsageError } from '../base/errors.ts'
 import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { readFully } from '../base/full-io.ts';
+import { openRegular } from '../base/regular-file.ts';
+import { suffixed } from '../base/suffixed.ts';
 import { maxBootFileBytes } from '../bootable/geometry.ts';
 import type { Bootable } from './bootable-schema.ts';
 
 type Described = NonNullable<Bootable['bootFile']>;
 
-const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
-
 /** The boot file of a plugin file at `pluginPath`. */
 export function bootFilePath(pluginPath: string): string {
-  return `${pluginPath}.boot`;
+  return suffixed(pluginPath, '.boot');
 }
 
 export function describeBootFile(pluginPath: string, contents: Uint8Array): Described {
@@ -61,8 +61,8 @@ export function readBootFile(bootable: Bootable, pluginPath: string): Uint8Array
 function read(file: string, sizeBytes: number): Uint8Array {
   let fd: number;
   try {
-    // A plugin file may name anything: no link is followed, and no pipe waited for.
-    fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    // A plugin file may name anything.
+    fd = openRegular(file, fs.constants.O_RDONLY);
   } catch (error) {
     throw new UnavailableError(`${file}: the boot file cannot be opened`, { cause: error, retryable: true });
   }

@@ -1,10 +1,12 @@
 /** Makes plugin files: looks at the image once, so that nobody needs to for metadata again. */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { AssertionError, UsageError } from '../base/errors.ts';
+import { AssertionError, FormatError, UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
+import { openRegular } from '../base/regular-file.ts';
+import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
@@ -15,18 +17,22 @@ import {
   formatNames,
   formatOfName,
   planGeometry,
+  synthesizeFiles,
   wholeLayouts,
   type FormatName,
   type Geometry,
 } from '../native/formats.ts';
 import type { DiskFacts, PlanOptions } from '../native/format.ts';
+import { dataPathOf, hasReplacement, mapPathOf } from './beside.ts';
 import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
 import {
   encodePluginFile,
+  isPluginFile,
   markerBytes,
   parsePluginFile,
+  readPluginFile,
   type PluginFile,
   type ReplacementKind,
   type WriteMode,
@@ -48,14 +54,10 @@ export interface PluginOptions extends PlanOptions {
 
 /**
  * Writes the plugin file `pluginPath` for the disk as of the image at `imagePath`.
- * @throws UsageError when the file exists (without `force`) or is an image, or no format fits its name
+ * @throws UsageError when the file exists (without `force`) or is no plugin file, writes lie beside it, or no format fits its name
  */
 export function createPluginFile(imagePath: string, pluginPath: string, options: PluginOptions = {}): PluginFile {
-  if (options.force !== true && fs.existsSync(pluginPath)) {
-    throw new UsageError(`${pluginPath}: exists already; choose another name, or replace it with --force`);
-  }
-  if (fs.statSync(pluginPath, { throwIfNoEntry: false })?.isFile() === true && isImage(pluginPath))
-    throw new UsageError(`${pluginPath}: is an image, which is never changed; choose another name`);
+  assertMayReplace(pluginPath, options.force === true);
   const format = options.format ?? formatOfName(pluginPath);
   if (format === undefined) {
     throw new UsageError(
@@ -72,6 +74,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const { write, replacement } = options;
   if (options.boot === undefined) {
     const native = planForDisk(chain.value, format, identity, options);
+    assertNothingKept(pluginPath, native);
     return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write, replacement }));
   }
   using around = closing(
@@ -82,9 +85,53 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const facts = factsOf(image, identity, (unitBytes) => allocatedRuns(disk, unitBytes));
   const native = planGeometry(format, { ...facts, sizeBytes: disk.sizeBytes }, options);
   const plugin = describePlugin(image, { relativePath, identity, native, write, replacement, bootable });
+  assertNothingKept(pluginPath, native);
   // Whoever sees the plugin file finds the boot file there.
   if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
   return writePlugin(pluginPath, plugin);
+}
+
+/** Only a plugin file is ever replaced: what was written to it, or has become of it, is a machine's disk. @throws UsageError */
+function assertMayReplace(pluginPath: string, force: boolean): void {
+  if (fs.lstatSync(pluginPath, { throwIfNoEntry: false }) === undefined) return;
+  if (!force) throw new UsageError(`${pluginPath}: exists already; choose another name, or replace it with --force`);
+  const what = fs.lstatSync(pluginPath).isFile() ? firstBytesOf(pluginPath) : new Uint8Array(0);
+  if (isPluginFile(what)) return;
+  const why = startsAsImage(what)
+    ? 'an image, which is never changed'
+    : 'no plugin file, and --force replaces no other';
+  throw new UsageError(`${pluginPath}: is ${why}; choose another name`);
+}
+
+/** What lies beside a name would be taken for written to the disk of that name. @throws UsageError */
+function assertNothingKept(pluginPath: string, native: Geometry): void {
+  const names = [...namesOfExisting(pluginPath), ...synthesizeFiles(native, path.basename(pluginPath)).map(nameOf)];
+  for (const name of names) {
+    if (lengthBytes(name) > maxNameBytes)
+      throw new UsageError(`${pluginPath}: its file ${name} would have too long a name; choose a shorter one`);
+    const filePath = path.join(path.dirname(pluginPath), name);
+    if (!hasReplacement(filePath) || !fs.existsSync(dataPathOf(filePath))) continue;
+    throw new UsageError(
+      `${pluginPath}: has been written to under a mount; take the writes back with veneer image create, or move ${path.basename(dataPathOf(filePath))} and ${path.basename(mapPathOf(filePath))} away, then make it anew`,
+    );
+  }
+}
+
+/** Of a plugin file that is to be replaced. */
+function namesOfExisting(pluginPath: string): string[] {
+  const name = path.basename(pluginPath);
+  if (fs.lstatSync(pluginPath, { throwIfNoEntry: false }) === undefined) return [name];
+  try {
+    return synthesizeFiles(readPluginFile(pluginPath).native, name).map(nameOf);
+  } catch (error) {
+    // A damaged one is replaced, and nobody knows what else it was.
+    if (error instanceof FormatError) return [name];
+    throw error;
+  }
+}
+
+function nameOf({ name }: { readonly name: string }): string {
+  return name;
 }
 
 function writePlugin(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
@@ -111,11 +158,15 @@ function requireChoice(imagePath: string, isEncrypted: boolean, replacement: Rep
 
 /** Whether a file claims to be an image. */
 export function isImage(file: string): boolean {
-  const fd = fs.openSync(file, 'r');
+  return startsAsImage(firstBytesOf(file));
+}
+
+/** As many as tell a plugin file, and an image. A link is followed. */
+export function firstBytesOf(file: string): Uint8Array {
+  const fd = openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
   try {
     const first = new Uint8Array(markerBytes);
-    fs.readSync(fd, first, 0, first.length, 0);
-    return startsAsImage(first);
+    return first.subarray(0, fs.readSync(fd, first, 0, first.length, 0));
   } finally {
     fs.closeSync(fd);
   }

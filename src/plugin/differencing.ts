@@ -10,8 +10,8 @@ import { zeroDisk } from '../disk/zero.ts';
 import { synthesizeChild } from '../native/differencing.ts';
 import { formatNames, formatOfName, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { segmentDisk, type SegmentMap } from '../native/segment-map.ts';
-import { isImage } from './create.ts';
-import { isPluginFile, markerBytes, readPluginFile, type PluginFile } from './plugin-file.ts';
+import { firstBytesOf, isImage } from './create.ts';
+import { isPluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
 
 export interface DifferencingOptions {
   /** Default: by the child's extension. */
@@ -86,18 +86,8 @@ function assertMayReplace(childPath: string, force: boolean): void {
   if (!stat.isFile()) throw new UsageError(`${childPath}: is no file; choose another name`);
   if (isImage(childPath))
     throw new UsageError(`${childPath}: is an image, which is never changed; choose another name`);
-  if (startsAsPluginFile(childPath)) {
+  if (isPluginFile(firstBytesOf(childPath))) {
     throw new UsageError(`${childPath}: is a plugin file, which others may need; choose another name`);
-  }
-}
-
-function startsAsPluginFile(file: string): boolean {
-  const fd = fs.openSync(file, 'r');
-  try {
-    const first = new Uint8Array(markerBytes);
-    return isPluginFile(first.subarray(0, fs.readSync(fd, first)));
-  } finally {
-    fs.closeSync(fd);
   }
 }
 

@@ -6,6 +6,8 @@ import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, UnavailableError, UsageError } from '../base/errors.ts';
+import { openRegular } from '../base/regular-file.ts';
+import { suffixed } from '../base/suffixed.ts';
 import type { ChainKey } from '../backup/seal.ts';
 import { openVerified } from '../disk/verified.ts';
 import { encodePatchSet, parsePatchSet, type PatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
@@ -19,12 +21,10 @@ import {
   type PatchSetPlace,
 } from './sealed-patch-set.ts';
 
-const { O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
-
 export type DescribedPatchSet = NonNullable<PluginFile['patchSets']>[number];
 
 export function patchSetPath(pluginPath: string, target: Target): string {
-  return `${pluginPath}.patch-${target}`;
+  return suffixed(pluginPath, `.patch-${target}`);
 }
 
 export function describePatchSet(pluginPath: string, target: Target, contents: Uint8Array): DescribedPatchSet {
@@ -86,8 +86,8 @@ function placeOf(plugin: PluginFile, target: Target): PatchSetPlace {
 function openFile(file: string, sizeBytes: number): number {
   let fd: number;
   try {
-    // A plugin file may name anything: no link is followed, and no pipe waited for.
-    fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
+    // A plugin file may name anything.
+    fd = openRegular(file, fs.constants.O_RDONLY);
   } catch (error) {
     throw new UnavailableError(`${file}: the patch set cannot be opened; reconfigure again`, {
       cause: error,
@@ -96,7 +96,7 @@ function openFile(file: string, sizeBytes: number): number {
   }
   try {
     const stat = fs.fstatSync(fd);
-    if (!stat.isFile() || stat.size !== sizeBytes || sizeBytes > maxSealedPatchSetBytes)
+    if (stat.size !== sizeBytes || sizeBytes > maxSealedPatchSetBytes)
       throw new UnavailableError(`${file}: is not the patch set of ${sizeBytes} bytes; reconfigure again`);
     return fd;
   } catch (error) {

@@ -8,6 +8,7 @@ import * as fs from '../base/fs.ts';
 import { z } from 'zod';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { nameOfBytes } from '../base/names.ts';
+import { openRegular } from '../base/regular-file.ts';
 import { KiB } from '../base/units.ts';
 import { targets } from '../guest/plan.ts';
 import { bootableSchema, imagePointer, plainName, type ImagePointer } from './bootable-schema.ts';
@@ -98,9 +99,9 @@ export function isPluginFile(firstBytes: Uint8Array): boolean {
   return Buffer.from(firstBytes.subarray(0, markerBytes)).toString('latin1').replaceAll(/\s+/g, '').startsWith(marker);
 }
 
-/** Reads a file that should be a plugin file; one that is too large for it is not read. @throws FormatError */
+/** Reads a file that should be a plugin file; one that is too large for it is not read. A link is followed. @throws FormatError, ForbiddenError */
 export function readPluginFile(file: string): PluginFile {
-  const fd = fs.openSync(file, 'r');
+  const fd = openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
   try {
     const bytes = new Uint8Array(maxPluginFileBytes + 1);
     let length = 0;

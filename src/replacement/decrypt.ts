@@ -6,14 +6,14 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { flushFile, openUnfinished, resizeFile, unfinishedSuffix } from '../base/durable.ts';
+import { flushFile, openUnfinished, resizeFile, unfinishedPathOf } from '../base/durable.ts';
 import { CapacityError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { writeFully } from '../base/full-io.ts';
 import { formatBytes } from '../base/units.ts';
+import { plainPathOf } from '../plugin/beside.ts';
 import type { DataFile } from './data-file.ts';
 import { unitBytes } from './layout.ts';
-import { plainPathOf } from './open.ts';
 import { PresenceMap } from './presence-map.ts';
 import { dataFileOf, requireSound, shared, sizeOf, type SharedReplacement } from './shared.ts';
 
@@ -47,7 +47,7 @@ export function writePlain(
   const file = dataFileOf(parts, new PresenceMap(parts.presence));
   const sizeBytes = sizeOf(parts);
   const plainPath = plainPathOf(filePath);
-  const unfinished = plainPath + unfinishedSuffix;
+  const unfinished = unfinishedPathOf(plainPath);
   fs.rmSync(unfinished, { force: true });
   requireRoom(parts, filePath);
   const fd = openUnfinished(plainPath, 'empty', fileModes.replacementPlain);

@@ -17,9 +17,11 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode, UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
-import { syncFolder, unfinishedSuffix, writeFileDurably } from '../base/durable.ts';
+import { syncFolder, unfinishedPathOf, writeFileDurably } from '../base/durable.ts';
 import { writeFailure } from '../base/full-io.ts';
-import { dataPathOf, mapPathOf, peekHeader, plainPathOf } from './open.ts';
+import { suffixed } from '../base/suffixed.ts';
+import { dataPathOf, mapPathOf, plainPathOf } from '../plugin/beside.ts';
+import { peekHeader } from './beside.ts';
 import { PresenceMap } from './presence-map.ts';
 import { flushAll, type SharedReplacement } from './shared.ts';
 import { changeState, replacementStates, requireWay, stateOf } from './states.ts';
@@ -33,7 +35,7 @@ export function isRecordName(name: string): boolean {
 
 /** @param number of the records of this name that there were before */
 export function recordPathOf(pluginPath: string, number: number): string {
-  return `${pluginPath}${number === 0 ? '' : `.${number}`}${recordSuffix}`;
+  return suffixed(pluginPath, `${number === 0 ? '' : `.${number}`}${recordSuffix}`);
 }
 
 /** One native file of the disk: where it is to be, and its replacement; undefined where it is in place (`isInPlace`). */
@@ -99,7 +101,7 @@ export function requireFinalizable(parts: SharedReplacement): void {
 /** The disk file belongs to whom the plugin file belonged, and may be read and written by the same. */
 function putInPlace({ path: filePath, parts }: FinalizedFile, owner: fs.Stats, folder: string): void {
   if (parts === undefined) return;
-  const from = parts.seal === undefined ? dataPathOf(filePath) : plainPathOf(filePath) + unfinishedSuffix;
+  const from = parts.seal === undefined ? dataPathOf(filePath) : unfinishedPathOf(plainPathOf(filePath));
   try {
     const fd = fs.openSync(from, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
     try {

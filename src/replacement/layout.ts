@@ -31,8 +31,10 @@ export const maxFileBytes = 128 * TiB;
 export const presentBit = 1;
 export const writtenBit = 2;
 
+export const mapMagic = 'VENEERMP';
+
 export const mapHeader = layout('replacement map header', mapHeaderBytes, {
-  magic: ascii(0, 'VENEERMP'),
+  magic: ascii(0, mapMagic),
   version: u16le(8),
   state: u8(10), //            index into replacementStates, in states.ts
   cutting: u8(11), //          1 while the data file may still be longer than visibleBytes, to which it is being cut

@@ -7,13 +7,14 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { syncFolder, unfinishedSuffix } from '../base/durable.ts';
+import { syncFolder, unfinishedPathOf } from '../base/durable.ts';
 import { VeneerError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
 import type { Guid } from '../bytes/guid.ts';
+import { dataPathOf, mapPathOf, mappedStems, plainPathOf, stemOf } from '../plugin/beside.ts';
 import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
 import { isRecordName, recordPathOf } from './finalize.ts';
-import { dataPathOf, mapPathOf, mappedFiles, peekHeader, plainPathOf } from './open.ts';
+import { peekHeader } from './beside.ts';
 import { replacementStates } from './states.ts';
 
 /**
@@ -22,9 +23,11 @@ import { replacementStates } from './states.ts';
  * @throws the system's error when they cannot be removed
  */
 export function removeLeftovers(folder: string): string[] {
-  const finals = mappedFiles(folder).flatMap((filePath) => {
-    const header = peekHeader(filePath);
-    return header !== undefined && replacementStates[header.state] === 'final' ? [{ filePath, header }] : [];
+  const finals = mappedStems(folder).flatMap((stem) => {
+    const header = peekHeader(stem);
+    if (header === undefined || replacementStates[header.state] !== 'final') return [];
+    const named = path.join(folder, header.fileName);
+    return [{ filePath: stemOf(named) === stem ? named : stem, header }];
   });
   if (finals.length === 0) return [];
   const { living, recorded } = pluginIdsIn(folder);
@@ -44,7 +47,7 @@ export function recordOf(filePath: string): string | undefined {
 }
 
 function isRenamed(filePath: string): boolean {
-  return !fs.existsSync(plainPathOf(filePath) + unfinishedSuffix);
+  return !fs.existsSync(unfinishedPathOf(plainPathOf(filePath)));
 }
 
 function isMoved(filePath: string): boolean {

@@ -4,8 +4,9 @@
  * Crash order of making one:
  * 1. the data file, with its size, and fsync of it and of the folder
  * 2. the map as NAME.replacement-map.part, with its header, and its durable commit to NAME.replacement-map: from now on there is a replacement
- * A data file without a map is left over from a crash between the two and holds nothing that was acknowledged: it is made anew.
- * The data file is locked before anything is decided, and as long as the replacement is open.
+ * A data file without a map is left over from a crash between the two and holds nothing: it is made anew. Each is a new file, so that nobody
+ * has it open who should not; what is there is used only where it is trusted (plugin/beside.ts) and belongs to this file (beside.ts).
+ * The data file is locked as long as the replacement is open.
  *
  * Crash order of opening one:
  * 1. the copies of the header are made equal, if a crash came between their two writes
@@ -16,13 +17,15 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { closeAll, type Closable } from '../base/ownership.ts';
-import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerError } from '../base/errors.ts';
+import { FormatError, VeneerError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { lockExclusively } from '../base/file-lock.ts';
 import { writeFailure } from '../base/full-io.ts';
-import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedSuffix } from '../base/durable.ts';
+import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedPathOf } from '../base/durable.ts';
 import type { ThreadKey } from '../backup/seal.ts';
 import { randomGuid, type Guid } from '../bytes/guid.ts';
+import { dataOf, isKept, mapOf, requireBelongs, type NamedBeside, type ReplacementPlace } from './beside.ts';
+import { makeData, openData, openToWrite } from './files.ts';
 import * as format from './layout.ts';
 import { currentBootId, loadPages, readHeader, repairHeader, writeHeader, writeLivePages } from './map-file.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
@@ -30,96 +33,50 @@ import { Balance } from './balance.ts';
 import { HotUnits } from './hot-units.ts';
 import { PlainFile } from './data-file.ts';
 import { deriveSeal, requireKey, sealOf, type ReplacementSeal } from './replacement-seal.ts';
-import { heldBytesOf, SealedFile, storedBytesOf } from './sealed-file.ts';
+import { SealedFile, storedBytesOf } from './sealed-file.ts';
 import { sealFields, shared, type SharedReplacement } from './shared.ts';
 import { replacementStates } from './states.ts';
 
-export interface ReplacementPlace {
-  /** The native file's path behind the mount: its name, with a suffix, names data and map. */
-  readonly path: string;
-  readonly pluginId: Guid;
-  /** Size of the synthesized file. */
-  readonly baseBytes: number;
-  /** Whether what is written is sealed at rest. */
-  readonly isSealed: boolean;
-}
-
-const dataSuffix = '.replacement';
-const mapSuffix = '.replacement-map';
-/** What a sealed one is decrypted into, until it takes its place. */
-const plainSuffix = '.replacement-plain';
-
-/** Whether a name in the folder is a part of some replacement: such files are not shown under the mount. */
-export function isReplacementName(name: string): boolean {
-  return [dataSuffix, mapSuffix, mapSuffix + unfinishedSuffix, plainSuffix + unfinishedSuffix].some((suffix) =>
-    name.endsWith(suffix),
-  );
-}
-
-export function dataPathOf(filePath: string): string {
-  return filePath + dataSuffix;
-}
-
-export function plainPathOf(filePath: string): string {
-  return filePath + plainSuffix;
-}
-
-export function mapPathOf(filePath: string): string {
-  return filePath + mapSuffix;
-}
-
-/** The native files of a folder that have a map. */
-export function mappedFiles(folder: string): string[] {
-  const names = fs.readdirSync(folder).filter((name) => name.endsWith(mapSuffix));
-  return names.map((name) => path.join(folder, name.slice(0, -mapSuffix.length)));
-}
+export type { ReplacementPlace } from './beside.ts';
 
 /** Units that a map has room for: a file may grow, as growing formats do. */
 export function unitCountOf(baseBytes: number): number {
   return Math.ceil(Math.min(2 * baseBytes + format.growthRoomBytes, format.maxFileBytes) / format.unitBytes);
 }
 
-/** Whether writes have been kept for this native file. */
-export function hasReplacement(filePath: string): boolean {
-  return fs.existsSync(filePath + mapSuffix);
-}
-
 /**
  * Throws away what was written: `discard` mode, and `replacement drop`.
- * @throws UsageError when it is open; UnavailableError when a file cannot be removed
+ * @throws UsageError when it is open; ForbiddenError when something else lies there; UnavailableError when a file cannot be removed
  */
-export function removeReplacement(filePath: string): void {
-  const dataPath = filePath + dataSuffix;
-  const dataFd = fs.existsSync(dataPath) ? openToWrite(dataPath) : undefined;
+export function removeReplacement(place: RemovedPlace): void {
+  const data = dataOf(place);
+  const isThere = fs.lstatSync(data.at, { throwIfNoEntry: false }) !== undefined;
+  const dataFd = isThere ? openToWrite(data, place.owner) : undefined;
   try {
-    if (dataFd !== undefined) lockExclusively(dataFd, dataPath);
-    unlinkReplacement(filePath);
+    if (dataFd !== undefined) lockExclusively(dataFd, data.shown);
+    unlinkReplacement(place);
   } finally {
     if (dataFd !== undefined) fs.closeSync(dataFd);
   }
 }
 
+/** What is to be removed may be of any plugin file. */
+export type RemovedPlace = NamedBeside & Pick<ReplacementPlace, 'owner'>;
+
 /**
  * The same where it may be open: whoever has it open goes on with files that have no name any more.
  * @throws UnavailableError when a file cannot be removed
  */
-export function unlinkReplacement(filePath: string): void {
+export function unlinkReplacement(place: RemovedPlace): void {
   try {
     // The map first, durably: a data file without one is nothing.
-    for (const name of [filePath + mapSuffix, filePath + dataSuffix]) {
-      fs.rmSync(name, { force: true });
-      syncFolder(path.dirname(filePath));
+    for (const { at } of [mapOf(place), dataOf(place)]) {
+      fs.rmSync(at, { force: true });
+      syncFolder(path.dirname(at), path.dirname(place.path));
     }
   } catch (error) {
-    throw error instanceof VeneerError ? error : writeFailure(filePath, 'remove what was written to it', error);
+    throw error instanceof VeneerError ? error : writeFailure(place.path, 'remove what was written to it', error);
   }
-}
-
-/** Whether an open replacement still has its name: not when it was removed, or another was put in its place. */
-export function isStillNamed({ parts }: OpenReplacement, filePath: string): boolean {
-  const ours = fs.fstatSync(parts.mapFd, { bigint: true });
-  const named = fs.statSync(filePath + mapSuffix, { bigint: true, throwIfNoEntry: false });
-  return named?.dev === ours.dev && named.ino === ours.ino;
 }
 
 /** An open replacement: what threads need of it, and its descriptors, which this owns. */
@@ -142,17 +99,17 @@ export function openReplacement(
   key?: ThreadKey,
   bootId: Guid = currentBootId(),
 ): OpenReplacement {
-  const mapPath = place.path + mapSuffix;
   const closers: Closable[] = [];
   if (place.isSealed) requireKey(key, place.path);
-  removeLeftover(place);
   try {
-    const dataFd = openData(place);
+    const isThere = isKept(place);
+    const dataFd = isThere ? openData(place) : makeData(place);
     closers.push({ close: () => fs.closeSync(dataFd) });
-    if (!hasReplacement(place.path)) makeFiles(place, dataFd, key, bootId);
-    const mapFd = openToWrite(mapPath);
+    if (!isThere) makeFiles(place, dataFd, key, bootId);
+    const map = mapOf(place);
+    const mapFd = openToWrite(map, place.owner);
     closers.push({ close: () => fs.closeSync(mapFd) });
-    const parts = load(place, key, { mapFd, dataFd, mapPath, bootId });
+    const parts = load(place, key, { mapFd, dataFd, mapPath: map.shown, bootId });
     let closed = false;
     return {
       parts,
@@ -168,75 +125,19 @@ export function openReplacement(
   }
 }
 
-/**
- * The map that another plugin file of this name has left, when its disk file took its place and a crash came before the map was removed:
- * then the data file has gone to be the disk file.
- */
-function removeLeftover({ path: filePath, pluginId }: ReplacementPlace): void {
-  const found = peekHeader(filePath);
-  if (found === undefined || found.pluginId === pluginId || fs.existsSync(filePath + dataSuffix)) return;
-  if (replacementStates[found.state] === 'final') unlinkReplacement(filePath);
-}
-
-/** The header of a native file's map, without opening it; undefined where there is none, or it is damaged. */
-export function peekHeader(filePath: string): format.MapHeader | undefined {
-  if (!hasReplacement(filePath)) return undefined;
-  try {
-    const fd = fs.openSync(filePath + mapSuffix, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
-    try {
-      return readHeader(fd, filePath + mapSuffix).header;
-    } finally {
-      fs.closeSync(fd);
-    }
-  } catch {
-    return undefined;
-  }
-}
-
-/** The data file, locked; made when nothing was kept yet. */
-function openData(place: ReplacementPlace): number {
-  const dataPath = place.path + dataSuffix;
-  const mayMake = !hasReplacement(place.path);
-  if (!mayMake && !fs.existsSync(dataPath)) {
-    throw new FormatError(dataPath, 'data', 0, `is missing, but the map beside it speaks of it; put it back`);
-  }
-  const dataFd = openToWrite(dataPath, mayMake ? fs.constants.O_CREAT : 0);
-  try {
-    lockExclusively(dataFd, dataPath);
-    // Between opening and locking, it may have been removed or replaced.
-    if (fs.fstatSync(dataFd, { bigint: true }).ino !== fs.statSync(dataPath, { bigint: true }).ino) {
-      throw new UnavailableError(`${dataPath}: was replaced while it was opened; try again`, { retryable: true });
-    }
-    return dataFd;
-  } catch (error) {
-    fs.closeSync(dataFd);
-    throw error;
-  }
-}
-
-function openToWrite(filePath: string, moreFlags = 0): number {
-  try {
-    return fs.openSync(filePath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW | moreFlags, fileModes.replacement);
-  } catch (error) {
-    if (systemErrorCode(error) === 'EROFS') throw new ReadOnlyError(`${filePath}: its file system is read-only`);
-    throw writeFailure(filePath, 'open it for writing', error);
-  }
-}
-
 function makeFiles(place: ReplacementPlace, dataFd: number, key: ThreadKey | undefined, bootId: Guid): void {
-  const dataPath = place.path + dataSuffix;
-  resizeFile(dataFd, 0, dataPath);
-  resizeFile(dataFd, place.isSealed ? storedBytesOf(place.baseBytes) : place.baseBytes, dataPath);
-  flushFile(dataFd, dataPath);
-  syncFolder(path.dirname(dataPath));
+  const data = dataOf(place);
+  resizeFile(dataFd, place.isSealed ? storedBytesOf(place.baseBytes) : place.baseBytes, data.shown);
+  flushFile(dataFd, data.shown);
+  syncFolder(path.dirname(data.at), path.dirname(data.shown));
   const seal = place.isSealed ? deriveSeal(requireKey(key, place.path), place.pluginId, randomGuid()) : undefined;
-  const mapPath = place.path + mapSuffix;
-  const mapFd = openUnfinished(mapPath, 'empty', fileModes.replacementMap);
+  const map = mapOf(place);
+  const mapFd = openUnfinished(map.at, 'empty', fileModes.replacementMap, map.shown);
   try {
-    writeHeader(mapFd, firstHeader(place, seal, bootId), mapPath);
-    commitFile(mapFd, mapPath);
+    writeHeader(mapFd, firstHeader(place, seal, bootId), map.shown);
+    commitFile(mapFd, map.at, map.shown);
   } catch (error) {
-    fs.rmSync(mapPath + unfinishedSuffix, { force: true });
+    fs.rmSync(unfinishedPathOf(map.at), { force: true });
     throw error;
   } finally {
     fs.closeSync(mapFd);
@@ -263,16 +164,6 @@ function firstHeader(place: ReplacementPlace, seal: ReplacementSeal | undefined,
   };
 }
 
-function checkBelongs(header: format.MapHeader, place: ReplacementPlace, mapPath: string): void {
-  if (header.pluginId === place.pluginId && header.baseBytes === BigInt(place.baseBytes)) return;
-  throw new FormatError(
-    mapPath,
-    'plugin file',
-    16,
-    'holds writes of another plugin file; move it and its .replacement away to start anew',
-  );
-}
-
 interface Files {
   readonly mapFd: number;
   readonly dataFd: number;
@@ -284,11 +175,11 @@ function load(place: ReplacementPlace, key: ThreadKey | undefined, files: Files)
   const { mapFd, dataFd, mapPath, bootId } = files;
   const copies = readHeader(mapFd, mapPath);
   const found = copies.header;
-  checkBelongs(found, place, mapPath);
+  requireBelongs(found, place, mapPath);
   const seal = sealOf(found, place.isSealed, key, mapPath);
   const presence = newPresence(unitCountOf(place.baseBytes));
   const map = new PresenceMap(presence);
-  const dataPath = place.path + dataSuffix;
+  const dataPath = dataOf(place).shown;
   const file = seal === undefined ? new PlainFile(dataFd, dataPath) : new SealedFile(dataFd, dataPath, seal.key, map);
   checkLength(dataPath, file instanceof SealedFile ? file.settledBytes : file.sizeBytes, found);
   repairHeader(mapFd, copies, mapPath);
@@ -355,17 +246,4 @@ function settle(found: format.MapHeader, map: PresenceMap, { mapFd, mapPath, boo
   const header = { ...found, cutting: 0, cutBytes: 0n, bootId, suspect, sequence: found.sequence + 1n };
   writeHeader(mapFd, header, mapPath);
   return header;
-}
-
-/** Size and times of the file as last written; undefined when nothing was. Asks the file system only. */
-export function replacementStat({
-  path: filePath,
-  isSealed,
-}: ReplacementPlace): { sizeBytes: number; mtimeNs: bigint; ctimeNs: bigint } | undefined {
-  if (!hasReplacement(filePath)) return undefined;
-  const stat = fs.statSync(filePath + dataSuffix, { bigint: true, throwIfNoEntry: false });
-  if (stat === undefined) return undefined;
-  const stored = Number(stat.size);
-  const { mtimeNs, ctimeNs } = stat;
-  return { mtimeNs, ctimeNs, sizeBytes: isSealed ? heldBytesOf(stored) : stored };
 }

@@ -15,8 +15,12 @@ const lockKinds = { unit: 0, page: locksPerKind, flush: 2 * locksPerKind, end: 2
 const lockCount = 2 * locksPerKind + 2;
 /** Behind the locks: for each lock of units, how often it was taken and given back; odd while it is held. */
 const firstTurn = lockCount;
-/** Longer than a copy-up or a flush to a slow disk takes; then the thread that holds the lock has died. */
-const lockTimeoutMs = 300_000;
+/**
+ * More than a copy-up or a flush to a slow disk takes; then the thread that holds the lock has died. Seconds that were waited, not that have
+ * passed: a process that was stopped, or a machine that slept, has not waited. Whoever gives up has done nothing yet, and takes nothing.
+ */
+const maxWaits = 300;
+const waitMs = 1000;
 
 /** What threads hand to each other. */
 export interface SharedPresence {
@@ -166,12 +170,11 @@ export class PresenceMap {
   }
 
   #acquire(lock: number): void {
-    const startMs = performance.now();
+    let waits = 0;
     while (Atomics.compareExchange(this.#locks, lock, 0, 1) !== 0) {
-      Atomics.wait(this.#locks, lock, 1, 1000);
-      if (performance.now() - startMs > lockTimeoutMs) {
-        throw new UnavailableError(`a lock of the replacement map was not released in ${lockTimeoutMs / 1000} s`);
-      }
+      if (Atomics.wait(this.#locks, lock, 1, waitMs) !== 'timed-out') continue;
+      if (++waits > maxWaits)
+        throw new UnavailableError(`a lock of the replacement map was not released in ${(maxWaits * waitMs) / 1000} s`);
     }
     if (lock < locksPerKind) Atomics.add(this.#locks, firstTurn + lock, 1);
   }

@@ -4,9 +4,12 @@
  */
 import * as fs from '../base/fs.ts';
 import { VeneerError } from '../base/errors.ts';
+import { openRegular } from '../base/regular-file.ts';
+import { hasReplacement, mapPathOf } from '../plugin/beside.ts';
+import type { ReplacementPlace } from './beside.ts';
 import { currentBootId, loadPages, readHeader } from './map-file.ts';
 import { presentBit, unitBytes, writtenBit } from './layout.ts';
-import { hasReplacement, mapPathOf, unitCountOf, type ReplacementPlace } from './open.ts';
+import { unitCountOf } from './open.ts';
 import { newPresence, PresenceMap } from './presence-map.ts';
 
 /** Whether any byte of [offset, offset + lengthBytes) may be another than it was synthesized. */
@@ -31,7 +34,7 @@ export function readWrittenUnits(place: ReplacementPlace): IsWritten | undefined
 
 function readMap(place: ReplacementPlace): IsWritten {
   const mapPath = mapPathOf(place.path);
-  const fd = fs.openSync(mapPath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
+  const fd = openRegular(mapPath, fs.constants.O_RDONLY);
   try {
     const map = new PresenceMap(newPresence(unitCountOf(place.baseBytes)));
     const { bootId } = readHeader(fd, mapPath).header;

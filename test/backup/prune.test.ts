@@ -1,5 +1,6 @@
 /** Pruning: what stays reads as before, what goes is consolidated or removed, and an interrupted work is ended by the same command. */
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
@@ -122,6 +123,7 @@ describe('a pruned chain', () => {
         if (String(file).endsWith('.part') || left-- > 0) remove(file, options);
         else throw new Error('killed');
       });
+      syncBuiltinESMExports();
       let runs = 0;
       let failure: unknown = 'not run';
       for (; failure !== undefined && runs < 20; runs++) {
@@ -136,6 +138,7 @@ describe('a pruned chain', () => {
       expect(runs).toBeGreaterThan(2);
     } finally {
       removed.mockRestore();
+      syncBuiltinESMExports();
     }
     expect(fs.readdirSync(folder).sort()).toEqual(['06.spi', '08.spi']);
   });

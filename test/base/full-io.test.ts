@@ -1,6 +1,7 @@
 /** Short counts as the kernel really gives them: pipes, and a limit on a file's size. */
 import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { CapacityError, UnavailableError } from '../../src/base/errors.ts';
@@ -8,7 +9,10 @@ import { readFully, readFullyInto, writeFully } from '../../src/base/full-io.ts'
 import { seededTest, type Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 
-afterEach(() => vi.restoreAllMocks());
+afterEach(() => {
+  vi.restoreAllMocks();
+  syncBuiltinESMExports();
+});
 
 /** From now on each read and write moves at most some of what was asked for; the bytes move for real. */
 function beShort(random: Seeded): void {
@@ -21,6 +25,7 @@ function beShort(random: Seeded): void {
   vi.spyOn(fs, 'writeSync').mockImplementation((...[fd, bytes, start, length, at]: unknown[]) =>
     writeSync(fd, bytes, start, less(length), at),
   );
+  syncBuiltinESMExports();
 }
 
 describe('short counts', () => {
@@ -53,12 +58,14 @@ describe('short counts', () => {
         const some = targets.slice(0, random.between(1, targets.length));
         return readv(of, [...some.slice(0, -1), (some.at(-1) as Buffer).subarray(0, random.below(5000))], at);
       });
+      syncBuiltinESMExports();
       const targets = Array.from({ length: random.between(1, 8) }, () => Buffer.alloc(random.below(9000), 0x5c));
       const total = targets.reduce((sum, { length }) => sum + length, 0);
       const offset = random.below(contents.length - total);
       readFullyInto(fd, targets, offset, 'file');
       expect(Buffer.concat(targets).equals(contents.subarray(offset, offset + total))).toBe(true);
       vi.mocked(fs.readvSync).mockRestore();
+      syncBuiltinESMExports();
     }
     expect(() => readFullyInto(fd, [Buffer.alloc(10), Buffer.alloc(10)], 99_985, 'disk.spf')).toThrow(
       /^disk\.spf: ends at byte 100000, 5 bytes short/,
@@ -70,6 +77,7 @@ describe('short counts', () => {
     using folder = new TempFolder();
     const fd = fs.openSync(folder.file('file'), 'w+');
     vi.spyOn(fs, 'writeSync').mockReturnValue(0);
+    syncBuiltinESMExports();
     expect(() => writeFully(fd, Buffer.alloc(10), 5, 'file')).toThrow(/wrote 0 of 10 bytes at byte 5/);
     fs.closeSync(fd);
   });

@@ -11,7 +11,7 @@ import { mountFiles } from '../../src/mount/mount-record.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { writeBootFile } from '../../src/plugin/boot-file.ts';
 import { writePlain } from '../../src/replacement/decrypt.ts';
-import { plainPathOf } from '../../src/replacement/open.ts';
+import { plainPathOf } from '../../src/plugin/beside.ts';
 import { writeSystem } from '../guest/linux/small-system.ts';
 import { placeForTest } from '../mount/mounted.ts';
 import { filesOf, KeptFile, placeOf } from '../replacement/kept-file.ts';

@@ -8,6 +8,7 @@
  * A sector that is written holds what the file had there at that moment, for it is whole pages that reach a disk.
  */
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import type { Seeded } from '../seeded.ts';
 
@@ -171,6 +172,13 @@ export class FaultyFiles implements Disposable {
     });
   }
 
+  removed(filePath: string): void {
+    const name = path.basename(filePath);
+    if (!this.#has(filePath) || !this.#names.has(name)) return;
+    this.#onMoment();
+    this.#rename((names) => names.delete(name));
+  }
+
   #has(filePath: string): boolean {
     return path.dirname(filePath) === this.#folder;
   }
@@ -230,8 +238,15 @@ Object.assign(fs, {
     tell((files) => files.flushed(fd));
     if (inUse.size === 0) real.fsyncSync(fd);
   },
+  rmSync(filePath: string, ...rest: [fs.RmOptions?]) {
+    tell((files) => files.removed(filePath));
+    real.rmSync(filePath, ...rest);
+  },
   renameSync(from: string, to: string) {
     tell((files) => files.renamed(from, to));
     real.renameSync(from, to);
   },
 });
+
+// Who imports the functions by name gets these, too.
+syncBuiltinESMExports();

@@ -8,7 +8,7 @@ import { finalizeFiles } from '../../src/replacement/finalize.ts';
 import { regionCount } from '../../src/replacement/fill.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
 import { removeLeftovers } from '../../src/replacement/leftovers.ts';
-import { hasReplacement } from '../../src/replacement/open.ts';
+import { hasReplacement } from '../../src/plugin/beside.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
 import { changeState, replacementStates, stateOf, type ReplacementState } from '../../src/replacement/states.ts';
 import { proveContents } from '../../src/replacement/prove.ts';

@@ -75,7 +75,7 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
             trace.push('begin anew');
             expectHolds(file, model, from);
             file.close();
-            removeReplacement(place.path);
+            removeReplacement(place);
             place = placeOf(folder.file(`${number}.vhdx`), baseBytes, kind);
             model = base.copy();
             file = new KeptFile(place, boot);
@@ -91,7 +91,7 @@ describe('a replacement, written, discarded, cut, grown, synced and opened again
       } finally {
         file.close();
       }
-      removeReplacement(place.path);
+      removeReplacement(place);
       expect(folder.names()).toEqual([]);
     },
   );

@@ -1,10 +1,11 @@
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { CapacityError, UnavailableError } from '../../src/base/errors.ts';
+import { CapacityError, TooLargeError, UnavailableError } from '../../src/base/errors.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
-import { replacementStat } from '../../src/replacement/open.ts';
+import { replacementStat } from '../../src/replacement/beside.ts';
 import { thrownBy } from '../backup/image-holds.ts';
 import { runInjected, systemCalls, whyNoStrace } from '../backup/strace.ts';
 import { expectSameBytes, ModelDisk } from '../disk/model-disk.ts';
@@ -95,8 +96,8 @@ describe('a replacement on a full disk', () => {
     using folder = new TempFolder();
     using file = new KeptFile(placeOf(folder.file('disk.vhdx'), baseBytes));
     const limitBytes = file.replacement.map.unitCount * unitBytes;
-    expect(thrownBy(() => file.replacement.write(Buffer.alloc(2), limitBytes - 1))).toBeInstanceOf(CapacityError);
-    expect(thrownBy(() => file.replacement.truncate(limitBytes + 1))).toBeInstanceOf(CapacityError);
+    expect(thrownBy(() => file.replacement.write(Buffer.alloc(2), limitBytes - 1))).toBeInstanceOf(TooLargeError);
+    expect(thrownBy(() => file.replacement.truncate(limitBytes + 1))).toBeInstanceOf(TooLargeError);
     expect(file.sizeBytes).toBe(baseBytes);
     file.replacement.truncate(limitBytes);
     expect(file.sizeBytes).toBe(limitBytes);
@@ -206,10 +207,12 @@ function whileFailing(
     return real(fd, ...rest);
   };
   Object.assign(fs, { [name]: instead });
+  syncBuiltinESMExports();
   try {
     action();
   } finally {
     Object.assign(fs, { [name]: real });
+    syncBuiltinESMExports();
   }
 }
 

@@ -2,7 +2,8 @@ import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { FormatError, UsageError } from '../../src/base/errors.ts';
 import { mapHeaderBytes, unitBytes } from '../../src/replacement/layout.ts';
-import { hasReplacement, removeReplacement } from '../../src/replacement/open.ts';
+import { hasReplacement } from '../../src/plugin/beside.ts';
+import { removeReplacement } from '../../src/replacement/open.ts';
 import { thrownBy } from '../backup/image-holds.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { filesOf, KeptFile, otherBoots, placeOf } from './kept-file.ts';
@@ -96,13 +97,13 @@ describe('a replacement', () => {
       using file = new KeptFile(place);
       file.replacement.write(written, 0);
       expect(thrownBy(() => new KeptFile(place))).toBeInstanceOf(UsageError);
-      expect(thrownBy(() => removeReplacement(place.path))).toBeInstanceOf(UsageError);
+      expect(thrownBy(() => removeReplacement(place))).toBeInstanceOf(UsageError);
       expect(file.read(0, written.length).equals(written)).toBe(true);
     }
     expect(hasReplacement(place.path)).toBe(true);
-    removeReplacement(place.path);
+    removeReplacement(place);
     expect(folder.names()).toEqual([]);
-    removeReplacement(place.path);
+    removeReplacement(place);
   });
 
   it('is not written through a planted link', () => {
@@ -110,7 +111,7 @@ describe('a replacement', () => {
     const place = placeOf(folder.file('disk.vhdx'), baseBytes);
     const precious = folder.write('precious', 'precious');
     fs.symlinkSync(precious, filesOf(place).data);
-    expect(() => new KeptFile(place)).toThrow('cannot open it for writing');
+    expect(() => new KeptFile(place)).toThrow('is a symbolic link, where a file is expected; move it away');
     expect(fs.readFileSync(precious, 'utf8')).toBe('precious');
   });
 });

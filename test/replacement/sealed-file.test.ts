@@ -4,7 +4,8 @@ import { ForbiddenError, FormatError, UnavailableError } from '../../src/base/er
 import { ChainKey } from '../../src/backup/seal.ts';
 import { freeze, thaw, writePlain } from '../../src/replacement/decrypt.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
-import { openReplacement, plainPathOf } from '../../src/replacement/open.ts';
+import { plainPathOf } from '../../src/plugin/beside.ts';
+import { openReplacement } from '../../src/replacement/open.ts';
 import { heldBytesOf, storedBytesOf } from '../../src/replacement/sealed-file.ts';
 import { thrownBy } from '../backup/image-holds.ts';
 import { run } from '../cli/veneer.ts';

@@ -2,8 +2,8 @@
 import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { bytesOfName } from '../../base/names.ts';
-import type { TimeChange } from '../system-calls.ts';
 import { openPath } from '../place.ts';
+import type { TimeChange } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import { noNative } from './open-table.ts';
 import {

@@ -103,7 +103,7 @@ export class OpenTable {
     if (!this.isOpen(slot, serial)) throw systemError('EBADF', 'fuse', `handle ${slot}`);
     const text = (at: number, length: number): string =>
       nameOfBytes(this.#text.slice(slot * textBytes + at, slot * textBytes + at + length));
-    return {
+    const record: OpenRecord = {
       kind: kinds[this.#get(slot, field.kind)] ?? 'plain',
       fd: this.#get(slot, field.descriptor),
       path: text(0, this.#get(slot, field.pathBytes)),
@@ -112,6 +112,9 @@ export class OpenTable {
       stamp: [this.#get(slot, field.stampLow), this.#get(slot, field.stampHigh)],
       counted: this.#get(slot, field.counted),
     };
+    // Read without the lock: had it been closed meanwhile, and the slot given to another, this would be of both.
+    if (!this.isOpen(slot, serial)) throw systemError('EBADF', 'fuse', `handle ${slot}`);
+    return record;
   }
 
   isOpen(slot: number, serial: number): boolean {

@@ -3,7 +3,7 @@ import * as fs from '../../base/fs.ts';
 import path from 'node:path';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
-import { currentPath, HeldPlace, isDeleted, openPath, type Attributes, type Place } from '../place.ts';
+import { currentPath, HeldPlace, NamedPlace, isDeleted, openPath, type Attributes, type Place } from '../place.ts';
 import type { Rights } from '../rights.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { systemError } from '../system-error.ts';
@@ -96,7 +96,7 @@ export class Session {
   }
 
   #lookup(folder: Place, name: string): Entry {
-    if (this.filter.hides(name)) throw systemError('ENOENT', 'lookup', name);
+    if (this.filter.hides(folder, name)) throw systemError('ENOENT', 'lookup', name);
     let fd: number;
     let part = '';
     try {
@@ -118,7 +118,8 @@ export class Session {
       return this.#entry(node, this.filter.attributes(this.place(node)));
     }
     const place = this.nodes.placeOf(node);
-    if (place === undefined || this.filter.hides(path.basename(place.path))) throw stale(node);
+    if (place === undefined || this.filter.hides(new NamedPlace(path.dirname(place.path)), path.basename(place.path)))
+      throw stale(node);
     const fd = openPath(place.path);
     if (currentPath(fd) !== place.path || !this.filter.isInside(place.path)) {
       fs.closeSync(fd);

@@ -16,7 +16,7 @@ import type { Statistics } from '../statistics.ts';
 import { exitNow, raiseFileLimit } from '../system-calls.ts';
 import type { ServingTransport, TransportStatus } from '../transport.ts';
 import type { Replacements } from '../replacements.ts';
-import { answerReplacements } from './asked-replacements.ts';
+import { answerReplacements, newAnswerWords } from './asked-replacements.ts';
 import { Beside, maxBeside } from './beside.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
@@ -212,8 +212,9 @@ export class KernelTransport implements ServingTransport {
   async #start(worker: number, channel: number): Promise<void> {
     const { filter, mountpoint, logFd, logLimit, idleMs, statistics, sources, workerModule } = this.#options;
     const asking = new MessageChannel();
-    const answered = new SharedArrayBuffer(4);
-    answerReplacements(asking.port1, answered, this.#options.replacements);
+    const { replacements } = this.#options;
+    const answers = newAnswerWords();
+    answerReplacements(asking.port1, answers, replacements);
     const data: WorkerData = {
       worker,
       channel,
@@ -232,7 +233,8 @@ export class KernelTransport implements ServingTransport {
       gate: sources.memory.buffer,
       waiting: this.#waiting.buffer,
       replacements: asking.port2,
-      answered,
+      answers,
+      signals: replacements.signals.buffer,
     };
     const thread = new Worker(workerModule ?? workerUrl(import.meta.url, './worker-main'), {
       workerData: data,
@@ -285,6 +287,7 @@ export class KernelTransport implements ServingTransport {
     });
     this.#nodes.breakLock(worker + 1);
     this.#files.breakLock(worker + 1);
+    this.#options.replacements.signals.breakLock(worker + 1);
     this.#cache.release(worker + 1);
     this.#options.statistics.forgetImages(worker + 1);
     if (current !== undefined) failRequest(current);

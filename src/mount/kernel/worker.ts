@@ -9,6 +9,7 @@ import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
 import { keepWithinLimits } from '../../base/identity.ts';
 import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
 import { GateMemory, SourceGate, useSourceGate } from '../../base/source-gate.ts';
+import { DiskSignals } from '../disk-signals.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import { Filter, type FilterOptions } from '../filter.ts';
 import { MountLog } from '../log.ts';
@@ -58,9 +59,10 @@ export interface WorkerData extends Agreed {
   /** See SourceGate; this worker's cell is its number. */
   readonly gate: SharedArrayBuffer;
   readonly waiting: SharedArrayBuffer;
-  /** Where it asks for replacements, and the flag that says that it was answered. */
+  /** Where it asks for replacements, what says that it was answered, and DiskSignals. */
   readonly replacements: MessagePort;
-  readonly answered: SharedArrayBuffer;
+  readonly answers: SharedArrayBuffer;
+  readonly signals: SharedArrayBuffer;
 }
 
 const { errno } = constants;
@@ -98,7 +100,7 @@ class ChannelWorker {
       new Statistics(data.statistics, lane),
       new BlockCache(data.cache, lane),
       log,
-      new AskedReplacements(data.replacements, data.answered),
+      new AskedReplacements(data.replacements, data.answers, new DiskSignals(data.signals, lane)),
       () => (this.#lookDue = true),
       rights,
     );

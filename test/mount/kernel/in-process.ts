@@ -2,6 +2,7 @@
 import fs from 'node:fs';
 import { noKeys } from '../../../src/backup/key-ring.ts';
 import { GateMemory } from '../../../src/base/source-gate.ts';
+import { randomGuid } from '../../../src/bytes/guid.ts';
 import { SourceWatch } from '../../../src/mount/source-watch.ts';
 import { maxBeside } from '../../../src/mount/kernel/beside.ts';
 import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
@@ -36,6 +37,7 @@ export class InProcessMount {
         trustPluginFiles: false,
         present: undefined,
         write: undefined,
+        mountId: randomGuid(),
         keys: noKeys,
       },
       mountpoint: temporary.file('mount'),
@@ -44,7 +46,7 @@ export class InProcessMount {
       sources: new SourceWatch(GateMemory.allocate(options.workers + maxBeside), 30_000, () => undefined),
       idleMs: 1000,
       statistics: new Statistics(Statistics.allocate(options.workers + 1)),
-      replacements: new OpenReplacements(),
+      replacements: new OpenReplacements(temporary.file('folder')),
       logFd: fs.openSync(temporary.file('log'), 'a'),
       logLimit: new LogLimit().buffer,
       ...options,
