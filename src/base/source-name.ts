@@ -7,6 +7,7 @@
  */
 import * as fs from './fs.ts';
 import path from 'node:path';
+import { absolutePath } from './given-names.ts';
 import { mountPoints } from './mount-points.ts';
 
 /** As the system has it. */
@@ -28,7 +29,7 @@ export function sourceNameOf(target: string, foundIn: string): string {
       continue;
     }
     links++;
-    left = [...partsOf(path.resolve(at, link)), ...rest];
+    left = [...partsOf(absolutePath(at, link)), ...rest];
     at = '/';
   }
   return path.dirname(at);

@@ -1,6 +1,7 @@
 /** Asks about a plugin file's fill: of the process that has its folder mounted, or, where none has, of this one. */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
+import { absolutePath } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { UsageError } from '../base/errors.ts';
 import { askMount, type FillAction, type FillRequest } from './control.ts';
@@ -58,7 +59,7 @@ export async function openFillClient(file: string, keys: () => Promise<ThreadKey
 
 function realPath(file: string): string {
   // A mount that is stuck is asked nothing.
-  const absolute = path.resolve(file);
+  const absolute = absolutePath(file);
   if (listRecords().some(({ mountpoint }) => absolute.startsWith(`${mountpoint}/`))) return absolute;
   try {
     return path.join(fs.realpathSync(path.dirname(file)), path.basename(file));

@@ -4,6 +4,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
+import { absolutePath } from '../base/given-names.ts';
 import { UsageError } from '../base/errors.ts';
 import { isMountpoint } from './mountpoint.ts';
 
@@ -15,14 +16,14 @@ const maxLinks = 40;
  * @returns where it leads, mounted or not. @throws UsageError where that is nowhere
  */
 export function mountedPath(given: string): string {
-  let at = path.resolve(given);
+  let at = absolutePath(given);
   for (let links = 0; links < maxLinks && !isMountpoint(at); links++) {
     const parent = realFolder(path.dirname(at), given);
     const real = path.join(parent, path.basename(at));
     if (isMountpoint(real)) return real;
     const target = readLink(real, given);
     if (target === undefined) return real;
-    at = path.resolve(parent, target);
+    at = absolutePath(parent, target);
   }
   return at;
 }

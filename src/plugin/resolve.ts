@@ -194,7 +194,7 @@ function judged(
 /** Of its first image; 0 where nobody watches sources. */
 export function firstSourceOf(plugin: PluginFile, pluginPath: string): number {
   const [pointer] = imagesOf(plugin);
-  return pointer === undefined ? 0 : sourceOf(path.resolve(path.dirname(pluginPath), pointer.path), pluginPath);
+  return pointer === undefined ? 0 : sourceOf(absolutePath(path.dirname(pluginPath), pointer.path), pluginPath);
 }
 
 /** What is passed on the way to the image; see source-gate.ts. */
