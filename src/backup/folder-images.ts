@@ -2,7 +2,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { unfinishedSuffix } from '../base/durable.ts';
-import { describeError, VeneerError } from '../base/errors.ts';
+import { describeError, systemErrorCode, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { Image } from './image.ts';
@@ -37,7 +37,10 @@ export function listImages(folder: string, chainId?: Guid): FolderImages {
       const sources = image.value.sources().map(({ imageId, sequence }) => ({ imageId, sequence }));
       images.push({ path: file, description, sources });
     } catch (error) {
-      if (!(error instanceof VeneerError) && !(error instanceof Error && 'syscall' in error)) throw error;
+      const code = systemErrorCode(error);
+      if (!(error instanceof VeneerError) && code === undefined) throw error;
+      // Gone since.
+      if (code === 'ENOENT') continue;
       damaged.push({ path: file, reason: describeError(error) });
     }
   }

@@ -3,7 +3,7 @@
  * that. Calls on descriptors are Node's own.
  */
 import * as node from 'node:fs';
-import { nameOfBytes, nativePath } from './names.ts';
+import { bytesOfName, nameOfBytes, nativePath } from './names.ts';
 
 export * from 'node:fs';
 
@@ -16,11 +16,28 @@ type PathCall = (path: never, ...rest: never[]) => unknown;
 
 /** @param call Node's own, asked for at each call: tests of faults put others in its place */
 function withPath<F extends PathCall>(call: () => F): F {
-  return ((path: never, ...rest: never[]) => call()(native(path), ...rest)) as F;
+  return ((path: never, ...rest: never[]) => {
+    const at = native(path);
+    if (at === path) return call()(at, ...rest);
+    return named([path], () => call()(at, ...rest));
+  }) as F;
 }
 
 function withTwoPaths<F extends (from: never, to: never, ...rest: never[]) => unknown>(call: () => F): F {
-  return ((from: never, to: never, ...rest: never[]) => call()(native(from), native(to), ...rest)) as F;
+  return ((from: never, to: never, ...rest: never[]) =>
+    named([from, to], () => call()(native(from), native(to), ...rest))) as F;
+}
+
+/** Node's messages name a path as text: where that is another, they get the one that was given. */
+function named<T>(paths: readonly string[], call: () => T): T {
+  try {
+    return call();
+  } catch (error) {
+    if (error instanceof Error) {
+      for (const path of paths) error.message = error.message.replace(bytesOfName(path).toString(), () => path);
+    }
+    throw error;
+  }
 }
 
 export const accessSync = withPath(() => node.accessSync);

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import { describeError, inOneLine, VeneerError } from '../base/errors.ts';
 import { givenArguments } from '../base/given-names.ts';
+import { printable } from '../base/printable.ts';
 import { warn } from './output.ts';
 
 /** In the order of the help. Each is loaded when it is asked for: a command should not wait for the code of all others. */
@@ -48,7 +49,7 @@ try {
     process.exitCode = error.exitCode;
   } else {
     warn(`veneer: ${describeError(error)}`);
-    if (program.opts<{ debug?: boolean }>().debug === true || !isKnown(error)) warn(...stackOf(error).split('\n'));
+    if (program.opts<{ debug?: boolean }>().debug === true || !isKnown(error)) warn(...stackOf(error));
     process.exitCode = 1;
   }
 }
@@ -58,6 +59,9 @@ function isKnown(error: unknown): boolean {
   return error instanceof VeneerError || (error instanceof Error && 'syscall' in error);
 }
 
-function stackOf(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+/** Its lines; those of the message are one, for what is in it is not ours. */
+function stackOf(error: unknown): string[] {
+  if (!(error instanceof Error)) return [String(error)];
+  const { stack = '', message } = error;
+  return stack.replace(message, () => printable(message)).split('\n');
 }

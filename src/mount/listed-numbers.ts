@@ -1,6 +1,7 @@
 /** The numbers of a folder's entries, as a listing tells them with no look at each: the same that each has when it is looked at. */
 import * as fs from '../base/fs.ts';
-import type { InodeNumbers } from './inode-numbers.ts';
+import { systemErrorCode } from '../base/errors.ts';
+import type { FileIdentity, InodeNumbers } from './inode-numbers.ts';
 import { MountPoints } from './mount-points.ts';
 import { pathIfTold, type Place } from './place.ts';
 
@@ -11,6 +12,16 @@ const DT_DIR = 4;
 
 /** @param type of struct linux_dirent64 @param inode as the folder tells it */
 export type NumberOfEntry = (name: string, type: number, inode: bigint) => bigint;
+
+/** Undefined where nothing answers: it is gone, or what is mounted there is dead. */
+function identityAt(at: string): FileIdentity | undefined {
+  try {
+    return fs.lstatSync(at, { bigint: true });
+  } catch (error) {
+    if (systemErrorCode(error) === undefined) throw error;
+    return undefined;
+  }
+}
 
 export class ListedNumbers {
   readonly #numbers: InodeNumbers;
@@ -32,8 +43,7 @@ export class ListedNumbers {
       const mayBeTop = hasVolumes && type === DT_DIR;
       const isElsewhere = (points === undefined || points.has(name) || mayBeTop) && name !== '.' && name !== '..';
       if (!isElsewhere) return this.#numbers.of({ dev, ino });
-      const stat = fs.lstatSync(`${folder.at}/${name}`, { bigint: true, throwIfNoEntry: false });
-      return this.#numbers.of(stat ?? { dev, ino });
+      return this.#numbers.of(identityAt(`${folder.at}/${name}`) ?? { dev, ino });
     };
   }
 

@@ -86,9 +86,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const native = planGeometry(format, { ...facts, sizeBytes: disk.sizeBytes }, options);
   const plugin = describePlugin(image, { relativePath, identity, native, write, replacement, bootable });
   assertNothingKept(pluginPath, native);
-  // Whoever sees the plugin file finds the boot file there.
-  if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
-  return writePlugin(pluginPath, plugin);
+  return writePlugin(pluginPath, plugin, bootFile);
 }
 
 /** Only a plugin file is ever replaced: what was written to it, or has become of it, is a machine's disk. @throws UsageError */
@@ -134,10 +132,20 @@ function nameOf({ name }: { readonly name: string }): string {
   return name;
 }
 
-function writePlugin(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
-  const bytes = encodePluginFile(plugin);
+/** @param bootFile what the plugin file names beside itself; empty where there is none */
+function writePlugin(
+  pluginPath: string,
+  contents: Parameters<typeof encodePluginFile>[0],
+  bootFile: Uint8Array = new Uint8Array(0),
+): PluginFile {
+  const bytes = encodePluginFile(contents);
+  const plugin = parsePluginFile(bytes, pluginPath);
+  // A name that the format cannot write into its files is refused before anything is there.
+  synthesizeFiles(plugin.native, path.basename(pluginPath));
+  // Whoever sees the plugin file finds the boot file there.
+  if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
   writeFileDurably(pluginPath, bytes, fileModes.pluginFile);
-  return parsePluginFile(bytes, pluginPath);
+  return plugin;
 }
 
 function isEncryptedImage(imagePath: string): boolean {

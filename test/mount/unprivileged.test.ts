@@ -34,6 +34,30 @@ veneer unmount mount
 ! grep -F " $1/mount " /proc/self/mountinfo
 `;
 
+/** A mountpoint that is no UTF-8, and in the folder what its user may neither read nor enter. */
+const oddSession = `
+mount="mount/$(printf 'caf\\351')"
+mkdir "$mount" folder/closed
+chown nobody:nogroup "$mount"
+chmod 000 folder/closed
+head -c 9000 /dev/zero >folder/secret
+chmod 600 folder/secret
+trap 'umount -l "$1/$mount" 2>/dev/null || true' EXIT
+veneer mount --transport kernel --workers 2 folder "$mount"
+${asNobody} ls -la "$mount"
+${asNobody} stat -c '%n has %s bytes' "$mount/secret"
+! ${asNobody} cat "$mount/secret" 2>/dev/null
+! ${asNobody} sh -c 'echo x >"$1/secret"' sh "$mount" 2>/dev/null
+! ${asNobody} ls "$mount/closed" 2>/dev/null
+! ${asNobody} stat "$mount/nothing" 2>/dev/null
+${asNobody} sha256sum "$mount/vm.vhdx"
+veneer status "$mount"
+veneer chain list folder || true
+veneer unmount "$mount"
+! grep -F 'caf' /proc/self/mountinfo
+echo all is well
+`;
+
 function inNamespace(script: string, ...args: string[]): Parameters<typeof run> {
   return ['unshare', ['--mount', '--propagation', 'private', 'bash', '-c', prologue + script, 'bash', ...args]];
 }
@@ -80,5 +104,21 @@ it.skipIf(reason !== undefined)(
     expect(ran.stdout).toMatch(/process \d+, kernel, .*\n {2}2 workers,/);
     expect(fs.readFileSync(folder.file('folder/new'), 'utf8')).toBe('written\n');
     expect(fs.statSync(folder.file('folder/new')).uid).toBe(uid);
+  },
+);
+
+it.skipIf(reason !== undefined)(
+  'what its user may not read is shown, refused and in nobody\u2019s way, also at a mountpoint that is no UTF-8',
+  async () => {
+    using folder = new TempFolder();
+    fs.chmodSync(folder.path, 0o755);
+    for (const name of ['folder', 'mount', 'home']) fs.mkdirSync(folder.file(name));
+    await writeGuest(folder.file('folder'), folder.file('disk.raw'));
+    spawnSync('chown', ['-R', 'nobody:nogroup', 'folder', 'mount', 'home'], { cwd: folder.path });
+    const ran = await run(...inNamespace(oddSession, folder.path, process.execPath, veneerPath));
+    expect(ran.status, ran.stdout + ran.stderr).toBe(0);
+    expect(ran.stdout).toMatch(/secret has 9000 bytes$/m);
+    expect(ran.stdout).toMatch(/mount\/caf\\xe9, since/);
+    expect(ran.stdout).toMatch(/all is well\n$/);
   },
 );
