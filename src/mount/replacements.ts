@@ -17,7 +17,15 @@ import type { ThreadKey } from '../backup/seal.ts';
 import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { discardedPathOf, mapPathOf } from '../plugin/beside.ts';
-import { dataOf, isKept, mapOf, mayBeMap, requireBelongs, type ReplacementPlace } from '../replacement/beside.ts';
+import {
+  dataOf,
+  isKept,
+  mapOf,
+  mayBeMap,
+  belongs,
+  requireBelongs,
+  type ReplacementPlace,
+} from '../replacement/beside.ts';
 import { openReplacement, removeReplacement, unlinkReplacement, type OpenReplacement } from '../replacement/open.ts';
 import { Replacement, type SharedReplacement } from '../replacement/replacement.ts';
 import { DiskSignals, markOf } from './disk-signals.ts';
@@ -126,8 +134,9 @@ export class OpenReplacements implements Replacements, Closable {
     const entry = this.#byPlugin.get(key);
     if (entry === undefined) return undefined;
     const { parts } = entry.open;
-    requireBelongs(belongingOf(parts), asked.place, mapOf(entry.place).shown);
-    if (fs.fstatSync(parts.mapFd).nlink > 0 || !this.#isThere(asked)) return parts;
+    // A plugin file that was written over is another disk, though it is the same file.
+    const isSame = belongs(belongingOf(parts), asked.place);
+    if (isSame && (fs.fstatSync(parts.mapFd).nlink > 0 || !this.#isThere(asked))) return parts;
     this.#byPlugin.delete(key);
     return undefined;
   }

@@ -85,9 +85,13 @@ function isLeftover(place: ReplacementPlace, { pluginId, state }: Belonging): bo
   return fs.lstatSync(dataOf(place).at, { throwIfNoEntry: false }) === undefined;
 }
 
+export function belongs(header: Belonging, place: ReplacementPlace): boolean {
+  return header.pluginId === place.pluginId && header.baseBytes === BigInt(place.baseBytes);
+}
+
 /** @throws FormatError that says what to do */
 export function requireBelongs(header: Belonging, place: ReplacementPlace, shown: string): void {
-  if (header.pluginId === place.pluginId && header.baseBytes === BigInt(place.baseBytes)) return;
+  if (belongs(header, place)) return;
   throw new FormatError(
     shown,
     'plugin file',

@@ -9,7 +9,7 @@ import { createPluginFile } from '../../../src/plugin/create.ts';
 import { renameWith } from '../../../src/mount/system-calls.ts';
 import { run, runOk, veneerRefuses } from '../../cli/veneer.ts';
 import { change, readPart, writeDisk } from '../guest-disk.ts';
-import { placeForTest, type MountPlace } from '../mounted.ts';
+import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
 import { describeTransports } from '../transports.ts';
 
 const { link, open, readdir, rename, rm, stat, unlink } = fs.promises;
@@ -186,13 +186,16 @@ describeTransports('names of plugin files', (transport) => {
       await moved?.write(Buffer.from('moved'.padEnd(16)), 0, 16, at);
       expect(await textOf(place.under('open2.raw'))).toBe('moved');
       await unlink(place.under('gone.raw'));
-      await expect(gone?.write(Buffer.alloc(16), 0, 16, at)).rejects.toMatchObject({ code: 'EIO' });
+      // libfuse 2 keeps a file that is open under a name of its own, until it is closed.
+      if (transport.name === 'kernel')
+        await expect(gone?.write(Buffer.alloc(16), 0, 16, at)).rejects.toMatchObject({ code: 'EIO' });
       fs.renameSync(place.behind('out.raw'), place.temporary.file('out.raw'));
       await expect(out?.write(Buffer.alloc(16), 0, 16, at)).rejects.toMatchObject({ code: 'EIO' });
       await place.expectComplaint(/its plugin file was removed, replaced or moved away/);
     } finally {
       await Promise.all(handles.map((handle) => handle.close()));
     }
+    await eventually(() => expect(fs.readdirSync(place.folder).join()).not.toContain('.fuse_hidden'));
     const names = fs.readdirSync(place.folder).filter((name) => /^(open|gone|out)/.test(name));
     expect(names.sort()).toEqual(['open2.raw', 'open2.raw.replacement', 'open2.raw.replacement-map']);
     expect(fs.readdirSync(place.temporary.path).filter((name) => name.startsWith('out.raw.'))).toEqual([]);
