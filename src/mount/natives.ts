@@ -66,7 +66,7 @@ export interface NativesContext {
 }
 
 /** What is thrown away at unmount is kept apart from what an earlier mount kept. */
-const discardSuffix = '.discard';
+export const discardSuffix = '.discard';
 
 export class Natives implements Closable {
   readonly #context: NativesContext;
