@@ -62,12 +62,14 @@ const tool = (...args: string[]): string => run(process.execPath, [veneerPath, .
 async function image(...args: string[]): Promise<void> {
   const command = imageCommand();
   for (const one of [command, ...command.commands]) one.exitOverride().configureOutput({ writeErr: () => undefined });
-  const { log } = console;
+  const [log, write] = [console.log, process.stderr.write.bind(process.stderr)];
   console.log = () => undefined;
+  process.stderr.write = () => true;
   try {
     await command.parseAsync(args, { from: 'user' });
   } finally {
     console.log = log;
+    process.stderr.write = write;
   }
 }
 
