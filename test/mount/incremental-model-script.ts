@@ -62,14 +62,14 @@ const tool = (...args: string[]): string => run(process.execPath, [veneerPath, .
 async function image(...args: string[]): Promise<void> {
   const command = imageCommand();
   for (const one of [command, ...command.commands]) one.exitOverride().configureOutput({ writeErr: () => undefined });
-  const [log, write] = [console.log, process.stderr.write.bind(process.stderr)];
-  console.log = () => undefined;
-  process.stderr.write = () => true;
+  // What it says is not told apart from what is said here.
+  const streams = [process.stdout, process.stderr];
+  const writes = streams.map((stream) => stream.write.bind(stream));
+  for (const stream of streams) stream.write = () => true;
   try {
     await command.parseAsync(args, { from: 'user' });
   } finally {
-    console.log = log;
-    process.stderr.write = write;
+    for (const [index, stream] of streams.entries()) stream.write = writes[index] ?? stream.write;
   }
 }
 
