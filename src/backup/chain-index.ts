@@ -50,7 +50,7 @@ export class ChainIndex implements Closable {
 
   /** The block as the newest image that has it says; undefined when it reads as zeros. @throws what reading an index throws */
   find(position: number): Found | undefined {
-    const leaf = this.#leaf(Math.floor(position / format.leafEntries));
+    const leaf = this.leaf(Math.floor(position / format.leafEntries));
     if (leaf === undefined) return undefined;
     const index = position % format.leafEntries;
     const state = leaf.entries[index * format.leafEntryBytes + stateOffset];
@@ -72,7 +72,7 @@ export class ChainIndex implements Closable {
       const pageNumber = Math.floor(at / pageSpan);
       const nextPage = this.#merger.nextPage(pageNumber);
       const leafNumber = Math.floor(at / leafSpan);
-      const leaf = nextPage === pageNumber ? this.#leaf(leafNumber) : undefined;
+      const leaf = nextPage === pageNumber ? this.leaf(leafNumber) : undefined;
       if (nextPage !== pageNumber) {
         const to = Math.min(end, nextPage === undefined ? end : nextPage * pageSpan);
         yield { offset: at, length: to - at, kind: 'zero' };
@@ -91,13 +91,13 @@ export class ChainIndex implements Closable {
     }
   }
 
-  close(): void {
-    this.#kept.close();
+  /** The merged leaf, until the next one is asked for; undefined when no image has anything there. */
+  leaf(leafNumber: number): MergedLeaf | undefined {
+    return this.#kept.leaf(leafNumber, this.#merge);
   }
 
-  /** The merged leaf, until the next one is asked for; undefined when no image has anything there. */
-  #leaf(leafNumber: number): MergedLeaf | undefined {
-    return this.#kept.leaf(leafNumber, this.#merge);
+  close(): void {
+    this.#kept.close();
   }
 }
 

@@ -23,6 +23,7 @@ import { startsAsImage } from './image-description.ts';
 import type { ChainIndexCache } from './index-cache.ts';
 import { KeyRing, noKeyError } from './key-ring.ts';
 import * as format from './layout.ts';
+import type { MergedLeaf } from './index-cache.ts';
 import { isStored, RecordReader } from './record-reader.ts';
 import type { ChainKey } from './seal.ts';
 import { VouchedLeaves } from './vouched-leaves.ts';
@@ -156,6 +157,11 @@ export class ChainDisk implements Disk {
   extents(offset: number, length: number): Iterable<Extent> {
     checkRange(this, offset, length);
     return mergeExtents(this.#index.extents(offset, offset + length));
+  }
+
+  /** See ChainIndex.leaf. */
+  mergedLeaf(leafNumber: number): MergedLeaf | undefined {
+    return this.#index.leaf(leafNumber);
   }
 
   close(): void {

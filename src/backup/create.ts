@@ -11,7 +11,7 @@ import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
 import path from 'node:path';
 import { commitFile, unfinishedPathOf } from '../base/durable.ts';
-import { CapacityError, UsageError } from '../base/errors.ts';
+import { CapacityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { bytesOfName } from '../base/names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
@@ -56,6 +56,8 @@ export interface CreateOptions {
   readonly content?: format.ImageContent;
   /** The newest image of the chain to add to. It must lie in the new image's folder. */
   readonly parent?: string;
+  /** A source that has another size, or comes to have one while it is read, is refused; else growth is only left out. */
+  readonly steadyBytes?: number;
   /** Needs a parent: what may differ from it; nothing else of the source is read. */
   readonly changed?: readonly ByteRange[];
   /** Begins an encrypted chain, which this opens. An incremental is encrypted as its parent is. */
@@ -125,6 +127,7 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
   if (sizeBytes === 0) throw new UsageError(`${sourcePath}: is empty; there is nothing to make an image of`);
   if (sizeBytes > format.maxSourceBytes)
     throw new UsageError(`${sourcePath}: is larger than 1 PiB, the largest disk an image can hold`);
+  requireSteady(sizeBytes, sourcePath, options);
   if (options.changed !== undefined && options.parent === undefined) {
     throw new UsageError('--changed needs --parent: it says what differs from the parent');
   }
@@ -182,6 +185,20 @@ function planImage(sourcePath: string, imagePath: string, options: CreateOptions
     },
     leafCount: Math.ceil(sizeBytes / leafSpan),
   };
+}
+
+function requireSteady(sizeBytes: number, sourcePath: string, { steadyBytes }: CreateOptions): void {
+  if (steadyBytes === undefined || sizeBytes === steadyBytes) return;
+  throw new UnavailableError(
+    `${sourcePath}: changed its size from ${steadyBytes} to ${sizeBytes} bytes while it was read; try again when it keeps it`,
+    { retryable: true },
+  );
+}
+
+/** The size that it has by now. */
+function sizeNow(sourcePath: string, { source, sourceFormat }: CreateOptions): number {
+  using disk = closing((source ?? rawSource).open(sourcePath, sourceFormat));
+  return disk.value.sizeBytes;
 }
 
 function newSeal(chainId: Guid, { encrypt }: CreateOptions): Plan['seal'] {
@@ -247,6 +264,8 @@ async function writeImage(fd: number, imagePath: string, plan: Plan, options: Cr
   const { seal } = plan;
   const superblock = startImage(fd, name, plan.superblock, seal?.slots.encodeBoth());
   const leaves = await writeAllLeaves({ ...plan.job, fd, name }, plan, options);
+  const { sourcePath } = plan.job;
+  if (options.steadyBytes !== undefined) requireSteady(sizeNow(sourcePath, options), sourcePath, options);
   const endBytes = Number(Atomics.load(plan.job.nextFree, 0));
   finishImage(
     { fd, name, endBytes },

@@ -176,6 +176,16 @@ export class Image implements Closable {
     return page;
   }
 
+  /** The leaves that this image has something of, in order. @throws as readPage */
+  *leafNumbers(): Generator<number> {
+    for (const pageNumber of this.pageNumbers()) {
+      const page = this.readPage(pageNumber);
+      const first = pageNumber * format.pageReferences;
+      for (let leaf = first; page !== undefined && leaf < first + format.pageReferences; leaf++)
+        if (this.leafReference(page, leaf) !== undefined) yield leaf;
+    }
+  }
+
   /** A reference of a page that `readPage` returned; undefined where this image has no block of that leaf. */
   leafReference(page: Uint8Array, leafNumber: number): LeafReference | undefined {
     const reference = format.pageReference.parse(

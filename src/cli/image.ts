@@ -5,7 +5,7 @@ import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
-import { parseChangedRanges, type ByteRange } from '../backup/changed-ranges.ts';
+import { parseChangedRanges } from '../backup/changed-ranges.ts';
 import { openChainDisk } from '../backup/chain.ts';
 import { consolidateChain } from '../backup/consolidate-chain.ts';
 import { createImage, type CreateOptions } from '../backup/create.ts';
@@ -14,6 +14,7 @@ import { describeChain, type ChainDescription } from '../backup/info.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import { codecs, type Codec } from '../backup/layout.ts';
 import { verifyChain } from '../backup/verify.ts';
+import { changedSince } from '../mount/changed-since.ts';
 import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
@@ -71,8 +72,7 @@ function createCommand(): Command {
       const progress = reportProgress('creating');
       const startMs = performance.now();
       try {
-        const written =
-          flags.parent === undefined || flags.changed !== undefined ? undefined : writtenSince(source, flags.parent);
+        const mounted = mountedOptions(source, flags, keys.keys);
         const made = await createImage(source, image, {
           ...(flags.codec === undefined ? {} : { codec: flags.codec }),
           ...(flags.blockSize === undefined ? {} : { blockBytes: parseSize(flags.blockSize, '--block-size') }),
@@ -83,7 +83,7 @@ function createCommand(): Command {
           ...(flags.force === undefined ? {} : { force: flags.force }),
           ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
           ...keys,
-          ...written,
+          ...mounted,
           source: nativeSource,
           onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
         });
@@ -244,28 +244,27 @@ function extractCommand(): Command {
     });
 }
 
-/**
- * Of a native file under a mount, only what was written to it is read: the parent, or one of its own parents, must be the restore point that
- * it stands for.
- */
-function writtenSince(source: string, parent: string): { changed: ByteRange[]; sourceFormat: string } | undefined {
-  const written = writtenSource(source);
-  if (written === undefined) return undefined;
-  const { plugin, changed } = written;
-  const isOf = (imageId: string): boolean => describeChain(parent).images.some((image) => image.imageId === imageId);
-  if (plugin.bootable?.furtherImages.some((image) => isOf(image.imageId)) !== true && !isOf(plugin.image.imageId)) {
-    return undefined;
-  }
-  if (plugin.bootable !== undefined) {
-    throw new UsageError(
-      `${source}: is a disk made around a volume, and ${parent} is of the volume alone; make a full image of it, without --parent`,
-    );
+/** Of a native file under a mount, an incremental reads only what may differ from the parent, where that is known. */
+function mountedOptions(
+  source: string,
+  flags: CreateFlags,
+  keys: KeyRing | undefined,
+): Pick<CreateOptions, 'changed' | 'sourceFormat' | 'steadyBytes'> {
+  const written = writtenSource(source, keys);
+  if (written === undefined) return {};
+  const { plugin, sizeBytes } = written;
+  // Asked for as something else, it is another disk than the one that is told of.
+  if (flags.sourceFormat !== undefined && flags.sourceFormat !== plugin.native.format) return {};
+  const steady = { sourceFormat: plugin.native.format, steadyBytes: sizeBytes };
+  if (flags.parent === undefined || flags.changed !== undefined) return steady;
+  const changed = changedSince(written, flags.parent, keys);
+  if (changed === undefined) {
+    warn(`${source}: what was written since ${flags.parent} is not known; all of it is compared`);
+    return steady;
   }
   const bytes = changed.reduce((sum, range) => sum + range.length, 0);
-  process.stderr.write(
-    `${source}: ${formatBytes(bytes)} may have been written since ${plugin.image.path}; the rest is not read\n`,
-  );
-  return { changed, sourceFormat: plugin.native.format };
+  warn(`${source}: ${formatBytes(bytes)} may have been written since ${flags.parent}; the rest is not read`);
+  return { ...steady, changed };
 }
 
 function readRanges(file: string): ReturnType<typeof parseChangedRanges> {

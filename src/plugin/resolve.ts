@@ -202,6 +202,20 @@ function sourceOf(named: string, pluginPath: string): number {
   return sourceGate().sourceOf(() => sourceNameOf(named, path.dirname(pluginPath)));
 }
 
+/**
+ * Opens the chain of the image that a plugin file points to.
+ * @throws as openPluginDisk
+ */
+export function openPluginImage(
+  plugin: PluginFile,
+  pluginPath: string,
+  allowed: AllowedPaths,
+  cache: BlockCache,
+  keys: KeyRing,
+): ChainDisk {
+  return openPointer(plugin.image, plugin.disk.sizeBytes, pluginPath, allowed, cache, keys);
+}
+
 function openPointer(
   pointer: ImagePointer,
   sizeBytes: number,

@@ -88,3 +88,17 @@ it('a source that goes away between plan and read is an error, and leaves nothin
   await expect(made).rejects.toMatchObject({ code: 'UNAVAILABLE' });
   expect(folder.names()).toEqual([]);
 });
+
+it('a source that is to keep its size, and grows while it is read, is an error, and leaves nothing behind', async () => {
+  using folder = new TempFolder();
+  const source = new SourceDisk(folder.file('source.raw'), 100 * MiB);
+  const options = { threads: 2, blockBytes, steadyBytes: 100 * MiB };
+  const made = createImage(source.path, folder.file('disk.spf'), options);
+  source.resize(101 * MiB);
+  await expect(made).rejects.toMatchObject({
+    code: 'UNAVAILABLE',
+    message: expect.stringMatching(/changed its size/) as string,
+  });
+  await expect(createImage(source.path, folder.file('disk.spf'), options)).rejects.toThrow(/changed its size/);
+  expect(folder.names()).toEqual(['source.raw']);
+});

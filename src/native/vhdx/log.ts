@@ -82,12 +82,18 @@ export interface LogPlace {
   readonly lengthBytes: number;
 }
 
+/** A file with its log replayed, and which ranges of it the log has written. */
+export interface ReplayedFile {
+  readonly disk: Disk;
+  readonly replayed: readonly { readonly offset: number; readonly length: number }[];
+}
+
 /**
- * The file as it reads after its log has been replayed. Changes nothing on disk; owns `file`.
+ * The file as it reads after its log has been replayed. Changes nothing on disk; the disk owns `file`.
  * @throws FormatError when the log has no valid sequence, or the file is shorter than the log knows it to be
  * @throws UnsupportedError when the log is larger than 16 MiB
  */
-export function replayLog(file: Disk, place: LogPlace): Disk {
+export function replayLog(file: Disk, place: LogPlace): ReplayedFile {
   if (place.lengthBytes > maxReplayedLogBytes) {
     throw new UnsupportedError(
       `a VHDX log of ${place.lengthBytes} bytes must be replayed; at most ${maxReplayedLogBytes} can be`,
@@ -114,7 +120,10 @@ export function replayLog(file: Disk, place: LogPlace): Disk {
   const writes = entries.flatMap((entry) => entry.writes);
   for (const write of writes) sizeBytes = Math.max(sizeBytes, write.offset + write.lengthBytes);
   // Whole MiB are what the specification writes; QEMU rounds up what is not.
-  return overlaidDisk(file, sizeBytes === file.sizeBytes ? sizeBytes : alignUp(sizeBytes, MiB), writes);
+  return {
+    disk: overlaidDisk(file, sizeBytes === file.sizeBytes ? sizeBytes : alignUp(sizeBytes, MiB), writes),
+    replayed: writes.map(({ offset, lengthBytes }) => ({ offset, length: lengthBytes })),
+  };
 }
 
 /** 2.3.2: tries each place where a sequence may begin, and keeps the one with the newest end. */

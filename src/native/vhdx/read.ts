@@ -42,6 +42,8 @@ export interface VhdxDisk extends Disk {
   readonly dataWriteGuid: Guid;
   /** SCSI page 83. */
   readonly virtualDiskId: Guid;
+  /** Ranges of the file that read otherwise than they are stored: what is still in its log. */
+  readonly replayed: readonly { readonly offset: number; readonly length: number }[];
 }
 
 /**
@@ -59,7 +61,7 @@ function open(file: Disk, options: VhdxReadOptions, depth: number): VhdxDisk {
   const header = readCurrentHeader(file);
   const isDirty = header.logGuid !== nilGuid;
   const log = isDirty ? logPlaceOf(header, file) : undefined;
-  const whole = log === undefined ? file : replayLog(file, log);
+  const { disk: whole, replayed } = log === undefined ? { disk: file, replayed: [] } : replayLog(file, log);
   const regions = readRegions(whole);
   const taken: Region[] = [regions.bat, regions.metadata];
   if (log !== undefined) {
@@ -81,7 +83,7 @@ function open(file: Disk, options: VhdxReadOptions, depth: number): VhdxDisk {
   });
   const kind = locator !== undefined ? 'differencing' : metadata.leavesBlocksAllocated ? 'fixed' : 'dynamic';
   const { logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } = metadata;
-  const facts = { kind, logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId } as const;
+  const facts = { kind, logicalSectorBytes, physicalSectorBytes, payloadBlockBytes, virtualDiskId, replayed } as const;
   return { ...facts, dataWriteGuid: header.dataWriteGuid, ...disk };
 }
 

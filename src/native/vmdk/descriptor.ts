@@ -133,6 +133,18 @@ export function parseDescriptor(text: string): Descriptor {
   };
 }
 
+/** Whether the disk lies in the same places of the same files by both. */
+export function describesSameExtents(one: string, other: string): boolean {
+  try {
+    const [first, second] = [parseDescriptor(one), parseDescriptor(other)];
+    const isWhole = first.parent === undefined && second.parent === undefined;
+    return isWhole && JSON.stringify(first.extents) === JSON.stringify(second.extents);
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof UnsupportedError) return false;
+    throw error;
+  }
+}
+
 function contentIdOf(text: string, field: string): string {
   if (!/^[0-9a-f]{1,8}$/i.test(text)) throw wrong(field, 1, `${JSON.stringify(text.slice(0, 80))} is not a content id`);
   return text.toLowerCase().padStart(8, '0');

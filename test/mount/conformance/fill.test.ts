@@ -177,6 +177,62 @@ describeTransports('a disk that is filled', (transport) => {
     expect((await readPart(place.behind('vm.raw'), 0, diskBytes)).equals(contents)).toBe(true);
   });
 
+  it('is its disk file after the cut-over, to its real length: grown, punched, cut; for many at once, and in the next mount', async () => {
+    const { place, raw } = await placeWithGuest('vm.raw');
+    await place.mount(...transport.options, '--fill');
+    const file = place.under('vm.raw');
+    await expectState(file, 'complete');
+    const model = await readPart(raw, 0, diskBytes);
+    let contents = Buffer.concat([model, Buffer.alloc(128 * KiB, 'G')]);
+    const handle = await fs.promises.open(file, 'r+');
+    try {
+      await handle.write(Buffer.alloc(128 * KiB, 'G'), 0, 128 * KiB, diskBytes);
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    // QEMU punches where the transport can, and writes zeros where it cannot.
+    const asks = [`discard ${diskBytes + 8192 - 512} 4096`, `write -z ${2 * MiB + 512} 1024`];
+    const opened = `driver=raw,discard=unmap,file.driver=file,file.discard=unmap,file.filename=${file}`;
+    for (const ask of asks) await runOk('qemu-io', ['--image-opts', opened, '-c', ask]);
+    contents.fill(0, 2 * MiB + 512, 2 * MiB + 1536);
+    const expectHeld = async (): Promise<void> => {
+      const found = await readPart(file, 0, contents.length + 1);
+      // A discard is a hint; what is discarded reads as before or as zeros.
+      const discarded = found.subarray(diskBytes + 8192 - 512, diskBytes + 8192 - 512 + 4096);
+      if (discarded.every((byte) => byte === 0)) contents.fill(0, diskBytes + 8192 - 512, diskBytes + 8192 + 3584);
+      expect(found.equals(contents)).toBe(true);
+    };
+    await expectHeld();
+    for (const options of [['--transport', 'fuse-native'], transport.options, transport.options]) {
+      await place.unmount();
+      await place.mount(...options);
+      const handles = await Promise.all(Array.from({ length: 6 }, async () => await fs.promises.open(file, 'r+')));
+      try {
+        for (const [index, each] of handles.entries()) {
+          const at = diskBytes + 20_000 * index + 5;
+          await each.write(Buffer.alloc(100, index + 1), 0, 100, at);
+          contents.fill(index + 1, at, at + 100);
+        }
+      } finally {
+        await Promise.all(handles.map(async (each) => await each.close()));
+      }
+      await expectHeld();
+    }
+    const proof = await veneer('fill', 'verify', file);
+    expect(proof.status).toBe(0);
+    expect(proof.stdout).toMatch(/128 KiB|lie behind the end of the image/);
+    await fs.promises.truncate(file, 10 * MiB);
+    await fs.promises.truncate(file, 30 * MiB);
+    contents = Buffer.concat([contents.subarray(0, 10 * MiB), Buffer.alloc(20 * MiB)]);
+    await expectHeld();
+    await place.unmount();
+    await place.mount('--transport', 'fuse-native');
+    await expectHeld();
+    await veneerOk('finalize', file);
+    expect((await readPart(place.behind('vm.raw'), 0, 31 * MiB)).equals(contents)).toBe(true);
+  });
+
   it('pauses, goes on, is cancelled and gives its room back; what was written stays', async () => {
     const { place, raw } = await placeWithGuest('vm.raw');
     const file = place.under('vm.raw');
