@@ -4,6 +4,7 @@
  * (chain-difference.ts): where neither is so, all three read the same, and nothing has to be read.
  */
 import path from 'node:path';
+import { absolutePath } from '../base/given-names.ts';
 import { UsageError, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
@@ -52,7 +53,7 @@ function differenceFrom(
   parentPath: string,
   keys: KeyRing,
 ): ByteRange[] | undefined {
-  const allowed = { folders: [folder, path.resolve(path.dirname(parentPath))] };
+  const allowed = { folders: [folder, absolutePath(path.dirname(parentPath))] };
   let image: ChainDisk;
   try {
     image = openPluginImage(plugin, pluginPath, allowed, BlockCache.ofOneThread(cacheBytes), keys);

@@ -2,10 +2,13 @@
 import type { Disk } from '../../src/disk/disk.ts';
 import type { PatchSet, StoredPatchSet } from '../../src/guest/patch-set.ts';
 
-export function wholePatchSet({ patches, initramfs, file, ...rest }: StoredPatchSet): PatchSet {
-  void file;
+const parts = new Set(['file', 'patches', 'initramfs']);
+
+export function wholePatchSet(stored: StoredPatchSet): PatchSet {
+  const { patches, initramfs } = stored;
+  const rest = Object.fromEntries(Object.entries(stored).filter(([name]) => !parts.has(name)));
   return {
-    ...rest,
+    ...(rest as Omit<StoredPatchSet, 'file' | 'patches' | 'initramfs'>),
     patches: patches.map((patch) => {
       const [before, after] = [Buffer.alloc(patch.lengthBytes), Buffer.alloc(patch.lengthBytes)];
       patch.readBefore(before, 0);

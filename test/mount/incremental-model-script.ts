@@ -69,7 +69,10 @@ async function image(...args: string[]): Promise<void> {
   try {
     await command.parseAsync(args, { from: 'user' });
   } finally {
-    for (const [index, stream] of streams.entries()) stream.write = writes[index] ?? stream.write;
+    for (const [index, stream] of streams.entries()) {
+      const write = writes[index];
+      if (write !== undefined) stream.write = write;
+    }
   }
 }
 
