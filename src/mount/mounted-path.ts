@@ -6,7 +6,6 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { absolutePath } from '../base/given-names.ts';
 import { UsageError } from '../base/errors.ts';
-import { absolutePath } from '../base/given-names.ts';
 import { isMountpoint } from './mountpoint.ts';
 
 /** As the system has it. */
