@@ -43,8 +43,8 @@ it('by every command, on both outputs, in JSON and in the log', async () => {
   await all('reconfigure', plugin, '--target', 'qemu', '--key-file', key);
   await all('mount', '--key-file', key, place.folder, place.mountpoint);
   await fs.promises.truncate(`${place.mountpoint}/vm${hostile}.raw`, 2 ** 20 + 512);
-  await all('status');
-  await all('status', '--json');
+  await all('status', place.mountpoint);
+  await all('status', '--json', place.mountpoint);
   await all('fill', 'start', plugin);
   await all('fill', 'status', plugin);
   await all('fill', 'status', '--watch', plugin);

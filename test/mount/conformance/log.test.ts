@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { structuresOf } from '../../backup/crafted-image.ts';
 import { change, writeGuest } from '../guest-disk.ts';
-import { eventually, placeForTest } from '../mounted.ts';
+import { placeForTest } from '../mounted.ts';
 import { mountFiles } from '../../../src/mount/mount-record.ts';
 import { veneerOk } from '../../cli/veneer.ts';
 import { describeTransports } from '../transports.ts';
@@ -30,9 +30,7 @@ describeTransports('a broken block', ({ options }) => {
     );
     expect((await place.statistics('thin.vhdx')).lastError).toBeUndefined();
     await place.unmount();
-    await eventually(() =>
-      expect(place.complaints().at(-1)).toMatch(/^\d+ more of these were left out: vm\.vhdx: read of/),
-    );
+    await place.expectComplaint(/^\d+ more of these were left out: vm\.vhdx: read of/m);
     expect(fs.statSync(mountFiles(place.mountpoint).log).size).toBeLessThan(10_000);
   });
 });
