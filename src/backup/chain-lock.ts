@@ -4,7 +4,7 @@
  */
 import * as fs from '../base/fs.ts';
 import { UnavailableError, UsageError } from '../base/errors.ts';
-import { tryLock } from '../base/file-lock.ts';
+import { tryLock, tryMark } from '../base/file-lock.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
@@ -60,7 +60,7 @@ export function lockForRemoval(imagePaths: readonly string[]): Closable {
  */
 export function lockFolder(folder: string): Closable {
   const lock = openForLock(folder);
-  if (tryLock(lock.fd, 'exclusive') !== 'taken') return lock;
+  if (tryMark(lock.fd) !== 'taken') return lock;
   lock.close();
   throw new UsageError(`${folder}: another command is changing the chains here; wait for it, or stop it`);
 }

@@ -1,5 +1,6 @@
 /** Blocks that are stored as they are, sealed or not: read by the page, and checked at every read all the same. */
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { IntegrityError } from '../../src/base/errors.ts';
@@ -181,19 +182,26 @@ describe.each(kinds)('stored blocks, %s', (kind) => {
       const disk = opened.value;
       bytesAt(disk, 0, 4096);
       const calls = [vi.spyOn(fs, 'readSync'), vi.spyOn(fs, 'readvSync')];
+      syncBuiltinESMExports();
       expect(bytesAt(disk, 0, MiB).equals(source)).toBe(true);
       // What is compressed goes through a buffer that need not hold all of it.
       const most = codec === 'none' ? 1 : 2;
       expect(calls.reduce((sum, spy) => sum + spy.mock.calls.length, 0)).toBeLessThanOrEqual(most);
-      vi.restoreAllMocks();
+      restoreReads();
       if (codec !== 'none') continue;
       const single = vi.spyOn(fs, 'readSync');
+      syncBuiltinESMExports();
       bytesAt(disk, 8192, 4096);
       expect(single.mock.calls.map((call: unknown[]) => call[3])).toEqual([4096]);
-      vi.restoreAllMocks();
+      restoreReads();
     }
   });
 });
+
+function restoreReads(): void {
+  vi.restoreAllMocks();
+  syncBuiltinESMExports();
+}
 
 it('sealed bytes that are changed so that every checksum still fits are noticed, however they are read', async () => {
   const random = seededTest('changed under the same checksum');

@@ -239,18 +239,22 @@ describeTransports('the life of a mount', (transport) => {
     expect(await made.mount(...transport.options)).not.toContain('plugin create');
   });
 
-  it('one folder is mounted in two places, and status tells of both', async () => {
+  it('a folder is mounted in one place, and status tells of every mount', async () => {
     const first = placeForTest();
     const second = placeForTest();
     await writeGuest(first.folder, first.temporary.file('disk.raw'));
     await first.mount(...transport.options);
-    await veneerOk('mount', ...transport.options, first.folder, second.mountpoint);
-    await runOk('cmp', [first.under('vm.vhdx'), second.under('vm.vhdx')]);
+    expect(await veneerRefuses('mount', ...transport.options, first.folder, second.mountpoint)).toContain(
+      `is served at ${first.mountpoint} already`,
+    );
+    await second.mount(...transport.options);
     const mounts = JSON.parse((await veneer('status', '--json')).stdout) as Array<{ mountpoint: string }>;
     expect(mounts.map((mount) => mount.mountpoint)).toEqual(
       expect.arrayContaining([first.mountpoint, second.mountpoint]),
     );
     await first.unmount();
+    await veneerOk('unmount', second.mountpoint);
+    await veneerOk('mount', ...transport.options, first.folder, second.mountpoint);
     await readPart(second.under('vm.vhdx'), 0, 512);
   });
 
@@ -274,6 +278,8 @@ describeTransports('the life of a mount', (transport) => {
       return status === 0 ? stdout : stderr;
     };
     expect(await asNobody(made.under('file'))).toContain('Permission denied');
-    expect(await asNobody(made.under('open to all'))).toBe('open');
+    // fuse-native serves nobody but who mounts.
+    if (transport.name === 'kernel') expect(await asNobody(made.under('open to all'))).toBe('open');
+    else expect(await asNobody(made.under('open to all'))).toContain('Permission denied');
   });
 });
