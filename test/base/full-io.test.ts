@@ -129,7 +129,9 @@ describe('a write', () => {
     // In units of 1024 bytes.
     const limited = ['-c', 'ulimit -f 5 && exec "$0" "$@"', process.execPath, script, folder.file('file')];
     const run = spawnSync('bash', limited, { encoding: 'utf8' });
-    expect(run.stdout, run.stderr).toMatch(/^TooLargeError: disk\.spf: cannot write at byte 5120: its file system keeps no file so large/);
+    expect(run.stdout, run.stderr).toMatch(
+      /^TooLargeError: disk\.spf: cannot write at byte 5120: its file system keeps no file so large/,
+    );
     expect(fs.readFileSync(folder.file('file')).equals(Buffer.alloc(5120, 7))).toBe(true);
   });
 
