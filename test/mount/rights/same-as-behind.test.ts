@@ -19,7 +19,7 @@ const users: readonly User[] = [
   { name: 'carol', uid: 61_003, gid: others, groups: [] },
   root,
 ];
-const steps = Number(process.env['STEPS'] ?? (soak ? 10_000 : 300));
+const steps = soak ? 10_000 : 300;
 /** What the kernel may believe of names and attributes, and some more. */
 const settledAfterMs = 160;
 const { O_RDONLY, O_WRONLY, O_RDWR, O_CREAT, O_EXCL, O_TRUNC, O_APPEND, S_IFIFO, S_IFREG, S_IFCHR, S_IFSOCK } = {
