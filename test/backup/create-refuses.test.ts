@@ -59,12 +59,15 @@ describe('the creation of an image is refused, and nothing is touched', () => {
     await expectNothingDone(folder, () => createImage(folder.file('link'), folder.file('disk.spf')));
   });
 
-  it('when a link lies where the unfinished image is to be', async () => {
+  it('but not for a link that lies where the unfinished image is to be: it is replaced, and what it leads to stays as it is', async () => {
     using folder = new TempFolder();
     const source = await makeChain(folder);
     const precious = folder.write('precious', 'not to be lost');
     fs.symlinkSync(precious, folder.file('disk.spf.part'));
-    await expectNothingDone(folder, () => createImage(source.path, folder.file('disk.spf')), UnavailableError);
+    await createImage(source.path, folder.file('disk.spf'));
+    expect(fs.readFileSync(precious, 'utf8')).toBe('not to be lost');
+    expect(fs.lstatSync(folder.file('disk.spf')).isFile()).toBe(true);
+    expect(fs.existsSync(folder.file('disk.spf.part'))).toBe(false);
   });
 
   it('when the source is empty, a folder, a pipe or not there', async () => {
