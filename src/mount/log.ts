@@ -29,13 +29,16 @@ export class MountLog {
   readonly log: Log = (level, message, data) => {
     const shown = printable(message).slice(0, maxMessageChars);
     const kind = `${level} ${typeof data['file'] === 'string' ? data['file'] : ''} ${shown.replaceAll(details, '#')}`;
-    if (this.#limit.admits(kind, shown, nowSeconds())) this.#logger[level](data, shown);
+    if (this.#limit.admits(kind, `${level} ${shown}`, nowSeconds())) this.#logger[level](data, shown);
   };
 
   /** Tells how many lines were left out, of kinds whose minute is over; at the end, of all. */
   tellLeftOut(isEnd = false): void {
     for (const { text, count } of this.#limit.leftOut(nowSeconds(), isEnd))
-      this.#logger.warn({ leftOut: count }, `${count} more of these were left out: ${text}`);
+      this.#logger[text.startsWith('info ') ? 'info' : 'warn'](
+        { leftOut: count },
+        `${count} more of these were left out: ${text.slice(text.indexOf(' ') + 1)}`,
+      );
   }
 
   #write(line: string): void {

@@ -60,7 +60,12 @@ export function openPatchSetOf(
   if (described === undefined)
     throw new UsageError(`${pluginPath}: has no patch set for ${plugin.target}; reconfigure it again`);
   const file = path.join(path.dirname(pluginPath), described.name);
-  const contents = openVerified(openFile(file, described.sizeBytes), described.sizeBytes, described.sha256, file);
+  const contents = openVerified(
+    openFile(file, described.sizeBytes),
+    described.sizeBytes,
+    described.sha256,
+    `${file}: patch set of ${pluginPath}`,
+  );
   try {
     if (isSealedPatchSet(contents) === isSealed(plugin))
       return isSealed(plugin)

@@ -90,6 +90,7 @@ describe('a differencing VHD', () => {
       },
     });
     expect(reference).toEqual({
+      format: 'vhd',
       names: ['./parent.vhd', 'C:/vm/parent.vhd', 'parent.vhd'],
       identity: openParent().identity,
       depth: 1,
