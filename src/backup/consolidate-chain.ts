@@ -19,8 +19,6 @@ export interface ConsolidateOptions extends Omit<ConsolidateIntoOptions, 'remove
   readonly to?: number;
   /** Remove the images that the result takes the place of. */
   readonly replace?: boolean;
-  /** Why an image must stay though it is not the newest; undefined where it need not. */
-  readonly whyNeeded?: (image: ImageDescription) => string | undefined;
 }
 
 export interface ConsolidatedChain {

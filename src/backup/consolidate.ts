@@ -29,6 +29,7 @@ import * as format from './layout.ts';
 import { LeafMerger } from './merge-leaf.ts';
 import { encodeSources, maxSources } from './provenance.ts';
 import { RecordCopier } from './record-copier.ts';
+import { assertMayReplaceImage } from './replaced-image.ts';
 import { writeUnfinished } from './unfinished-image.ts';
 import { verifyImages } from './verify.ts';
 
@@ -37,6 +38,8 @@ export interface ConsolidateIntoOptions {
   readonly remove?: readonly string[];
   /** Replace a file that is already there. */
   readonly force?: boolean;
+  /** Why an image must stay; undefined where it need not. */
+  readonly whyNeeded?: (image: ImageDescription) => string | undefined;
   readonly onProgress?: (doneBytes: number, totalBytes: number) => void;
 }
 
@@ -98,6 +101,9 @@ function assertMayWrite(images: readonly Image[], outPath: string, options: Cons
   }
   if (options.force !== true && fs.existsSync(outPath))
     throw new UsageError(`${outPath}: exists already; choose another name, or replace it with --force`);
+  assertMayReplaceImage(outPath, options.whyNeeded);
+  if (/\.spf$/i.test(outPath) && images.at(-1)?.description.parent !== undefined)
+    throw new UsageError(`${outPath}: .spf is for images without a parent, and this one has one; call it .spi`);
 }
 
 function writeConsolidated(fd: number, name: string, images: readonly Image[], options: ConsolidateIntoOptions): void {

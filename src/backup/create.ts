@@ -31,6 +31,7 @@ import { KeyRing } from './key-ring.ts';
 import { KeySlots, type Credential } from './key-slots.ts';
 import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from './layout.ts';
+import { assertMayReplaceImage } from './replaced-image.ts';
 import { ChainKey } from './seal.ts';
 import { writeUnfinished } from './unfinished-image.ts';
 
@@ -66,6 +67,8 @@ export interface CreateOptions {
   readonly keys?: KeyRing;
   /** Replace an image that is already there. */
   readonly force?: boolean;
+  /** Why an image that would be replaced must stay; undefined where it need not. */
+  readonly whyNeeded?: (image: ImageDescription) => string | undefined;
   /** Threads; default: one for each leaf, at most one for each core. */
   readonly threads?: number;
   readonly onProgress?: (progress: Progress) => void;
@@ -105,8 +108,9 @@ export async function createImage(
 }
 
 function assertMayWrite(imagePath: string, options: CreateOptions): void {
-  if (options.force === true || !fs.existsSync(imagePath)) return;
-  throw new UsageError(`${imagePath}: exists already; choose another name, or replace it with --force`);
+  if (options.force !== true && fs.existsSync(imagePath))
+    throw new UsageError(`${imagePath}: exists already; choose another name, or replace it with --force`);
+  assertMayReplaceImage(imagePath, options.whyNeeded);
 }
 
 interface Plan {

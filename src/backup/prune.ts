@@ -5,6 +5,7 @@
  *   consolidated into it; so the oldest that stays becomes a synthetic full.
  * - What stays whatever the rules say: the newest of each branch whose images the rules keep, images that several are made on, images that
  *   a plugin file points to.
+ * - What is newest is what the chain's own order says; a time that runs against it is not believed, and told (chain-times.ts).
  * - A bound on depth makes synthetic fulls of some that stay, beside those they were made on.
  *
  * Each step of the work is one consolidation (see its crash order) or one removal. The plan is made from what the folder holds: after an
@@ -15,6 +16,7 @@ import { UsageError } from '../base/errors.ts';
 import { closeAll } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { lockFolder, lockForRemoval } from './chain-lock.ts';
+import { chainTimes, type ChainTime } from './chain-times.ts';
 import { openImages } from './chain.ts';
 import { consolidateInto, removeImages } from './consolidate.ts';
 import { listImages, type FolderImage } from './folder-images.ts';
@@ -25,6 +27,8 @@ export interface PruneOptions extends RetentionRules {
   readonly maxDepth?: number;
   /** Why an image stays whatever the rules say; undefined where it need not. */
   readonly whyNeeded?: (imageId: Guid) => string | undefined;
+  /** Called before each plan: what `whyNeeded` knows may have changed. */
+  readonly lookAgain?: () => void;
   /** Only this chain. */
   readonly chainId?: Guid;
 }
@@ -47,9 +51,16 @@ export type PruneStep =
   /** No image that stays needs it. */
   | { readonly kind: 'remove'; readonly images: readonly FolderImage[] };
 
+/** An image whose time runs against the order of its chain. */
+export interface WrongTime {
+  readonly image: FolderImage;
+  readonly countedAs: Date;
+}
+
 export interface PrunePlan {
   readonly chainId: Guid;
   readonly kept: readonly KeptImage[];
+  readonly wrongTimes: readonly WrongTime[];
   readonly steps: readonly PruneStep[];
   /** Images that reading the deepest restore point needs, now and afterwards. */
   readonly depthBefore: number;
@@ -61,6 +72,7 @@ export interface PrunePlan {
  * @throws UsageError when a chain is not one that can be pruned: damaged, incomplete, or with two files of one restore point
  */
 export function planPrune(folder: string, options: PruneOptions): PrunePlan[] {
+  options.lookAgain?.();
   const { images, damaged } = listImages(folder, options.chainId);
   const [unreadable] = damaged;
   if (unreadable !== undefined)
@@ -104,8 +116,9 @@ class Lineage {
 
 function planChain(chainId: Guid, images: readonly FolderImage[], options: PruneOptions): PrunePlan {
   const lineage = new Lineage(images);
-  const reasons = reasonsToKeep(images, lineage, options);
   const newestFirst = [...images].sort((a, b) => b.description.sequence - a.description.sequence);
+  const times = chainTimes(images);
+  const reasons = reasonsToKeep(newestFirst, times, lineage, options);
   const unneeded = newestFirst.filter((image) => !isNeeded(image, reasons, lineage));
   const runs = newestFirst.filter((image) => reasons.has(image)).map((image) => runOf(image, reasons, lineage));
   const { runs: bounded, depth } = boundDepth(runs.reverse(), options.maxDepth, lineage);
@@ -120,18 +133,27 @@ function planChain(chainId: Guid, images: readonly FolderImage[], options: Prune
       const reason = reasons.get(image);
       return reason === undefined ? [] : [{ image, reason }];
     }),
+    wrongTimes: newestFirst.flatMap((image) => {
+      const time = times.get(image.description.imageId);
+      return time === undefined || time.isBelieved ? [] : [{ image, countedAs: new Date(time.atMs) }];
+    }),
     steps,
     depthBefore: Math.max(...images.map((image) => depthOf(image, lineage))),
     depthAfter: depth,
   };
 }
 
+/** @param images the newest of the chain first */
 function reasonsToKeep(
   images: readonly FolderImage[],
+  times: ReadonlyMap<Guid, ChainTime>,
   lineage: Lineage,
   options: PruneOptions,
 ): Map<FolderImage, string> {
-  const points = images.map((image) => ({ image, createdAt: image.description.createdAt }));
+  const points = images.map((image) => {
+    const { imageId, createdAt } = image.description;
+    return { image, createdAt: new Date(times.get(imageId)?.atMs ?? createdAt) };
+  });
   const reasons = new Map<FolderImage, string>();
   for (const [{ image }, rule] of keptByRules(points, options)) reasons.set(image, rule);
   for (const image of images) {
@@ -223,9 +245,7 @@ export async function applyPrune(
 ): Promise<void> {
   const lock = lockFolder(folder);
   try {
-    if (JSON.stringify(planPrune(folder, options)) !== JSON.stringify(plans))
-      throw new UsageError(`${folder}: has changed since this was planned; run it again`);
-    for (const plan of plans) await applyPlan(folder, plan, onProgress);
+    for (const plan of plans) await applyPlan(folder, plan, options, onProgress);
   } finally {
     lock.close();
   }
@@ -234,12 +254,17 @@ export async function applyPrune(
 async function applyPlan(
   folder: string,
   plan: PrunePlan,
+  options: PruneOptions,
   onProgress: ((progress: PruneProgress) => void) | undefined,
 ): Promise<void> {
   if (plan.steps.length === 0) return;
   const images = listImages(folder, plan.chainId).images.map((image) => image.path);
   const lock = lockForRemoval(images);
   try {
+    // From here on nobody begins to read the chain, or to make a plugin file for it.
+    const again = planPrune(folder, { ...options, chainId: plan.chainId });
+    if (JSON.stringify(again) !== JSON.stringify([plan]))
+      throw new UsageError(`${folder}: has changed since this was planned; run it again`);
     for (const [index, step] of plan.steps.entries()) {
       const report = (doneBytes: number, totalBytes: number): void =>
         onProgress?.({ step: index + 1, steps: plan.steps.length, doneBytes, totalBytes });

@@ -18,7 +18,7 @@ export interface RetentionRules {
 const dayMs = 24 * 60 * 60 * 1000;
 
 /**
- * The restore points that stay, each with the first rule that keeps it.
+ * The restore points that stay, each with the first rule that keeps it. Of equal times, the first given is the newest.
  * @throws UsageError when no rule is given: nothing would stay
  */
 export function keptByRules<T extends { readonly createdAt: Date }>(

@@ -9,7 +9,7 @@
  */
 import * as fs from './fs.ts';
 import path from 'node:path';
-import { UnavailableError } from './errors.ts';
+import { UnavailableError, UsageError } from './errors.ts';
 import { writeFailure, writeFully } from './full-io.ts';
 import { suffixed } from './suffixed.ts';
 
@@ -30,7 +30,7 @@ export function unfinishedPathOf(finalPath: string): string {
  * anywhere, and a pipe not waited for.
  * @param mode of fileModes
  * @param shown what messages call the file that it is to become
- * @throws CapacityError, UnavailableError
+ * @throws UsageError when something that is no regular file has the final name; CapacityError, UnavailableError
  */
 export function openUnfinished(
   finalPath: string,
@@ -38,6 +38,7 @@ export function openUnfinished(
   mode: number,
   shown = finalPath,
 ): number {
+  requireReplaceable(finalPath, shown);
   const unfinished = unfinishedPathOf(finalPath);
   try {
     if (contents === 'as it is' && isOwn(unfinished))
@@ -47,6 +48,37 @@ export function openUnfinished(
   } catch (error) {
     throw writeFailure(unfinishedPathOf(shown), 'create it', error);
   }
+}
+
+/**
+ * A rename would replace a link, a device or a pipe itself, and not what it stands for.
+ * @throws UsageError, of a folder UnavailableError, when something that is no regular file has this name
+ */
+function requireReplaceable(finalPath: string, shown: string): void {
+  const stat = lstatOrNothing(finalPath);
+  if (stat === undefined || stat.isFile()) return;
+  if (stat.isSymbolicLink())
+    throw new UsageError(
+      `${shown}: is a symbolic link, and would be replaced itself; name the file that it leads to (${fs.readlinkSync(finalPath)})`,
+    );
+  const message = `${shown}: is ${kindOf(stat)}, which no file takes the place of; choose another name`;
+  throw stat.isDirectory() ? new UnavailableError(message) : new UsageError(message);
+}
+
+/** What cannot be looked at cannot be opened either, which tells why. */
+function lstatOrNothing(file: string): fs.Stats | undefined {
+  try {
+    return fs.lstatSync(file, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+function kindOf(stat: fs.Stats): string {
+  if (stat.isDirectory()) return 'a folder';
+  if (stat.isBlockDevice()) return 'a block device';
+  if (stat.isCharacterDevice()) return 'a character device';
+  return stat.isFIFO() ? 'a pipe' : 'a socket';
 }
 
 /** Whether a file is there that this user's own job has left. */
@@ -96,6 +128,7 @@ export function commitFile(fd: number, finalPath: string, shown = finalPath): vo
   const unfinished = unfinishedPathOf(finalPath);
   flushFile(fd, unfinishedPathOf(shown));
   requireOurs(fd, unfinished, shown);
+  requireReplaceable(finalPath, shown);
   try {
     fs.renameSync(unfinished, finalPath);
   } catch (error) {

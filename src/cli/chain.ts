@@ -2,12 +2,15 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { Command } from 'commander';
-import { UsageError } from '../base/errors.ts';
+import { describeError, UsageError, VeneerError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
-import { listImages, type FolderImages } from '../backup/folder-images.ts';
+import { imageFolders, listImages, type FolderImages } from '../backup/folder-images.ts';
 import { Image } from '../backup/image.ts';
+import { keptByRules } from '../backup/retention.ts';
 import { applyPrune, planPrune, type PruneOptions, type PrunePlan, type PruneStep } from '../backup/prune.ts';
-import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
+import { behindMount } from '../mount/behind-mount.ts';
+import { veneerMountpoints } from '../mount/mountpoint.ts';
+import { NeededImages } from '../mount/needed-images.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -20,11 +23,11 @@ export function chainCommand(): Command {
 
 function listCommand(): Command {
   return new Command('list')
-    .description('the chains of a folder and their images; needs no key')
+    .description('the chains of a folder, and of those below it, and their images; needs no key')
     .argument('<folder>')
     .option('--json', 'for programs')
     .action((folder: string, flags: { json?: boolean }) => {
-      const found = listImages(folder);
+      const found = listTree(folder);
       if (flags.json === true) sayJson(found);
       else say(...listText(folder, found));
       warn(...found.damaged.map(({ reason }) => `veneer: ${reason}`));
@@ -44,7 +47,7 @@ interface PruneFlags {
 function pruneCommand(): Command {
   return new Command('prune')
     .description('keep some restore points, and consolidate the others into them; needs no key')
-    .argument('<folder>', 'all chains of a folder, or one image: its chain')
+    .argument('<folder>', 'all chains of a folder and of those below it, or one image: its chain')
     .option('--keep-last <count>', 'the newest')
     .option('--keep-daily <count>', 'the newest of each of the last days that have one (UTC)')
     .option('--keep-weekly <count>', 'the newest of each of the last weeks that have one')
@@ -52,19 +55,51 @@ function pruneCommand(): Command {
     .option('--max-depth <count>', 'make synthetic fulls, so that reading a restore point needs no more images')
     .option('--dry-run', 'print the plan and do nothing')
     .action(async (place: string, flags: PruneFlags) => {
-      const isFolder = fs.statSync(place).isDirectory();
-      const folder = isFolder ? place : path.dirname(place);
-      const pointers = pluginPointers(folder);
-      const options: PruneOptions = {
-        ...rulesOf(flags),
-        ...(isFolder ? {} : { chainId: chainIdOf(place) }),
-        whyNeeded: (imageId) => whyPointedTo(pointers, imageId),
-      };
-      const plans = planPrune(folder, options);
-      for (const plan of plans) say(...planText(plan));
-      if (plans.length === 0) say(`${folder}: no images`);
-      if (flags.dryRun !== true) await work(folder, plans, options);
+      const rules = rulesOf(flags);
+      // Refuses rules that keep nothing, once for all folders.
+      keptByRules([], rules);
+      if (!fs.statSync(place).isDirectory()) {
+        const folder = path.dirname(behindMount(place));
+        await pruneFolder(folder, folder, { ...rules, chainId: chainIdOf(place) }, flags);
+        return;
+      }
+      for (const folder of foldersWithImages(place)) {
+        try {
+          await pruneFolder(behindMount(place), folder, rules, flags);
+        } catch (error) {
+          // One machine's folder keeps nobody from the others.
+          if (!(error instanceof VeneerError) || error.code === 'ASSERTION') throw error;
+          warn(`veneer: ${describeError(error)}`);
+          process.exitCode = 1;
+        }
+      }
     });
+}
+
+/** @param root the folder that was named, and `folder` it or one below it */
+async function pruneFolder(root: string, folder: string, rules: PruneOptions, flags: PruneFlags): Promise<void> {
+  const needed = new NeededImages(folder);
+  const options: PruneOptions = {
+    ...rules,
+    whyNeeded: (imageId) => needed.why(imageId),
+    lookAgain: () => needed.lookAgain(),
+  };
+  const plans = planPrune(folder, options);
+  for (const plan of plans) say(...planText(path.relative(root, folder), plan));
+  if (flags.dryRun !== true) await work(folder, plans, options);
+}
+
+/** Folders from this one down that hold images; not what mounts show. @throws UsageError when there is none */
+function foldersWithImages(given: string): string[] {
+  const mountpoints = veneerMountpoints();
+  const found = imageFolders(behindMount(given), (folder) => mountpoints.has(folder));
+  if (found.length === 0) throw new UsageError(`${given}: holds no images, nor do the folders below it`);
+  return found;
+}
+
+function listTree(folder: string): FolderImages {
+  const all = foldersWithImages(folder).map((one) => listImages(one));
+  return { images: all.flatMap(({ images }) => images), damaged: all.flatMap(({ damaged }) => damaged) };
 }
 
 async function work(folder: string, plans: readonly PrunePlan[], options: PruneOptions): Promise<void> {
@@ -110,29 +145,42 @@ function chainIdOf(file: string): string {
 }
 
 function listText(folder: string, { images }: FolderImages): string[] {
-  if (images.length === 0) return [`${folder}: no images`];
-  const chains = Map.groupBy(images, ({ description }) => description.chainId);
-  return [...chains].flatMap(([chainId, all]) => {
+  const root = behindMount(folder);
+  const chains = Map.groupBy(images, ({ path: file, description }) => `${path.dirname(file)}/${description.chainId}`);
+  return [...chains.values()].flatMap((all) => {
+    const [first] = all;
+    if (first === undefined) return [];
+    const place = path.relative(root, path.dirname(first.path));
     const bytes = all.reduce((sum, { description }) => sum + description.fileSizeBytes, 0);
-    const sealed = all[0]?.description.sealed === true ? ', encrypted' : '';
+    const sealed = first.description.sealed ? ', encrypted' : '';
     const rows = all
       .sort((a, b) => b.description.sequence - a.description.sequence)
       .map(({ path: file, description, sources }) => {
         const made = description.kind === 'consolidated' ? ` of ${sources.length}` : '';
         return `  ${String(description.sequence).padEnd(5)} ${path.basename(file)}: ${description.kind}${made}, ${description.createdAt.toISOString()}, ${formatBytes(description.fileSizeBytes)}`;
       });
-    return [`chain ${chainId}: ${all.length} images, ${formatBytes(bytes)}${sealed}`, ...rows];
+    const { chainId } = first.description;
+    return [`chain ${chainId}${placeText(place)}: ${all.length} images, ${formatBytes(bytes)}${sealed}`, ...rows];
   });
 }
 
-function planText({ chainId, kept, steps, depthBefore, depthAfter }: PrunePlan): string[] {
+function planText(place: string, { chainId, kept, wrongTimes, steps, depthBefore, depthAfter }: PrunePlan): string[] {
   const rows = kept.map(
     ({ image, reason }) =>
       `  stays    ${path.basename(image.path)}, ${image.description.createdAt.toISOString()} (${reason})`,
   );
+  const wrong = wrongTimes.map(
+    ({ image, countedAs }) =>
+      `  ! ${path.basename(image.path)} says ${image.description.createdAt.toISOString()}, against the order of its chain; it counts as of ${countedAs.toISOString()}`,
+  );
   const depth = depthBefore === depthAfter ? `depth ${depthBefore}` : `depth ${depthBefore}, then ${depthAfter}`;
   const none = steps.length === 0 ? ['  nothing is to be done'] : [];
-  return [`chain ${chainId}: ${depth}`, ...rows, ...steps.map(stepText), ...none];
+  return [`chain ${chainId}${placeText(place)}: ${depth}`, ...wrong, ...rows, ...steps.map(stepText), ...none];
+}
+
+/** @param place of a folder below the one that was named; '' for that one */
+function placeText(place: string): string {
+  return place === '' ? '' : ` in ${place}`;
 }
 
 function stepText(step: PruneStep): string {

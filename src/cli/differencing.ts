@@ -1,6 +1,7 @@
 /** `veneer differencing create` */
 import { Command, Option } from 'commander';
 import { formatBytes } from '../base/units.ts';
+import { assertMayPut } from '../mount/output-place.ts';
 import { formatNames, type FormatName } from '../native/formats.ts';
 import { createDifferencingFile } from '../plugin/differencing.ts';
 import { hasReplacement } from '../plugin/beside.ts';
@@ -20,6 +21,7 @@ function createCommand(): Command {
     .addOption(new Option('--format <name>', 'when the extension does not say').choices(formatNames))
     .option('--force', 'replace the child if it exists')
     .action((plugin: string, child: string, flags: { readonly format?: FormatName; readonly force?: boolean }) => {
+      assertMayPut(child, { makes: 'disk', force: flags.force === true });
       const made = createDifferencingFile(plugin, child, flags);
       say(
         `${child}: an empty ${made.format} file for changes over ${plugin}, a disk of ${formatBytes(made.plugin.disk.sizeBytes)}; open it under the mount`,

@@ -15,10 +15,11 @@ import { KeyRing } from '../backup/key-ring.ts';
 import { codecs, type Codec } from '../backup/layout.ts';
 import { verifyChain } from '../backup/verify.ts';
 import { changedSince } from '../mount/changed-since.ts';
+import { NeededImages } from '../mount/needed-images.ts';
+import { assertMayPut, isKeptPart } from '../mount/output-place.ts';
 import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
-import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
 import { nativeSource } from '../source/open-source.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress } from './progress.ts';
@@ -68,6 +69,13 @@ function createCommand(): Command {
     .option('--encrypt', 'seal every block; the key or passphrase given here opens the chain from now on')
     .option('--force', 'replace the image if it exists')
     .action(async (source: string, image: string, flags: CreateFlags) => {
+      assertNameFits(image, flags.parent !== undefined);
+      assertMayPut(image, { makes: 'image', force: flags.force === true, reads: [source] });
+      if (isKeptPart(source))
+        throw new UsageError(
+          `${source}: holds only what a guest wrote to a disk; image the disk itself, under the mount`,
+        );
+      const needed = new NeededImages(path.dirname(image));
       const keys = await keysForCreation(flags);
       const progress = reportProgress('creating');
       const startMs = performance.now();
@@ -84,6 +92,7 @@ function createCommand(): Command {
           ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
           ...keys,
           ...mounted,
+          whyNeeded: ({ imageId }) => needed.why(imageId),
           source: nativeSource,
           onProgress: ({ doneBytes, totalBytes }) => progress.update(doneBytes, totalBytes),
         });
@@ -98,12 +107,25 @@ function createCommand(): Command {
     });
 }
 
+/** @throws UsageError when a full image is called as incrementals are, or the other way round */
+function assertNameFits(image: string, isIncremental: boolean): void {
+  if (isIncremental && /\.spf$/i.test(image))
+    throw new UsageError(`${image}: .spf is for full images, and with --parent this is an incremental; call it .spi`);
+  if (!isIncremental && /\.spi$/i.test(image))
+    throw new UsageError(
+      `${image}: .spi is for incrementals, and without --parent this is a full image; call it .spf, or name the parent`,
+    );
+}
+
 /** Of a full image the key that is to open it, of an incremental the one that opens its parent. */
 async function keysForCreation(flags: CreateFlags): Promise<Pick<CreateOptions, 'encrypt' | 'keys'>> {
   if (flags.parent !== undefined) {
     if (flags.encrypt === true)
       throw new UsageError('--encrypt: an incremental is encrypted as its parent is; leave it out');
-    return { keys: await keysFor(flags.parent, flags) };
+    const keys = await keysFor(flags.parent, flags);
+    using parent = closing(openChainDisk(flags.parent, undefined, undefined, keys));
+    parent.value.requireKey();
+    return { keys };
   }
   if (flags.encrypt === true) return { encrypt: await newCredential(flags) };
   if ((await credentialsOf(flags)).length > 0)
@@ -186,15 +208,16 @@ function consolidateCommand(): Command {
       const out = paths.at(-1);
       if (out === undefined || paths.length < 2)
         throw new UsageError('name the images to consolidate, then the image to make');
+      assertMayPut(out, { makes: 'image', force: flags.force === true, reads: paths.slice(0, -1) });
+      const needed = new NeededImages(path.dirname(out));
       const progress = reportProgress('consolidating');
       try {
-        const pointers = pluginPointers(path.dirname(out));
         const done = await consolidateChain(paths.slice(0, -1), out, {
           ...(flags.from === undefined ? {} : { from: parseSize(flags.from, '--from') }),
           ...(flags.to === undefined ? {} : { to: parseSize(flags.to, '--to') }),
           ...(flags.replace === undefined ? {} : { replace: flags.replace }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
-          whyNeeded: ({ imageId }) => whyPointedTo(pointers, imageId),
+          whyNeeded: ({ imageId }) => needed.why(imageId),
           onProgress: (doneBytes, totalBytes) => progress.update(doneBytes, totalBytes),
         });
         progress.stop();
@@ -213,17 +236,20 @@ interface ExtractFlags extends KeyFlags {
   readonly format?: FormatName;
   readonly layout?: string;
   readonly force?: boolean;
+  readonly yes?: boolean;
 }
 
 function extractCommand(): Command {
   return withKeyOptions(new Command('extract'))
-    .description('write the disk as of an image to a file: raw, or any other disk format')
+    .description('write the disk as of an image to a file (raw, or any other disk format) or over a block device')
     .argument('<image>')
-    .argument('<out>', 'sparse raw file to make, or a disk file of --format')
+    .argument('<out>', 'sparse raw file to make, or a disk file of --format, or a block device')
     .addOption(new Option('--format <name>', 'default: by the extension of OUT, else raw').choices(formatNames))
     .option('--layout <name>', 'of the format, as for plugin create')
     .option('--force', 'replace the file if it exists')
+    .option('--yes', 'write over the block device; what lies behind the end of the disk stays')
     .action(async (image: string, out: string, flags: ExtractFlags) => {
+      assertMayPut(out, { makes: 'disk', force: flags.force === true });
       const keys = await keysFor(image, flags);
       const progress = reportProgress('extracting');
       const format = flags.format ?? formatOfName(out) ?? 'raw';
@@ -231,13 +257,17 @@ function extractCommand(): Command {
         keys,
         ...(flags.force === undefined ? {} : { force: flags.force }),
         ...(flags.layout === undefined ? {} : { layout: flags.layout }),
+        ...(flags.yes === undefined ? {} : { mayOverwriteDevice: flags.yes }),
         onProgress: (doneBytes: number, totalBytes: number) => progress.update(doneBytes, totalBytes),
       };
       try {
         const result =
           format === 'raw' ? extractImage(image, out, options) : extractNative(image, out, format, options);
         progress.stop();
-        say(`${out}: ${formatBytes(result.sizeBytes)}, of which ${formatBytes(result.writtenBytes)} data`);
+        const { sizeBytes, writtenBytes, behindBytes } = result;
+        const behind = behindBytes === 0 ? '' : `; the ${formatBytes(behindBytes ?? 0)} behind them are as they were`;
+        const device = behindBytes === undefined ? '' : `, written over the device and read back${behind}`;
+        say(`${out}: ${formatBytes(sizeBytes)}, of which ${formatBytes(writtenBytes)} data${device}`);
       } finally {
         progress.stop();
       }

@@ -16,6 +16,8 @@ import {
   type ReplacementKind,
   type WriteMode,
 } from '../plugin/plugin-file.ts';
+import { behindMount } from '../mount/behind-mount.ts';
+import { assertMayPut } from '../mount/output-place.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -79,6 +81,7 @@ function createCommand(): Command {
   return withKeyOptions(command).action(async (first: string, second: string | undefined, flags: CreateFlags) => {
     const { image, plugin, furtherImages } = namesOf(first, second, flags.volume);
     const boot = bootOf(flags, furtherImages);
+    assertMayPut(plugin, { makes: 'plugin file', force: flags.force === true });
     const made = createPluginFile(image, plugin, {
       ...(flags.format === undefined ? {} : { format: flags.format }),
       ...(flags.layout === undefined ? {} : { layout: flags.layout }),
@@ -89,6 +92,11 @@ function createCommand(): Command {
       ...(flags.replacement === undefined ? {} : { replacement: flags.replacement }),
       ...(boot === undefined ? {} : { boot, keys: await keysFor(image, flags) }),
       ...(flags.force === undefined ? {} : { force: flags.force }),
+      knownAs: behindMount(plugin),
+      onUntold: (folder) =>
+        warn(
+          `${plugin}: ${folder} cannot be written to, and so does not know of it; whoever removes images there must`,
+        ),
     });
     say(
       `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,

@@ -1,6 +1,6 @@
 /** UEFI for QEMU: Debian's OVMF, and a copy of its variables that the machine may change. */
 import * as fs from '../base/fs.ts';
-import { UnavailableError } from '../base/errors.ts';
+import { UnavailableError, UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { quoted } from './hardware.ts';
 
@@ -12,7 +12,7 @@ const builds = [
 
 /**
  * @param variablesPath where the machine's variables are, or are to be
- * @throws UnavailableError where OVMF is not installed
+ * @throws UnavailableError where OVMF is not installed; UsageError where something else has the place of the variables: it is left alone
  */
 export function uefiArguments(variablesPath: string): string[] {
   const build = builds.find(({ code, variables }) => fs.existsSync(code) && fs.existsSync(variables));
@@ -21,11 +21,15 @@ export function uefiArguments(variablesPath: string): string[] {
       '/usr/share/OVMF has no UEFI firmware for QEMU; install the package ovmf, or use --bios',
     );
   }
-  const size = fs.statSync(build.variables).size;
-  // Variables of the other build do not fit its code.
-  if (fs.statSync(variablesPath, { throwIfNoEntry: false })?.size !== size) {
-    fs.copyFileSync(build.variables, variablesPath);
+  const { size } = fs.statSync(build.variables);
+  const there = fs.lstatSync(variablesPath, { throwIfNoEntry: false });
+  if (there === undefined) {
+    fs.copyFileSync(build.variables, variablesPath, fs.constants.COPYFILE_EXCL);
     fs.chmodSync(variablesPath, fileModes.machineVariables);
+  } else if (!there.isFile() || there.size !== size) {
+    throw new UsageError(
+      `${variablesPath}: is no file of ${size} bytes, as the variables of the firmware here are (${build.code}); move it away, and the machine begins with new ones`,
+    );
   }
   return [
     ...['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${build.code}`],

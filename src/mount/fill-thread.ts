@@ -2,10 +2,11 @@
  * The share of one thread in a fill. The main thread decides what is done next; here one step of it is done: to count what is to be copied, to
  * copy, to flush, to read back and compare, or to prove what is there by hashes.
  */
+import { describeError, VeneerError } from '../base/errors.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import type { ThreadKey } from '../backup/seal.ts';
-import { sealingKey } from '../plugin/resolve.ts';
+import { openPluginDisk, sealingKey } from '../plugin/resolve.ts';
 import { openSynthesized, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
 import { writePlain } from '../replacement/decrypt.ts';
 import { Filler, regionCount } from '../replacement/fill.ts';
@@ -37,9 +38,11 @@ export interface FillTask {
   readonly isPolite: boolean;
 }
 
-/** Asks for the key that a replacement is sealed with: its image may have to be read for it. */
-export interface KeyTask {
-  readonly step: 'key';
+/** Asks for the key that a replacement is sealed with, or whether the images can be opened: they may have to be read for it. */
+export type KeyTask = SourceTask<'key'> | SourceTask<'image'>;
+
+interface SourceTask<Asked> {
+  readonly step: Asked;
   readonly place: SynthesizedPlace;
   readonly isPolite: false;
 }
@@ -47,6 +50,7 @@ export interface KeyTask {
 /** What a thread tells at its end, where there is anything to tell. */
 export type FillMessage =
   | { readonly kind: 'key'; readonly key: ThreadKey }
+  | { readonly kind: 'image' }
   | { readonly kind: 'unreadable'; readonly units: number; readonly first: string }
   /** The image, and not the replacement, is what failed: the same may work later. */
   | { readonly kind: 'source failed'; readonly message: string }
@@ -61,6 +65,17 @@ export function runFillTask(task: FillTask | KeyTask, cache: BlockCache, post: (
   if (task.step === 'key') {
     const { plugin, pluginPath, allowed, keys } = task.place;
     post({ kind: 'key', key: sealingKey(plugin, pluginPath, allowed, new KeyRing(keys)).toThread() });
+    return;
+  }
+  if (task.step === 'image') {
+    const { plugin, pluginPath, allowed, keys } = task.place;
+    try {
+      openPluginDisk(plugin, pluginPath, allowed, cache, new KeyRing(keys)).close();
+      post({ kind: 'image' });
+    } catch (error) {
+      if (!(error instanceof VeneerError)) throw error;
+      post({ kind: 'source failed', message: describeError(error) });
+    }
     return;
   }
   const source = openSynthesized(task.place, cache);

@@ -69,8 +69,12 @@ export class Fills {
     for (const job of jobs) if (job.state === 'paused' || job.state === 'filling') job.start(options);
   }
 
-  /** Gives back what was copied; what the guest wrote stays. */
+  /**
+   * Gives back what was copied; what the guest wrote stays.
+   * @throws UsageError where the image cannot be opened: what was copied of it may be all that is left
+   */
   async cancel(disk: NativeDisk): Promise<void> {
+    await this.#requireImages(disk);
     for (const job of await this.#started(disk)) {
       await job.stop();
       changeState(job.parts, new PresenceMap(job.parts.presence), 'intercepting');
@@ -210,6 +214,22 @@ export class Fills {
     } finally {
       fs.closeSync(pluginFd);
     }
+  }
+
+  /** Looked at in a thread, since an image may not answer. */
+  async #requireImages({ name, files }: NativeDisk): Promise<void> {
+    const place = files[0]?.synthesized;
+    if (place === undefined) return;
+    const image = { opens: false, why: 'it does not answer' };
+    const hear = (message: FillMessage): void => {
+      if (message.kind === 'image') image.opens = true;
+      if (message.kind === 'source failed') image.why = message.message;
+    };
+    await this.#context.threads.run({ step: 'image', place, isPolite: false }, 1, this, never, hear);
+    if (image.opens) return;
+    throw new UsageError(
+      `${name}: its image cannot be opened, and what was copied of it may be all that is left; put the image back first, or let the copy be (${image.why})`,
+    );
   }
 
   /** Read in a thread, since an image may have to be read for it, and may not answer. */

@@ -12,6 +12,7 @@ import { systemErrorCode } from '../base/errors.ts';
 import { discardSuffix, hasStem, startOfShortened } from '../plugin/beside.ts';
 import { extensionOf, namesWithFile, type FormatName } from '../native/formats.ts';
 import type { Classification, Classifier } from './classify.ts';
+import { ImageLineage } from './image-lineage.ts';
 import { NamedPlace, type Place } from './place.ts';
 import { namesOfStem, ownerOfPlainName, stemOf } from './presented-name.ts';
 
@@ -26,14 +27,15 @@ interface FolderFiles {
   isImage(name: string): boolean;
   /** The plugin file that makes a further file of this name. */
   pluginOf(partName: string): string | undefined;
-  /** Images that have this stem. */
-  imagesOf(stem: string): readonly string[];
+  /** The image that has the plain name of this stem. */
+  ownerOf(stem: string): string | undefined;
 }
 
 export class MadeNames {
   readonly #classifier: Classifier;
   /** With its dot: of the format in which images are presented. */
   readonly #extension: string | undefined;
+  readonly #lineage = new ImageLineage();
 
   constructor(classifier: Classifier, present: FormatName | undefined) {
     this.#classifier = classifier;
@@ -45,7 +47,7 @@ export class MadeNames {
    * @param name that no file of the folder has
    */
   find(folder: Place, name: string): Place | undefined {
-    const files = new AskedFiles(folder, this.#classifier);
+    const files = new AskedFiles(folder, this.#classifier, this.#lineage);
     const source = files.pluginOf(name) ?? this.#imageOf(files, name);
     return source === undefined ? undefined : placeOf(folder, source, name);
   }
@@ -55,7 +57,10 @@ export class MadeNames {
     const names = [stem, ...(stem.endsWith(discardSuffix) ? [stem.slice(0, -discardSuffix.length)] : [])];
     const start = startOfShortened(stem);
     if (start === undefined) return names;
-    const long = [...fs.readdirSync(folder.at), ...new ListedFiles(folder, this.#classifier).parts.keys()];
+    const long = [
+      ...fs.readdirSync(folder.at),
+      ...new ListedFiles(folder, this.#classifier, this.#lineage).parts.keys(),
+    ];
     return [...names, ...long.filter((name) => name.startsWith(start) && hasStem(name, stem))];
   }
 
@@ -67,14 +72,14 @@ export class MadeNames {
         : found.kind === 'image' && this.#extension !== undefined
           ? [stemOf(source) + this.#extension, source + this.#extension]
           : [];
-    const files = new AskedFiles(folder, this.#classifier);
+    const files = new AskedFiles(folder, this.#classifier, this.#lineage);
     for (const name of new Set(wanted))
       if (!files.has(name) && (files.pluginOf(name) ?? this.#imageOf(files, name)) === source)
         yield { name, place: placeOf(folder, source, name) };
   }
 
   *list(folder: Place): Generator<MadeName> {
-    const files = new ListedFiles(folder, this.#classifier);
+    const files = new ListedFiles(folder, this.#classifier, this.#lineage);
     for (const [name, plugin] of files.parts)
       if (!files.has(name)) yield { name, place: placeOf(folder, plugin, name) };
     if (this.#extension === undefined) return;
@@ -92,7 +97,7 @@ export class MadeNames {
     const extension = this.#extension;
     if (extension === undefined || !name.endsWith(extension)) return undefined;
     const plain = name.slice(0, -extension.length);
-    return ownerOfPlainName(files.imagesOf(plain)) ?? this.#wholeNamed(files, plain, extension);
+    return files.ownerOf(plain) ?? this.#wholeNamed(files, plain, extension);
   }
 
   /** An image has its whole name where its plain one is another's. */
@@ -101,7 +106,7 @@ export class MadeNames {
     const stem = stemOf(image);
     const short = stem + extension;
     const isTaken = files.has(short) || files.pluginOf(short) !== undefined;
-    return isTaken || ownerOfPlainName(files.imagesOf(stem)) !== image ? image : undefined;
+    return isTaken || files.ownerOf(stem) !== image ? image : undefined;
   }
 }
 
@@ -126,10 +131,12 @@ function classified(folder: Place, name: string, classifier: Classifier): Classi
 class AskedFiles implements FolderFiles {
   readonly #folder: Place;
   readonly #classifier: Classifier;
+  readonly #lineage: ImageLineage;
 
-  constructor(folder: Place, classifier: Classifier) {
+  constructor(folder: Place, classifier: Classifier, lineage: ImageLineage) {
     this.#folder = folder;
     this.#classifier = classifier;
+    this.#lineage = lineage;
   }
 
   has(name: string): boolean {
@@ -147,20 +154,25 @@ class AskedFiles implements FolderFiles {
     });
   }
 
-  imagesOf(stem: string): string[] {
-    return namesOfStem(stem).filter((name) => this.isImage(name));
+  ownerOf(stem: string): string | undefined {
+    const images = namesOfStem(stem).filter((name) => this.isImage(name));
+    return ownerOfPlainName(images, (name) => this.#lineage.isNewest(this.#folder, name));
   }
 }
 
 /** Looks at every file, once. */
 class ListedFiles implements FolderFiles {
+  readonly #folder: Place;
+  readonly #lineage: ImageLineage;
   readonly #names: ReadonlySet<string>;
   /** Further files of disks, with the plugin file that makes each. */
   readonly parts = new Map<string, string>();
   readonly images = new Set<string>();
   readonly #byStem = new Map<string, string[]>();
 
-  constructor(folder: Place, classifier: Classifier) {
+  constructor(folder: Place, classifier: Classifier, lineage: ImageLineage) {
+    this.#folder = folder;
+    this.#lineage = lineage;
     // One that was removed has none.
     this.#names = new Set(folder.stat().nlink === 0n ? [] : fs.readdirSync(folder.at));
     for (const name of this.#names) {
@@ -183,8 +195,8 @@ class ListedFiles implements FolderFiles {
     return this.parts.get(partName);
   }
 
-  imagesOf(stem: string): readonly string[] {
-    return this.#byStem.get(stem) ?? [];
+  ownerOf(stem: string): string | undefined {
+    return ownerOfPlainName(this.#byStem.get(stem) ?? [], (name) => this.#lineage.isNewest(this.#folder, name));
   }
 
   #addImage(name: string): void {

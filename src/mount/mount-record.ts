@@ -19,6 +19,8 @@ const schema = z.object({
   mountpoint: z.string(),
   transport: z.string(),
   startedAt: z.string(),
+  /** Where its plugin files may point, beside its folder; absent from mounts of earlier versions. */
+  allowPaths: z.array(z.string()).exactOptional(),
 });
 
 export type MountRecord = z.infer<typeof schema>;

@@ -60,6 +60,11 @@ export function connectionOf(absolute: string): number | undefined {
   return minor === undefined ? undefined : Number(minor);
 }
 
+/** Where Veneer's file systems are mounted, of whichever process. */
+export function veneerMountpoints(): ReadonlySet<string> {
+  return new Set(mountLines().flatMap(({ type, mountpoint }) => (type === mountType ? [mountpoint] : [])));
+}
+
 /** The last mount there. */
 function mountLine(absolute: string): MountLine | undefined {
   return mountLines().findLast(({ mountpoint }) => mountpoint === absolute);

@@ -52,6 +52,8 @@ export interface NativeFileIdentity {
   readonly mark: number;
   /** Its name in `status` and messages. */
   readonly name: string;
+  /** Shown with no plugin file. */
+  readonly isPresented: boolean;
   /** Undefined where it cannot be written. */
   readonly replacement: KeptFile | undefined;
 }
@@ -84,6 +86,11 @@ export class NativeFileState implements Closable {
     this.#file = identity.file;
     this.counters = counters;
     this.#context = context;
+  }
+
+  /** Whether its image stays open, and so in its place, as long as somebody has the file open: no plugin file tells that it is needed. */
+  get holdsImage(): boolean {
+    return this.#identity.isPresented && this.handles > 0;
   }
 
   /**

@@ -157,7 +157,8 @@ export class Natives implements Closable {
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
       const allowed = this.#allowedFor(source);
       const mark = markOf(native.stat);
-      const identity = { file, plugin: source.plugin, pluginPath: place.path, allowed, mark, name, replacement };
+      const { plugin, isPresented } = source;
+      const identity = { file, plugin, pluginPath: place.path, allowed, mark, name, isPresented, replacement };
       state = new NativeFileState(identity, counters, this.#context);
       this.#states.set(key, state);
     }
@@ -221,7 +222,7 @@ export class Natives implements Closable {
     const now = performance.now();
     let next: number | undefined;
     for (const [key, state] of this.#states) {
-      const leftMs = idleMs - (now - state.lastUsedMs);
+      const leftMs = state.holdsImage ? idleMs : idleMs - (now - state.lastUsedMs);
       if (leftMs > 0 && !state.servesAlone) {
         if (state.isImageOpen) next = Math.min(next ?? leftMs, leftMs);
         continue;

@@ -15,12 +15,16 @@ export function namesOfStem(stem: string): string[] {
 }
 
 /**
- * The one of several images of a stem that gets the plain name (`vm.vhdx`); the others have their whole names before the extension
- * (`vm.spi.vhdx`).
- * @param images their names, at least one
+ * The one of several images of a stem that gets the plain name (`vm.vhdx`); all others have their whole names before the extension
+ * (`vm.spf.vhdx`).
+ *
+ * It is the newest point of its line: no other image of the folder is made on it. So a plain name never reads as an older point than there is,
+ * whatever the clock said. Of two chains that would have one plain name, neither has it.
+ * @param images their names; @param isNewest whether no other image is made on one
  */
-export function ownerOfPlainName(images: readonly string[]): string | undefined {
-  return [...images].sort()[0];
+export function ownerOfPlainName(images: readonly string[], isNewest: (image: string) => boolean): string | undefined {
+  const [owner, other] = images.filter(isNewest);
+  return other === undefined ? owner : undefined;
 }
 
 /** A word in every mixture of small and capital letters. */

@@ -156,7 +156,13 @@ async function serve(
     log,
   });
   const letGo = endOnCrash(real.mountpoint, log);
-  const record = { pid: process.pid, ...real, transport: transport.name, startedAt: new Date().toISOString() };
+  const record = {
+    pid: process.pid,
+    ...real,
+    transport: transport.name,
+    startedAt: new Date().toISOString(),
+    allowPaths: [...asked.allowPaths],
+  };
   writeRecord(record);
   log('info', 'mounted', { folder: real.folder, transport: transport.name });
 

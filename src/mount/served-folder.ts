@@ -92,7 +92,7 @@ function whyTaken(folder: string, { pid, folder: other, mountpoint }: Holder): s
   if (mountpoint === undefined)
     return `${folder}: process ${pid ?? 'of another user'} serves it already, or works on its disks; wait for it or stop it`;
   if (other === undefined || other === folder) return `${folder}: is served at ${mountpoint} already; ${rule}`;
-  return `${folder}: is served in part, or with more around it, as ${other} at ${mountpoint}; ${rule}`;
+  return `${folder}: is served in part, or with more around it, as ${other} at ${mountpoint} already; ${rule}`;
 }
 
 /** The claims of living servers and jobs. */

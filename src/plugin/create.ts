@@ -4,6 +4,7 @@ import path from 'node:path';
 import { AssertionError, FormatError, UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
 import { openRegular } from '../base/regular-file.ts';
 import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
@@ -27,6 +28,7 @@ import { dataPathOf, hasReplacement, mapPathOf } from './beside.ts';
 import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
+import { registerPointers } from './pointer-registry.ts';
 import {
   encodePluginFile,
   isPluginFile,
@@ -42,6 +44,10 @@ export interface PluginOptions extends PlanOptions {
   /** Default: by the plugin file's extension. */
   readonly format?: FormatName;
   readonly force?: boolean;
+  /** How the folders of its images are to know it: absolute, and under no mount. Default: by its own path. */
+  readonly knownAs?: string;
+  /** Told of folders of images that cannot be written to, and so do not know of it. */
+  readonly onUntold?: (imageFolder: string) => void;
   /** What becomes of writes to the native file. */
   readonly write?: WriteMode;
   /** What is written, or copied out of an encrypted image: sealed with its key or plain. To be chosen for each of these, and for no other. */
@@ -75,7 +81,8 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   if (options.boot === undefined) {
     const native = planForDisk(chain.value, format, identity, options);
     assertNothingKept(pluginPath, native);
-    return writePlugin(pluginPath, describePlugin(image, { relativePath, identity, native, write, replacement }));
+    const plain = describePlugin(image, { relativePath, identity, native, write, replacement });
+    return writePlugin(pluginPath, plain, options);
   }
   using around = closing(
     makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, { ...options.boot, keys: options.keys }),
@@ -86,7 +93,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
   const native = planGeometry(format, { ...facts, sizeBytes: disk.sizeBytes }, options);
   const plugin = describePlugin(image, { relativePath, identity, native, write, replacement, bootable });
   assertNothingKept(pluginPath, native);
-  return writePlugin(pluginPath, plugin, bootFile);
+  return writePlugin(pluginPath, plugin, options, bootFile);
 }
 
 /** Only a plugin file is ever replaced: what was written to it, or has become of it, is a machine's disk. @throws UsageError */
@@ -136,6 +143,7 @@ function nameOf({ name }: { readonly name: string }): string {
 function writePlugin(
   pluginPath: string,
   contents: Parameters<typeof encodePluginFile>[0],
+  { knownAs = absolutePath(pluginPath), onUntold }: PluginOptions,
   bootFile: Uint8Array = new Uint8Array(0),
 ): PluginFile {
   const bytes = encodePluginFile(contents);
@@ -144,6 +152,9 @@ function writePlugin(
   synthesizeFiles(plugin.native, path.basename(pluginPath));
   // Whoever sees the plugin file finds the boot file there.
   if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
+  const images = [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+  // Before the plugin file is there: whoever removes images must find what points to them.
+  for (const folder of registerPointers(knownAs, images)) onUntold?.(folder);
   writeFileDurably(pluginPath, bytes, fileModes.pluginFile);
   return plugin;
 }

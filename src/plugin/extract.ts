@@ -3,7 +3,7 @@ import path from 'node:path';
 import { closing } from '../base/ownership.ts';
 import { randomGuid } from '../bytes/guid.ts';
 import { openChainDisk } from '../backup/chain.ts';
-import { assertMayExtract, type ExtractOptions } from '../backup/extract.ts';
+import { assertMayExtract, type Extracted, type ExtractOptions } from '../backup/extract.ts';
 import { writeDiskOut } from '../disk/write-out.ts';
 import type { PlanOptions } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
@@ -13,15 +13,14 @@ import { planForDisk } from './create.ts';
 /**
  * Extracts the disk as of `imagePath` as a native disk file at `outPath` (a flat VMDK: its extent beside it). The file that was asked for
  * appears last.
- * @returns size of the disk, and bytes written
- * @throws UsageError when a file exists already; whatever reading or writing throws
+ * @throws UsageError when a file exists already, or is a device; whatever reading or writing throws
  */
 export function extractNative(
   imagePath: string,
   outPath: string,
   format: FormatName,
   options: ExtractOptions & PlanOptions = {},
-): { sizeBytes: number; writtenBytes: number } {
+): Extracted {
   using disk = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
   disk.value.requireKey();
   const geometry = planForDisk(disk.value, format, randomGuid(), options);

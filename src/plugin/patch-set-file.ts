@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { FormatError, UnavailableError, UsageError } from '../base/errors.ts';
+import { FormatError, IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { openRegular } from '../base/regular-file.ts';
 import { suffixed } from '../base/suffixed.ts';
 import type { ChainKey } from '../backup/seal.ts';
@@ -76,6 +76,19 @@ export function openPatchSetOf(
     throw new FormatError(file, 'version', 8, `is ${is}, and the plugin file wants it ${should}; reconfigure again`);
   } catch (error) {
     contents.close();
+    throw error;
+  }
+}
+
+/** Whether the file beside the plugin file is the patch set that it describes. */
+export function isPatchSetOf({ target, name, sizeBytes, sha256 }: DescribedPatchSet, pluginPath: string): boolean {
+  const file = patchSetPath(pluginPath, target);
+  if (name !== path.basename(file)) return false;
+  try {
+    openVerified(openFile(file, sizeBytes), sizeBytes, sha256, file).close();
+    return true;
+  } catch (error) {
+    if (error instanceof UnavailableError || error instanceof IntegrityError) return false;
     throw error;
   }
 }

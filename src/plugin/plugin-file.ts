@@ -15,6 +15,8 @@ import { bootableSchema, imagePointer, plainName, type ImagePointer } from './bo
 import { geometrySchema, guid, size } from './geometry-schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
+/** What a plugin file is called once its disk file has taken its place: it stands for no disk any more. */
+export const recordSuffix = '.finalized';
 /** The first key of every plugin file, but for white space; within its first bytes. */
 const marker = '{"veneer":"pluginfile"';
 /** As many bytes as are needed to see the marker. */

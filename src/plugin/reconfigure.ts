@@ -20,7 +20,7 @@ import type { PatchSet } from '../guest/patch-set.ts';
 import { checkPatches, type GuestPlan, type Patch, type Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import type { Bootable } from './bootable-schema.ts';
-import { describePatchSet, patchSetFile, patchSetPath } from './patch-set-file.ts';
+import { describePatchSet, isPatchSetOf, patchSetFile, patchSetPath } from './patch-set-file.ts';
 import { encodePluginFile, imagesOf, readPluginFile, type PluginFile } from './plugin-file.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from './resolve.ts';
 
@@ -123,7 +123,8 @@ export function keepPlan(
 /** Forgets the patch set of a target, or all of them. Returns which. */
 export function undo(pluginPath: string, target?: Target): Target[] {
   const { patchSets = [], target: chosen, ...plugin } = readPluginFile(pluginPath);
-  const gone = patchSets.filter((set) => target === undefined || set.target === target).map((set) => set.target);
+  const undone = patchSets.filter((set) => target === undefined || set.target === target);
+  const gone = undone.map((set) => set.target);
   const kept = patchSets.filter((set) => !gone.includes(set.target));
   const isChosenKept = chosen !== undefined && !gone.includes(chosen);
   write(pluginPath, {
@@ -131,7 +132,8 @@ export function undo(pluginPath: string, target?: Target): Target[] {
     ...(kept.length === 0 ? {} : { patchSets: kept }),
     ...(isChosenKept ? { target: chosen } : {}),
   });
-  for (const one of gone) fs.rmSync(patchSetPath(pluginPath, one), { force: true });
+  // What another has put there under that name is not ours to remove.
+  for (const one of undone) if (isPatchSetOf(one, pluginPath)) fs.rmSync(patchSetPath(pluginPath, one.target));
   return gone;
 }
 

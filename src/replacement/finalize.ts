@@ -21,13 +21,11 @@ import { syncFolder, unfinishedPathOf, writeFileDurably } from '../base/durable.
 import { writeFailure } from '../base/full-io.ts';
 import { suffixed } from '../base/suffixed.ts';
 import { dataPathOf, mapPathOf, plainPathOf } from '../plugin/beside.ts';
+import { recordSuffix } from '../plugin/plugin-file.ts';
 import { peekHeader } from './beside.ts';
 import { PresenceMap } from './presence-map.ts';
 import { flushAll, type SharedReplacement } from './shared.ts';
 import { changeState, replacementStates, requireWay, stateOf } from './states.ts';
-
-/** What a plugin file is called once its disk file has taken its place. */
-const recordSuffix = '.finalized';
 
 export function isRecordName(name: string): boolean {
   return name.endsWith(recordSuffix);

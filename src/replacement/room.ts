@@ -3,11 +3,13 @@
  */
 import * as fs from '../base/fs.ts';
 import { CapacityError } from '../base/errors.ts';
-import { formatBytes, GiB } from '../base/units.ts';
+import { formatBytes, GiB, MiB } from '../base/units.ts';
 import type { SharedReplacement } from './shared.ts';
 
 /** Time to notice and to make room: at 100 MB/s of new writes, ten seconds. A small disk has less to give. */
 const maxReserveBytes = GiB;
+/** More than the chunks that threads copy at a time, since each looks when it has copied one. */
+const minReserveBytes = 4 * MiB;
 const reserveShare = 0.01;
 
 /**
@@ -16,7 +18,7 @@ const reserveShare = 0.01;
  */
 export function requireRoom({ name, dataFd }: SharedReplacement, neededBytes: number): void {
   const { bavail, blocks, bsize } = fs.statfsSync(`/proc/self/fd/${dataFd}`);
-  const reserveBytes = Math.min(maxReserveBytes, blocks * bsize * reserveShare);
+  const reserveBytes = Math.max(minReserveBytes, Math.min(maxReserveBytes, blocks * bsize * reserveShare));
   const freeBytes = bavail * bsize;
   if (freeBytes >= neededBytes + reserveBytes) return;
   const needed = neededBytes === 0 ? '' : `needs ${formatBytes(neededBytes)} more and `;

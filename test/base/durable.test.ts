@@ -1,8 +1,10 @@
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { commitFile, openUnfinished, syncFolder, writeFileDurably } from '../../src/base/durable.ts';
 import { UnavailableError, VeneerError } from '../../src/base/errors.ts';
+import { fileModes } from '../../src/base/file-modes.ts';
 import { lockExclusively } from '../../src/base/file-lock.ts';
 import { isSameFile } from '../../src/base/same-file.ts';
 import { seededTest } from '../seeded.ts';
@@ -54,8 +56,11 @@ describe('a file that is written durably', () => {
     using folder = new TempFolder();
     folder.write('precious', 'not to be lost');
     fs.symlinkSync('precious', folder.file('note.part'));
-    expect(() => writeFileDurably(folder.file('note'), Buffer.from('new'), 0o644)).toThrow(UnavailableError);
+    writeFileDurably(folder.file('note'), Buffer.from('new'), fileModes.diskFile);
     expect(fs.readFileSync(folder.file('precious'), 'utf8')).toBe('not to be lost');
+    expect(fs.lstatSync(folder.file('note')).isFile()).toBe(true);
+    expect(fs.readFileSync(folder.file('note'), 'utf8')).toBe('new');
+    expect(folder.names()).toEqual(['note', 'precious']);
   });
 });
 
@@ -81,4 +86,45 @@ it('names lead to the same file through links and relative paths, and a missing 
     expect(isSameFile(file, folder.file(name)), name).toBe(true);
   expect(isSameFile(file, folder.file('other'))).toBe(false);
   expect(isSameFile(folder.file('nowhere'), folder.file('nowhere'))).toBe(false);
+});
+
+describe('what a file never takes the place of', () => {
+  const kinds: readonly (readonly [kind: string, make: (path: string) => void, says: RegExp])[] = [
+    ['a folder', (path) => fs.mkdirSync(path), /is a folder/],
+    ['a pipe', (path) => void execFileSync('mkfifo', [path]), /is a pipe/],
+    ['a link to a file', (path) => linkToNew(path), /is a symbolic link.*name the file that it leads to/],
+    ['a link to nothing', (path) => fs.symlinkSync('nowhere', path), /is a symbolic link/],
+    ['a link to a device', (path) => fs.symlinkSync('/dev/null', path), /is a symbolic link.*\/dev\/null/],
+  ];
+
+  function linkToNew(link: string): void {
+    fs.writeFileSync(`${link}.target`, 'of value');
+    fs.symlinkSync(`${path.basename(link)}.target`, link);
+  }
+
+  it.each(kinds)('is %s', (_kind, make, says) => {
+    using folder = new TempFolder();
+    make(folder.file('there'));
+    const before = folder.names();
+    const stat = fs.lstatSync(folder.file('there'));
+    expect(() => writeFileDurably(folder.file('there'), Buffer.from('new'), fileModes.diskFile)).toThrow(says);
+    expect(folder.names()).toEqual(before);
+    expect(fs.lstatSync(folder.file('there')).ino).toBe(stat.ino);
+  });
+
+  it('is a device', () => {
+    expect(() => openUnfinished('/dev/null', 'empty', fileModes.diskFile)).toThrow(/is a character device/);
+    expect(fs.existsSync('/dev/null.part')).toBe(false);
+  });
+
+  it.each(kinds)('is %s that got the name meanwhile', (_kind, make) => {
+    using folder = new TempFolder();
+    const fd = openUnfinished(folder.file('there'), 'empty', fileModes.diskFile);
+    try {
+      make(folder.file('there'));
+      expect(() => commitFile(fd, folder.file('there'))).toThrow(VeneerError);
+    } finally {
+      fs.closeSync(fd);
+    }
+  });
 });

@@ -17,8 +17,8 @@ export interface LoopDevice extends Disposable {
 }
 
 /** @throws Error with losetup's own words */
-export function attachLoopDevice(filePath: string): LoopDevice {
-  const result = spawnSync('losetup', ['--find', '--show', '--read-only', filePath], { encoding: 'utf8' });
+export function attachLoopDevice(filePath: string, options: readonly string[] = ['--read-only']): LoopDevice {
+  const result = spawnSync('losetup', ['--find', '--show', ...options, filePath], { encoding: 'utf8' });
   if (result.error !== undefined) throw new Error(`losetup cannot be run: ${result.error.message}`);
   if (result.status !== 0) throw new Error(`losetup: ${result.stderr.trim()}`);
   const path = result.stdout.trim();

@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { run, runOk, veneerOk, veneerPath, veneerRefuses } from '../cli/veneer.ts';
+import { TempFolder } from '../temp-folder.ts';
 import { writeGuest } from './guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from './mounted.ts';
 
@@ -22,8 +23,9 @@ it('a second mount is refused, by whatever path', async () => {
   fs.mkdirSync(place.temporary.file('beside'));
   for (const folder of [place.folder, `${place.folder}/`, place.temporary.file('link')])
     expect(await veneerRefuses('mount', folder, second)).toContain(`is served at ${at}`);
+  using elsewhere = new TempFolder();
   for (const folder of [place.behind('inner'), place.behind('inner/most'), place.temporary.path])
-    expect(await veneerRefuses('mount', folder, second)).toContain(`as ${place.folder} at ${at}`);
+    expect(await veneerRefuses('mount', folder, elsewhere.path)).toContain(`as ${place.folder} at ${at}`);
   expect(await veneerRefuses('mount', '--write', 'none', place.folder, second)).toContain(at);
   expect(fs.readdirSync(second)).toEqual([]);
   await veneerOk('mount', place.temporary.file('beside'), second);
@@ -77,7 +79,8 @@ it('a fill without a mount and a mount keep each other out', async () => {
   const place = placeForTest();
   await writeGuest(place.folder, place.temporary.file('disk.raw'));
   // Held as the fill of another user would hold it: here is no record of it.
-  const holder = ['-c', 'exec 9<"$1"; flock -s 9; echo held; exec sleep 60', 'bash', place.folder];
+  const pidFile = place.temporary.file('pid');
+  const holder = ['-c', 'echo $$ >"$2"; exec 9<"$1"; flock -s 9; exec sleep 60', 'bash', place.folder, pidFile];
   const held = run('bash', holder);
   await eventually(() =>
     expect(fs.readFileSync('/proc/locks', 'utf8')).toContain(`:${fs.statSync(place.folder).ino} `),
@@ -88,9 +91,7 @@ it('a fill without a mount and a mount keep each other out', async () => {
     );
     await veneerOk('fill', 'start', path.join(place.folder, 'vm.vhdx'));
   } finally {
-    const pid = /FLOCK +ADVISORY +READ +(\d+) +\S+:(\d+) /g;
-    for (const [, holding, ino] of fs.readFileSync('/proc/locks', 'utf8').matchAll(pid))
-      if (ino === String(fs.statSync(place.folder).ino)) process.kill(Number(holding));
+    process.kill(Number(fs.readFileSync(pidFile, 'utf8')));
     await held;
   }
   await place.mount();

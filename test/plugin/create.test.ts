@@ -126,10 +126,17 @@ it.each(refusals)('refuses %s, in one line, and makes nothing', async (_why, arg
   if (fs.existsSync(folder.file('there.vhdx'))) expect(fs.readFileSync(folder.file('there.vhdx'), 'utf8')).toBe('mine');
 });
 
-it('--force replaces a file, but never an image', async () => {
-  folder.write('old.vhdx', 'mine');
+it('--force replaces a plugin file, and nothing else', async () => {
+  await veneerOk('plugin', 'create', image, folder.file('old.vhdx'));
+  const { id } = made('old.vhdx');
   await veneerOk('plugin', 'create', '--force', image, folder.file('old.vhdx'));
   expect(made('old.vhdx').image.path).toBe('vm.spf');
+  expect(made('old.vhdx').id).not.toBe(id);
+  folder.write('other.vhdx', 'mine');
+  expect(await veneerRefuses('plugin', 'create', '--force', image, folder.file('other.vhdx'))).toMatch(
+    /other\.vhdx: is no plugin file/,
+  );
+  expect(fs.readFileSync(folder.file('other.vhdx'), 'utf8')).toBe('mine');
   const before = fs.readFileSync(image);
   expect(await veneerRefuses('plugin', 'create', '--force', '--format', 'vhdx', image, image)).toMatch(
     /vm\.spf: is an image, which is never changed/,

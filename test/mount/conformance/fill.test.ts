@@ -341,8 +341,8 @@ describeTransports('a disk that is filled', (transport) => {
         expect(refused?.note).toMatch(/the fill needs .* more and leaves .* to guests, and its disk has .*make room/);
         expect((refused?.hotBytes ?? 0) + (refused?.coldBytes ?? 0)).toBe(0);
         makeRoom();
-        // Others take the room while it copies: it stops before a guest's write fails.
-        await veneerOk('fill', 'resume', '--rate', '4M', file);
+        // Others take the room while it copies, slowly enough to be met at it: it stops before a guest's write fails.
+        await veneerOk('fill', 'resume', '--rate', '256K', file);
         await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
         const makeRoomAgain = small.leave(2 * MiB);
         const [stopped] = await expectState(file, 'paused');

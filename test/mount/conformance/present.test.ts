@@ -1,6 +1,7 @@
 /** `--present`: every image is shown as a disk file, with no plugin file. */
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { createImage } from '../../../src/backup/create.ts';
 import { formatNames } from '../../../src/native/formats.ts';
@@ -29,7 +30,7 @@ async function expectDisk(file: string, raw: string): Promise<void> {
 describeTransports('presented images', (transport) => {
   const present = [...transport.options, '--present', 'vhdx'];
 
-  it('each image has a disk beside it: the short name where it is free, the whole name otherwise', async () => {
+  it('each image has a disk beside it: the newest of a chain by its plain name, an older one by its whole name', async () => {
     const { place, raw } = await imagePlace();
     await createImage(raw, place.behind('other'));
     await place.mount(...present);
@@ -37,12 +38,12 @@ describeTransports('presented images', (transport) => {
       'other',
       'other.vhdx',
       'vm.spf',
+      'vm.spf.vhdx',
       'vm.spi',
-      'vm.spi.vhdx',
       'vm.vhdx',
     ]);
-    await expectDisk(place.under('vm.vhdx'), place.temporary.file('full.raw'));
-    await expectDisk(place.under('vm.spi.vhdx'), raw);
+    await expectDisk(place.under('vm.spf.vhdx'), place.temporary.file('full.raw'));
+    await expectDisk(place.under('vm.vhdx'), raw);
     await expectDisk(place.under('other.vhdx'), raw);
     expect((await stat(place.under('vm.vhdx'))).mode.toString(8)).toBe('100444');
     const inodes = await Promise.all(
@@ -51,12 +52,64 @@ describeTransports('presented images', (transport) => {
     expect(new Set(inodes).size).toBe(inodes.length);
   });
 
+  it('the plain name is the newest point’s, also once there is a newer one', async () => {
+    const { place, raw } = await imagePlace();
+    await place.mount(...present);
+    fs.truncateSync(raw, 10 * 1024 * 1024);
+    await veneerOk('image', 'create', '--parent', place.behind('vm.spi'), raw, place.behind('vm-2.spi'));
+    const shown = async (): Promise<string[]> =>
+      (await readdir(place.mountpoint)).filter((name) => name.endsWith('.vhdx')).sort();
+    await eventually(async () => expect(await shown()).toEqual(['vm-2.vhdx', 'vm.spf.vhdx', 'vm.spi.vhdx']));
+    await expectDisk(place.under('vm-2.vhdx'), raw);
+    await expect(stat(place.under('vm.vhdx'))).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+
+  it('of two chains that would have one plain name, neither has it', async () => {
+    const { place, raw } = await imagePlace();
+    await createImage(raw, place.behind('vm'));
+    await place.mount(...present);
+    expect((await readdir(place.mountpoint)).filter((name) => name.endsWith('.vhdx')).sort()).toEqual([
+      'vm.spf.vhdx',
+      'vm.spi.vhdx',
+      'vm.vhdx',
+    ]);
+    fs.renameSync(place.behind('vm'), place.behind('vm.SPF'));
+    await eventually(async () =>
+      expect((await readdir(place.mountpoint)).filter((name) => name.endsWith('.vhdx')).sort()).toEqual([
+        'vm.SPF.vhdx',
+        'vm.spf.vhdx',
+        'vm.spi.vhdx',
+      ]),
+    );
+  });
+
+  it('an image that somebody has open keeps its place', async () => {
+    const { place } = await imagePlace();
+    await place.mount(...present, '--idle', '1');
+    const handle = await open(place.under('vm.spf.vhdx'));
+    try {
+      await handle.read(Buffer.alloc(65_536), 0, 65_536, 8 * 1024 * 1024);
+      await sleep(2500);
+      const said = await veneerRefuses(
+        'image',
+        'consolidate',
+        place.behind('vm.spi'),
+        place.behind('vm.spi'),
+        '--replace',
+      );
+      expect(said).toMatch(/is in use, by a mount/);
+    } finally {
+      await handle.close();
+    }
+  });
+
   it('a file that is really there comes first', async () => {
     const { place } = await imagePlace();
     fs.writeFileSync(place.behind('vm.vhdx'), 'a file of my own');
     await place.mount(...present);
     expect(await readFile(place.under('vm.vhdx'), 'utf8')).toBe('a file of my own');
     await expectDisk(place.under('vm.spf.vhdx'), place.temporary.file('full.raw'));
+    expect(await readdir(place.mountpoint)).toContain('vm.spi.vhdx');
   });
 
   it('has the same bytes at every mount', async () => {
@@ -81,11 +134,11 @@ describeTransports('presented images', (transport) => {
     fs.copyFileSync(place.behind('vm.spf'), place.behind('unfinished.spf.part'));
     await place.mount(...present);
     const names = await readdir(place.mountpoint);
-    for (const name of ['vm.spf', 'vm.vhdx', 'vm.spi.vhdx', 'damaged.spf', 'unfinished.spf.part'])
+    for (const name of ['vm.spf', 'vm.vhdx', 'vm.spf.vhdx', 'damaged.spf', 'unfinished.spf.part'])
       expect(names).toContain(name);
     expect(names).not.toContain('unfinished.spf.vhdx');
     await expect(open(place.under('damaged.vhdx'))).rejects.toMatchObject({ code: 'EIO' });
-    await expectDisk(place.under('vm.vhdx'), place.temporary.file('full.raw'));
+    await expectDisk(place.under('vm.spf.vhdx'), place.temporary.file('full.raw'));
     await place.expectComplaint(/damaged\.vhdx: cannot be shown: .*truncated/);
   });
 
@@ -141,7 +194,7 @@ describeTransports('presented images', (transport) => {
   it.each(formatNames.filter((format) => format !== 'vmdk'))('reads right as %s', async (format) => {
     const { place, raw } = await imagePlace();
     await place.mount(...transport.options, '--present', format);
-    const shown = (await readdir(place.mountpoint)).filter((name) => name.startsWith('vm.spi.'));
+    const shown = (await readdir(place.mountpoint)).filter((name) => /^vm\.(?!sp[fi])/.test(name));
     const driver = format === 'vhd' ? 'vpc' : format;
     await runOk('qemu-img', ['compare', '-f', driver, '-F', 'raw', place.under(shown[0] ?? 'nothing'), raw]);
   });
