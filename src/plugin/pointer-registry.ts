@@ -11,6 +11,7 @@ import { z } from 'zod';
 import { flushFile, syncFolder, writeFileDurably } from '../base/durable.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { systemErrorCode, UnavailableError } from '../base/errors.ts';
+import { absolutePath } from '../base/given-names.ts';
 import { tryLock } from '../base/file-lock.ts';
 import { writeFully } from '../base/full-io.ts';
 import { isSameFile } from '../base/same-file.ts';
