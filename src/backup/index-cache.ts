@@ -124,7 +124,6 @@ export class ChainIndexCache implements Closable {
     const { leaves, pages, parts } = this.#cache;
     for (const key of [...leaves.keys()]) if (Math.floor(key / numbersPerChain) === this.#chain) leaves.delete(key);
     const prefix = `${this.#chain}:`;
-    for (const kept of [pages, parts])
-      for (const key of [...kept.keys()]) if (key.startsWith(prefix)) kept.delete(key);
+    for (const kept of [pages, parts]) for (const key of [...kept.keys()]) if (key.startsWith(prefix)) kept.delete(key);
   }
 }

@@ -58,7 +58,11 @@ function createCommand(): Command {
     .option('--parent <image>', 'make an incremental of what differs from this image and its parents')
     .option('--changed <file>', 'JSON array of {offset, length}: read only these ranges of the source')
     .option('--threads <count>', 'threads that compress (default: one for each core)')
-    .addOption(new Option('--source-format <name>', 'what the source is, whatever its name and its content say').choices(formatNames))
+    .addOption(
+      new Option('--source-format <name>', 'what the source is, whatever its name and its content say').choices(
+        formatNames,
+      ),
+    )
     .option('--encrypt', 'seal every block; the key or passphrase given here opens the chain from now on')
     .option('--force', 'replace the image if it exists')
     .action(async (source: string, image: string, flags: CreateFlags) => {

@@ -15,7 +15,7 @@ import {
   parsePluginFile,
   type PluginFile,
 } from '../plugin/plugin-file.ts';
-import { isRecordName } from '../replacement/finalize.ts';
+import { isRecordName } from '../replacement/record.ts';
 import type { Place } from './place.ts';
 
 /** A plugin file, or an image that is shown as if it had one. */

@@ -3,7 +3,13 @@ import { UsageError } from '../base/errors.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import { sealingKey } from '../plugin/resolve.ts';
 import { freeze, thaw } from '../replacement/decrypt.ts';
-import { finalizeFiles, isInPlace, requireFinalizable, type FinalizedFile } from '../replacement/finalize.ts';
+import {
+  finalizeFiles,
+  isInPlace,
+  requireFinalizable,
+  type FinalizedFile,
+  type Placed,
+} from '../replacement/finalize.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { releaseCopies } from '../replacement/release.ts';
 import type { SharedReplacement } from '../replacement/shared.ts';
@@ -12,6 +18,7 @@ import type { Proof } from '../replacement/prove.ts';
 import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
 import type { NativeDisk, NativeDiskFile } from './natives.ts';
 import type { OpenReplacements } from './replacements.ts';
+import type { ServingTransport } from './transport.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
@@ -25,18 +32,25 @@ export interface Finalized {
 export class Fills {
   readonly #replacements: OpenReplacements;
   readonly #context: FillContext;
+  readonly #mounted: Pick<ServingTransport, 'place' | 'settled'> | undefined;
   readonly #jobs = new Map<string, FillJob>();
 
-  constructor(replacements: OpenReplacements, context: FillContext) {
+  /** @param mounted what serves the disks to others */
+  constructor(
+    replacements: OpenReplacements,
+    context: FillContext,
+    mounted?: Pick<ServingTransport, 'place' | 'settled'>,
+  ) {
     this.#replacements = replacements;
     this.#context = context;
+    this.#mounted = mounted;
   }
 
   /** @throws UsageError where there is nothing to fill; CapacityError, UnavailableError */
   start(disk: NativeDisk, options: FillOptions): void {
-    for (const file of disk.files) {
+    for (const file of disk.files.filter((each) => !isPlaced(disk, each))) {
       const job = this.#job(disk, file);
-      if (job.state === 'complete') continue;
+      if (servesAlone(job.parts)) continue;
       // So that every thread uses it from now on.
       this.#context.statistics.counters(file.name).set('replaced', 1);
       job.start(options);
@@ -70,7 +84,7 @@ export class Fills {
 
   /** Of every file of the disk that has a replacement. */
   status(disk: NativeDisk): FillStatus[] {
-    return disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file).status());
+    return replacedFiles(disk).map((file) => this.#job(disk, file).status());
   }
 
   statusOfAll(): FillStatus[] {
@@ -79,7 +93,7 @@ export class Fills {
 
   async prove(disk: NativeDisk): Promise<{ name: string; proof: Proof }[]> {
     const proofs: { name: string; proof: Proof }[] = [];
-    for (const file of disk.files.filter((each) => each.isReplaced()))
+    for (const file of replacedFiles(disk))
       proofs.push({ name: file.name, proof: await this.#job(disk, file).prove() });
     if (proofs.length === 0) throw new UsageError(`${disk.name}: nothing was written to it or copied yet`);
     return proofs;
@@ -95,7 +109,7 @@ export class Fills {
     for (const file of disk.files) {
       const { path } = file.replacement.place;
       if (!file.isReplaced()) throw new UsageError(`${disk.name}: is not filled; start with: veneer fill start`);
-      if (path !== disk.pluginPath && isInPlace(path)) {
+      if (isPlaced(disk, file)) {
         inPlace.push({ path, parts: undefined });
         continue;
       }
@@ -112,14 +126,14 @@ export class Fills {
     if (sealed.some(({ name }) => this.#context.statistics.counters(name).get('openNow') > 0))
       throw new UsageError(`${disk.name}: is open; what is sealed is decrypted while no guest uses it`);
     const stopped: FinalizedFile[] = [];
-    let record: string;
+    let placed: Placed;
     try {
       for (const file of sealed) {
         freeze(file.parts);
         stopped.push(file);
       }
       for (const { job, path } of sealed) await job.decrypt(path);
-      record = finalizeFiles(disk.pluginPath, [...replaced, ...inPlace]);
+      placed = finalizeFiles(disk.pluginPath, [...replaced, ...inPlace], this.#mounted?.place);
     } catch (error) {
       // What is in its place by now is not written here any more.
       for (const { path, parts } of stopped)
@@ -127,14 +141,15 @@ export class Fills {
       throw error;
     }
     for (const file of disk.files) this.#jobs.delete(file.replacement.key);
+    // Else the next mount removes it.
+    if ((await this.#mounted?.settled()) !== false) placed.clearAway();
     const decrypted = sealed.map(({ name, job }) => ({ name, bytes: job.status().decrypted?.ofBytes ?? 0 }));
-    return { record, decrypted };
+    return { record: placed.record, decrypted };
   }
 
   /** Goes on with what an earlier mount has begun. */
   takeUp(disk: NativeDisk): void {
-    for (const file of disk.files) {
-      if (!file.isReplaced()) continue;
+    for (const file of replacedFiles(disk)) {
       const job = this.#job(disk, file);
       if (job.state === 'filling') job.start(defaultFillOptions);
     }
@@ -153,7 +168,7 @@ export class Fills {
   }
 
   #started(disk: NativeDisk): FillJob[] {
-    const jobs = disk.files.filter((file) => file.isReplaced()).map((file) => this.#job(disk, file));
+    const jobs = replacedFiles(disk).map((file) => this.#job(disk, file));
     if (jobs.every((job) => stateOf(job.parts) === 'intercepting'))
       throw new UsageError(`${disk.name}: no fill of it was started; start one with: veneer fill start`);
     return jobs;
@@ -175,4 +190,14 @@ export class Fills {
     }
     return job;
   }
+}
+
+/** Those that have a replacement, and are not in their places yet. */
+function replacedFiles(disk: NativeDisk): NativeDiskFile[] {
+  return disk.files.filter((file) => file.isReplaced() && !isPlaced(disk, file));
+}
+
+/** Whether an interrupted `finalize` has come so far. */
+function isPlaced(disk: NativeDisk, { replacement }: NativeDiskFile): boolean {
+  return replacement.place.path !== disk.pluginPath && isInPlace(replacement.place.path);
 }

@@ -13,6 +13,7 @@ import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { FormatName } from '../native/formats.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
+import { isRecordName, separateRecord } from '../replacement/record.ts';
 import { hasReplacement, isReplacementName, unlinkReplacement, replacementStat } from '../replacement/open.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
@@ -25,6 +26,7 @@ import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts'
 import { HeldPlace, NamedPlace, type Attributes, type FolderEntry, type Place } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { Replacements } from './replacements.ts';
+import { SeenLeftovers } from './seen-leftovers.ts';
 import { ownRights, type Rights } from './rights.ts';
 import type { Statistics } from './statistics.ts';
 import type { TimeChange } from './system-calls.ts';
@@ -65,6 +67,7 @@ export class Filter implements Closable {
   #numbers: InodeNumbers | undefined;
   #listed: ListedNumbers | undefined;
   readonly #behind: Behind;
+  readonly #leftovers: SeenLeftovers;
 
   /** @param onImageOpened see NativeFileContext */
   constructor(
@@ -78,6 +81,7 @@ export class Filter implements Closable {
   ) {
     this.#options = options;
     this.#behind = new Behind(rights);
+    this.#leftovers = new SeenLeftovers(log);
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#log = log;
@@ -127,10 +131,18 @@ export class Filter implements Closable {
     return isReplacementName(name);
   }
 
+  /** The same, of a folder that is being listed. */
+  hidesListed(folder: Place, name: string): boolean {
+    const hides = this.hides(name);
+    if (hides) this.#leftovers.look(folder, name);
+    return hides;
+  }
+
   /** The place of a name in a folder. Names that only the mount has are looked for when the folder behind has none. */
   child(parent: Place, name: string): Place {
     const child = this.newChild(parent, name);
     if (this.hides(name)) throw systemError('ENOENT', 'lookup', name);
+    this.separateRecord(parent, name);
     if (fs.lstatSync(child.at, { throwIfNoEntry: false }) !== undefined) return child;
     return this.madeChild(parent, name) ?? child;
   }
@@ -138,6 +150,27 @@ export class Filter implements Closable {
   /** The place of a name in a folder that is to be made there, or that the folder behind is known to have. */
   newChild(parent: Place, name: string): Place {
     return new NamedPlace(`${parent.at}/${name}`, '', () => path.join(parent.path, name));
+  }
+
+  /**
+   * To be called before a name is looked up, which may be that of a record: it must be no further name of a plugin file.
+   * @throws ENOENT where it is, and cannot be made another file
+   */
+  separateRecord(parent: Place, name: string): void {
+    if (!isRecordName(name)) return;
+    try {
+      separateRecord(`${parent.at}/${name}`);
+    } catch (error) {
+      this.#log('warn', `${name}: is a further name of a plugin file, and is not shown: ${describeError(error)}`, {});
+      throw systemError('ENOENT', 'lookup', name);
+    }
+  }
+
+  /** By what name the replacement of a native file is asked for; undefined for other files, and those that may not be written. */
+  replacementKeyOf(place: Place): string | undefined {
+    const stat = place.stat();
+    if (place.part === '' && this.#classifier.classify(place, stat).kind !== 'plugin') return undefined;
+    return this.#natives.replacementOf(place, this.#natives.find(place, stat))?.key;
   }
 
   /** The place of a name that only the mount has. */
@@ -154,7 +187,7 @@ export class Filter implements Closable {
     const entries = this.#entries(
       fs
         .readdirSync(place.at)
-        .filter((name) => !this.hides(name))
+        .filter((name) => !this.hidesListed(place, name))
         .map((name) => ({ name, place: this.newChild(place, name) })),
     );
     return [...entries, ...this.listMade(place)];

@@ -164,7 +164,8 @@ export class SynthesizedFile implements OpenFile {
     fs.closeSync(this.fd);
   }
 
-  forget(): void {
-    this.state.dropHandle(false);
+  /** @param isLast whether nobody has it open any more */
+  forget(isLast = false): void {
+    this.state.dropHandle(isLast);
   }
 }

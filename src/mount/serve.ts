@@ -11,7 +11,7 @@ import type { ThreadKeys } from '../backup/key-ring.ts';
 import { unlockFolder } from '../backup/unlock-folder.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import { removeLeftovers } from '../replacement/leftovers.ts';
+import { separateRecords } from '../replacement/record.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import { endOnCrash } from './crash.ts';
 import { serveControl, type MountStatus } from './control.ts';
@@ -22,6 +22,7 @@ import { serveFuseNative } from './fuse-native/transport.ts';
 import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { openLog } from './log.ts';
+import { clearLeftovers } from './seen-leftovers.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from './mount-record.ts';
 import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
@@ -98,7 +99,8 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   const cache = BlockCache.ofOneThread(blockShare(options.cacheBytes));
   const numbers = InodeNumbers.allocate();
   const filter = new Filter({ folder: real.folder, ...options, numbers }, statistics, cache, log, replacements);
-  clearAway(real.folder, log);
+  clearLeftovers(real.folder, log);
+  separateAll(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, { statistics, replacements, logFd, log, numbers });
@@ -115,7 +117,7 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
     if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
     end?.();
   };
-  const fills = new Fills(replacements, { rate: fillRate(options), statistics, log });
+  const fills = new Fills(replacements, { rate: fillRate(options), statistics, log }, transport);
   for (const disk of filter.disks()) startFill(fills, disk, options, log);
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'fill') return answerFill(fills, filter, request);
@@ -140,14 +142,10 @@ export async function serveMount(folder: string, mountpoint: string, asked: Moun
   return { record, hint: hintOf(filter, options), ended, stop };
 }
 
-/** What a crash of `finalize` has left is in nobody's way: a mount does not fail by it. */
-function clearAway(folder: string, log: Log): void {
-  try {
-    for (const file of removeLeftovers(folder))
-      log('info', `${file}: is in its place; what an interrupted finalize had left beside it was removed`, {});
-  } catch (error) {
-    log('warn', `what an interrupted finalize has left stays: ${describeError(error)}`, {});
-  }
+/** Before anything looks at them. */
+function separateAll(folder: string, log: Log): void {
+  for (const name of separateRecords(folder))
+    log('warn', `${name}: is a further name of a plugin file, and could not be made another file: it is not shown`, {});
 }
 
 function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {
@@ -188,6 +186,7 @@ async function startTransport(
           ...shared,
           cacheBytes: blockShare(options.cacheBytes),
           filter: filterOptions,
+          replacementKeyOf: (place) => filter.replacementKeyOf(place),
           mountpoint: real.mountpoint,
         },
         log,

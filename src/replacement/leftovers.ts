@@ -12,17 +12,19 @@ import { VeneerError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
-import { isRecordName, recordPathOf } from './finalize.ts';
-import { dataPathOf, mapPathOf, mappedFiles, peekHeader, plainPathOf } from './open.ts';
+import { isRecordName, recordPathOf } from './record.ts';
+import { dataPathOf, fileNameOfMap, mapPathOf, mappedFiles, peekHeader, plainPathOf } from './open.ts';
 import { replacementStates } from './states.ts';
 
 /**
  * Removes them from a folder.
+ * @param mapName of the one to look at; of all, when absent
  * @returns the disk files beside which they were
  * @throws the system's error when they cannot be removed
  */
-export function removeLeftovers(folder: string): string[] {
-  const finals = mappedFiles(folder).flatMap((filePath) => {
+export function removeLeftovers(folder: string, mapName?: string): string[] {
+  const mapped = mapName === undefined ? mappedFiles(folder) : [path.join(folder, fileNameOfMap(mapName))];
+  const finals = mapped.flatMap((filePath) => {
     const header = peekHeader(filePath);
     return header !== undefined && replacementStates[header.state] === 'final' ? [{ filePath, header }] : [];
   });
@@ -51,18 +53,19 @@ function isMoved(filePath: string): boolean {
   return !fs.existsSync(dataPathOf(filePath));
 }
 
-/** @returns false where another process is at it */
+/** @returns false where a mount is at it: it has the lock of the data file, or of the disk file that this has become */
 function remove(filePath: string): boolean {
   const dataPath = dataPathOf(filePath);
-  if (fs.existsSync(dataPath)) {
-    const fd = fs.openSync(dataPath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
-    try {
-      if (tryLock(fd, 'exclusive') === 'taken') return false;
+  const isSealed = fs.existsSync(dataPath);
+  const fd = fs.openSync(isSealed ? dataPath : filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  try {
+    if (tryLock(fd, 'exclusive') === 'taken') return false;
+    if (isSealed) {
       fs.rmSync(dataPath);
       syncFolder(path.dirname(filePath));
-    } finally {
-      fs.closeSync(fd);
     }
+  } finally {
+    fs.closeSync(fd);
   }
   fs.rmSync(mapPathOf(filePath), { force: true });
   syncFolder(path.dirname(filePath));

@@ -59,6 +59,14 @@ export function dataPathOf(filePath: string): string {
   return filePath + dataSuffix;
 }
 
+export function isMapName(name: string): boolean {
+  return name.endsWith(mapSuffix);
+}
+
+export function fileNameOfMap(name: string): string {
+  return name.slice(0, -mapSuffix.length);
+}
+
 export function plainPathOf(filePath: string): string {
   return filePath + plainSuffix;
 }
@@ -69,8 +77,8 @@ export function mapPathOf(filePath: string): string {
 
 /** The native files of a folder that have a map. */
 export function mappedFiles(folder: string): string[] {
-  const names = fs.readdirSync(folder).filter((name) => name.endsWith(mapSuffix));
-  return names.map((name) => path.join(folder, name.slice(0, -mapSuffix.length)));
+  const names = fs.readdirSync(folder).filter(isMapName);
+  return names.map((name) => path.join(folder, fileNameOfMap(name)));
 }
 
 /** Units that a map has room for: a file may grow, as growing formats do. */

@@ -7,13 +7,15 @@
  * - big_writes goes through a comma in fsname: without it writes come in 4 KiB
  * - read and write hand out libfuse's own memory: it is used only until the reply, which is sent before the handler returns
  */
-import type * as fs from '../../base/fs.ts';
+import * as fs from '../../base/fs.ts';
+import path from 'node:path';
 import { describeError } from '../../base/errors.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
-import type { OpenFile } from '../open-file.ts';
+import { PassThroughFile, SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { NamedPlace, type Attributes, type Place } from '../place.ts';
+import { duplicateTo } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import type { ServingTransport } from '../transport.ts';
 import { NarrowNumbers } from './narrow-numbers.ts';
@@ -42,12 +44,29 @@ export async function serveFuseNative(
     autoCache: true,
     timeout: noTimeout,
   };
-  const fuse = new Fuse(mountpoint, operations(filter, log), options);
+  const handles = new Handles();
+  const fuse = new Fuse(mountpoint, operations(filter, log, handles), options);
   await new Promise<void>((resolve, reject) => {
     fuse.mount((error) => (error === null ? resolve() : reject(error)));
   });
   return {
     name: 'fuse-native',
+    place: ({ pluginPath, path: filePath, fd }, rename) => {
+      const number = filter.numbers.of(
+        fs.statSync(pluginPath, { bigint: true }),
+        filePath === pluginPath ? '' : path.basename(filePath),
+      );
+      const opened = fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR);
+      try {
+        rename();
+        filter.numbers.keep(fs.fstatSync(fd, { bigint: true }), number);
+        handles.replace(filter.nameOf(new NamedPlace(filePath)), opened);
+      } finally {
+        fs.closeSync(opened);
+      }
+    },
+    // Each request is answered before anything else is done.
+    settled: () => Promise.resolve(true),
     status: () => undefined,
     look: () => {
       filter.closeIdle(idleMs);
@@ -75,6 +94,16 @@ class Handles {
     return file;
   }
 
+  /** Handles of a native file are those of an ordinary file from now on. @param fd of that, open for reading and writing */
+  replace(name: string, fd: number): void {
+    for (const [handle, file] of this.#files) {
+      if (!(file instanceof SynthesizedFile) || file.state.name !== name) continue;
+      duplicateTo(fd, file.fd);
+      this.#files.set(handle, new PassThroughFile(file.fd));
+      file.forget(true);
+    }
+  }
+
   remove(handle: number): OpenFile {
     const file = this.get(handle);
     this.#files.delete(handle);
@@ -82,8 +111,7 @@ class Handles {
   }
 }
 
-function operations(filter: Filter, log: Log): FuseOperations {
-  const handles = new Handles();
+function operations(filter: Filter, log: Log, handles: Handles): FuseOperations {
   const numbers = new NarrowNumbers();
   const place = (fusePath: string): Place => placeOf(filter, fusePath);
 

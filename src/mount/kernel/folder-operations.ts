@@ -144,7 +144,7 @@ function makeListing(session: Session, folder: Place, listingFd: number): void {
         const nameEnd = entries.indexOf(0, at + dirent.nameAt);
         const bytes = entries.subarray(at + dirent.nameAt, nameEnd);
         const name = nameOfBytes(bytes);
-        if (session.filter.hides(name)) continue;
+        if (session.filter.hidesListed(folder, name)) continue;
         const type = entries[at + dirent.typeAt] ?? 0;
         listing.add(numberOf(name, type, entries.readBigUInt64LE(at)), type, bytes);
       }

@@ -4,6 +4,7 @@
  */
 import * as fs from '../../base/fs.ts';
 import { constants } from 'node:os';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, systemErrorCode, UnavailableError } from '../../base/errors.ts';
@@ -11,11 +12,17 @@ import { nativePath } from '../../base/names.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import { BlockCache } from '../../backup/block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
+import { InodeNumbers } from '../inode-numbers.ts';
+import { HeldPlace, openPath, type Place } from '../place.ts';
+import type { LockedRange } from './locks/description-locks.ts';
+import { LockKeeper, type Carried } from './locks/lock-keeper.ts';
 import type { Log } from '../native-file-state.ts';
 import type { Statistics } from '../statistics.ts';
 import { exitNow, raiseFileLimit } from '../system-calls.ts';
 import type { ServingTransport, TransportStatus } from '../transport.ts';
 import type { Replacements } from '../replacements.ts';
+import type { Placing } from '../../replacement/finalize.ts';
+import { settleBacking } from './backings.ts';
 import { answerReplacements } from './asked-replacements.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
@@ -25,7 +32,7 @@ import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { outHeader } from './protocol.ts';
+import { lockOut, outHeader } from './protocol.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
@@ -33,6 +40,11 @@ const otherDescriptors = 4096;
 const defaultMaxDeaths = 32;
 const endsWithinMs = 500;
 const wakeEveryMs = 50;
+const nothing = new Uint8Array(0);
+const settlesWithinMs = 5000;
+const settleEveryMs = 5;
+/** This thread's number in locks that it takes for a moment only: the first worker's, which cannot die meanwhile. */
+const mainOwner = 1;
 /** Nodes that are looked at in one turn for files that were deleted behind the mount. */
 const nodesPerLook = 2000;
 
@@ -44,6 +56,8 @@ export interface KernelOptions {
   readonly idleMs: number;
   readonly statistics: Statistics;
   readonly replacements: Replacements;
+  /** By what name the replacement of a native file is asked for; undefined for other files. */
+  readonly replacementKeyOf?: (place: Place) => string | undefined;
   /** Of the log, which workers write to themselves. */
   readonly logFd: number;
   /** Files that the kernel may remember at once. */
@@ -66,12 +80,15 @@ export class KernelTransport implements ServingTransport {
   readonly #log: Log;
   readonly #device: number;
   readonly #agreed: Agreed;
+  readonly #numbers: InodeNumbers;
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
   readonly #streams = ReadAhead.allocate();
   readonly #cache: BlockCache;
+  readonly #replacements: Replacements;
   readonly #crowd: Crowd;
+  readonly #locks: LockKeeper;
   readonly #workers: Serving[] = [];
   #deaths = 0;
   #closed: Promise<void> | undefined;
@@ -83,14 +100,28 @@ export class KernelTransport implements ServingTransport {
     this.#log = log;
     this.#device = device;
     this.#agreed = agreed;
+    this.#numbers = new InodeNumbers(fs.statSync(options.filter.folder, { bigint: true }).dev, options.filter.numbers);
     const limit = raiseFileLimit();
     this.#nodes = NodeTable.allocate(
       options.filter.folder,
       Math.max(64, Math.min(options.maxNodes ?? maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
+    this.#replacements = {
+      acquire: (key, ...others) => {
+        const parts = options.replacements.acquire(key, ...others);
+        this.#locks.carry(key, parts.dataFd);
+        return parts;
+      },
+    };
     this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes), 1);
     this.#board = Board.allocate(options.workers);
+    this.#locks = new LockKeeper({
+      carried: (node) => this.#carried(node),
+      setLocked: (node, isLocked) => this.#nodes.setLocked(node, isLocked),
+      answer: (worker, unique, errno, conflict) => this.#answerLock(worker, unique, errno, conflict),
+      complain: (error) => this.#log('warn', `a lock is held under the mount alone: ${describeError(error)}`, {}),
+    });
     this.#crowd = new Crowd(this.#nodes, device, () => this.#board.clearCrowded());
   }
 
@@ -131,6 +162,46 @@ export class KernelTransport implements ServingTransport {
     return !this.#isGivenUp;
   }
 
+  readonly place: Placing = ({ pluginPath, path: filePath, fd, parts }, rename) => {
+    const { nodes, numbers, files } = { nodes: this.#nodes, numbers: this.#numbers, files: this.#files };
+    const part = filePath === pluginPath ? '' : path.basename(filePath);
+    const plugin = fs.statSync(pluginPath, { bigint: true });
+    const number = numbers.of(plugin, part);
+    const stat = fs.fstatSync(fd, { bigint: true });
+    const isMeant = (handle: number, handlePart: string): boolean => {
+      const { dev, ino } = fs.fstatSync(handle, { bigint: true });
+      return handlePart === part && dev === plugin.dev && ino === plugin.ino;
+    };
+    const backing = settleBacking(parts.backing, mainOwner);
+    const held = openPath(`/proc/self/fd/${fd}`, true);
+    const opened = fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR);
+    try {
+      const node = nodes.replace(plugin, part, held, backing, () => {
+        rename();
+        numbers.keep(stat, number);
+        files.replace(isMeant, opened);
+      });
+      if (node !== undefined)
+        this.#locks.placed(node, parts.seal === undefined ? parts.dataFd : nodes.descriptorOf(node));
+    } finally {
+      fs.closeSync(held);
+      fs.closeSync(opened);
+    }
+  };
+
+  async settled(): Promise<boolean> {
+    const began = this.#workers.map((_, worker) => this.#board.current(worker));
+    const isOver = (worker: number): boolean => {
+      const [then, now] = [began[worker], this.#board.current(worker)];
+      return then === undefined || then.uniqueLow !== now?.uniqueLow || then.uniqueHigh !== now.uniqueHigh;
+    };
+    for (let waitedMs = 0; waitedMs < settlesWithinMs; waitedMs += settleEveryMs) {
+      if (began.every((_, worker) => isOver(worker))) return true;
+      await sleep(settleEveryMs);
+    }
+    return false;
+  }
+
   async close(): Promise<void> {
     this.#closed ??= this.#close();
     await this.#closed;
@@ -146,6 +217,7 @@ export class KernelTransport implements ServingTransport {
       process.off('exit', exitNow);
       for (const { channel } of this.#workers) fs.closeSync(channel);
       fs.closeSync(this.#device);
+      this.#locks.close();
       this.#files.close();
       this.#nodes.close();
       return true;
@@ -167,17 +239,32 @@ export class KernelTransport implements ServingTransport {
     await Promise.all(starting);
   }
 
+  /** What carries the locks of a node. The file that a part is made of is no such: its parts are files of their own. */
+  #carried(node: number): Carried {
+    const fd = this.#nodes.descriptorOf(node);
+    const part = this.#nodes.partOf(node);
+    return {
+      own: part === '' ? `/proc/self/fd/${fd}` : undefined,
+      replacementKey: this.#options.replacementKeyOf?.(new HeldPlace(fd, part)),
+    };
+  }
+
+  #answerLock(worker: number, unique: bigint, errno: number, conflict?: LockedRange & { readonly pid: number }): void {
+    const { channel = -1 } = this.#workers[worker] ?? {};
+    answerRequest(channel, unique, errno, conflict === undefined ? undefined : lockOut.encode(conflict));
+  }
+
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, mountpoint, logFd, idleMs, statistics, workerModule } = this.#options;
+    const { mountpoint, logFd, idleMs, statistics, workerModule } = this.#options;
     const asking = new MessageChannel();
     const answered = new SharedArrayBuffer(4);
-    answerReplacements(asking.port1, answered, this.#options.replacements);
+    answerReplacements(asking.port1, answered, this.#replacements);
     const data: WorkerData = {
       worker,
       channel,
       ...this.#agreed,
-      filter,
+      filter: { ...this.#options.filter, numbers: this.#numbers.buffer },
       mountpoint,
       logFd,
       cache: this.#cache.memory,
@@ -213,7 +300,8 @@ export class KernelTransport implements ServingTransport {
     await new Promise<void>((resolve, reject) => {
       thread.on('message', (message: WorkerMessage) => {
         if (message === 'crowded') this.#crowd.thin();
-        else resolve();
+        else if (message === 'serving') resolve();
+        else this.#locks.handle(worker, message.lock);
       });
       void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
     });
@@ -282,14 +370,15 @@ export class KernelTransport implements ServingTransport {
 }
 
 function failRequest(channel: number, { uniqueLow, uniqueHigh }: CurrentRequest): void {
-  const header = outHeader.encode({
-    length: outHeader.sizeBytes,
-    error: -constants.errno.EIO,
-    unique: BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n,
-  });
+  const unique = BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n;
+  answerRequest(channel, unique, constants.errno.EIO);
+}
+
+function answerRequest(channel: number, unique: bigint, errno: number, body: Uint8Array = nothing): void {
+  const header = outHeader.encode({ length: outHeader.sizeBytes + body.length, error: -errno, unique });
   try {
-    fs.writeSync(channel, header);
+    fs.writeSync(channel, Buffer.concat([header, body]));
   } catch {
-    // It was answered just before the death, or the mount is gone.
+    // It was answered just before a death, or the mount is gone.
   }
 }
