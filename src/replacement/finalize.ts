@@ -55,7 +55,7 @@ export interface Placed {
   /** The path of the record. */
   readonly record: string;
   /** Removes what is not needed any more, once nobody looks for it. */
-  clearAway(): void;
+  readonly clearAway: () => void;
 }
 
 /**
