@@ -86,6 +86,11 @@ export class NativeFileState implements Closable {
     this.#context = context;
   }
 
+  /** Which of the plugin file's files it is: '' for the one that has its name. */
+  get part(): string {
+    return this.#file.name === path.basename(this.#identity.pluginPath) ? '' : this.#file.name;
+  }
+
   /**
    * As the guest sees it: writes may have made it longer or shorter.
    * @param pluginFd here and below: any descriptor of the plugin file, of the handle that asks
