@@ -17,7 +17,7 @@ import {
   parsePluginFile,
   type PluginFile,
 } from '../plugin/plugin-file.ts';
-import { isRecordName } from '../replacement/finalize.ts';
+import { isRecordName } from '../replacement/record.ts';
 import { pathIfTold, type Place } from './place.ts';
 import { SeenFiles } from './seen-files.ts';
 import { systemError } from './system-error.ts';

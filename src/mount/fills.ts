@@ -5,7 +5,14 @@ import type { ThreadKey } from '../backup/seal.ts';
 import { imagesOf } from '../plugin/plugin-file.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { freeze, thaw } from '../replacement/decrypt.ts';
-import { finalizeFiles, isInPlace, requireFinalizable, type FinalizedFile } from '../replacement/finalize.ts';
+import {
+  finalizeFiles,
+  isInPlace,
+  requireFinalizable,
+  type FinalizedFile,
+  type Placed,
+  type Placement,
+} from '../replacement/finalize.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { releaseCopies } from '../replacement/release.ts';
 import type { SharedReplacement } from '../replacement/shared.ts';
@@ -16,6 +23,7 @@ import type { FillMessage } from './fill-thread.ts';
 import type { NativeDisk, NativeDiskFile } from './natives.ts';
 import { openPath } from './place.ts';
 import type { OpenReplacements } from './replacements.ts';
+import type { ServingTransport } from './transport.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
@@ -29,24 +37,30 @@ export interface Finalized {
   readonly decrypted: readonly { readonly name: string; readonly bytes: number }[];
 }
 
+/** What serves the disks to others. */
+export type Mounted = Pick<ServingTransport, 'place' | 'settled'>;
+
 export class Fills {
   readonly #replacements: OpenReplacements;
   readonly #context: FillContext;
+  readonly #mounted: Mounted | undefined;
   /** One for each open replacement. */
   readonly #jobs = new Map<SharedReplacement, FillJob>();
   /** By the chains of a plugin file's images. */
   readonly #sealingKeys = new Map<string, ThreadKey>();
 
-  constructor(replacements: OpenReplacements, context: FillContext) {
+  /** @param mounted what serves the disks to others */
+  constructor(replacements: OpenReplacements, context: FillContext, mounted?: Mounted) {
     this.#replacements = replacements;
     this.#context = context;
+    this.#mounted = mounted;
   }
 
   /** @throws UsageError where there is nothing to fill; CapacityError, UnavailableError */
   async start(disk: NativeDisk, options: FillOptions): Promise<void> {
-    for (const file of disk.files) {
+    for (const file of disk.files.filter((each) => !isPlaced(disk, each))) {
       const job = await this.#job(disk, file);
-      if (job.state === 'complete') continue;
+      if (servesAlone(job.parts)) continue;
       // So that every thread uses it from now on.
       this.#context.statistics.counters(file.name).set('replaced', 1);
       job.start(options);
@@ -93,8 +107,7 @@ export class Fills {
 
   async prove(disk: NativeDisk): Promise<{ name: string; proof: Proof }[]> {
     const proofs: { name: string; proof: Proof }[] = [];
-    for (const file of disk.files.filter((each) => each.isReplaced()))
-      proofs.push({ name: file.name, proof: await (await this.#job(disk, file)).prove() });
+    for (const job of await this.#replaced(disk)) proofs.push({ name: job.target.name, proof: await job.prove() });
     if (proofs.length === 0) throw new UsageError(`${disk.name}: nothing was written to it or copied yet`);
     return proofs;
   }
@@ -109,7 +122,7 @@ export class Fills {
     for (const file of disk.files) {
       const { path } = file.replacement.place;
       if (!file.isReplaced()) throw new UsageError(`${disk.name}: is not filled; start with: veneer fill start`);
-      if (path !== disk.pluginPath && isInPlace(path)) {
+      if (isPlaced(disk, file)) {
         inPlace.push({ path, parts: undefined });
         continue;
       }
@@ -126,30 +139,30 @@ export class Fills {
     if (sealed.length > 0 && this.#context.isOpen(fs.statSync(disk.pluginPath, { bigint: true })))
       throw new UsageError(`${disk.name}: is open; what is sealed is decrypted while no guest uses it`);
     const stopped: FinalizedFile[] = [];
-    let record: string;
+    let placed: Placed;
     try {
       for (const file of sealed) {
         freeze(file.parts);
         stopped.push(file);
       }
       for (const { job, path } of sealed) await job.decrypt(path);
-      record = finalizeFiles(disk.pluginPath, [...replaced, ...inPlace]);
+      placed = finalizeFiles(disk.pluginPath, [...replaced, ...inPlace], this.#placement(disk));
     } catch (error) {
       // What is in its place by now is not written here any more.
       for (const { path, parts } of stopped)
-        if (parts !== undefined && (path === disk.pluginPath || !isInPlace(path))) thaw(parts);
+        if (parts !== undefined && (path === disk.pluginPath || !isInPlace(path, parts.pluginId))) thaw(parts);
       throw error;
     }
     for (const { job } of replaced) this.#forget(job);
+    // Else the next mount removes it.
+    if ((await this.#mounted?.settled()) !== false) placed.clearAway();
     const decrypted = sealed.map(({ name, job }) => ({ name, bytes: job.status().decrypted?.ofBytes ?? 0 }));
-    return { record, decrypted };
+    return { record: placed.record, decrypted };
   }
 
   /** Goes on with what an earlier mount has begun. */
   async takeUp(disk: NativeDisk): Promise<void> {
-    for (const file of disk.files) {
-      if (!file.isReplaced()) continue;
-      const job = await this.#job(disk, file);
+    for (const job of await this.#replaced(disk)) {
       if (job.state === 'filling') job.start(defaultFillOptions);
     }
   }
@@ -175,14 +188,27 @@ export class Fills {
     return await this.#context.threads.close();
   }
 
+  #placement(disk: NativeDisk): Placement {
+    return {
+      place: this.#mounted?.place ?? ((_file, rename) => rename()),
+      whileNamesStay: (action) =>
+        this.#replacements.signals.whileNamesStay(() => {
+          fs.closeSync(openPlugin(disk));
+          return action();
+        }),
+    };
+  }
+
   #forget(job: FillJob): void {
     this.#jobs.delete(job.parts);
     job.close();
   }
 
+  /** Of those that have a replacement, and are not in their places yet. */
   async #replaced(disk: NativeDisk): Promise<FillJob[]> {
     const jobs: FillJob[] = [];
-    for (const file of disk.files.filter((each) => each.isReplaced())) jobs.push(await this.#job(disk, file));
+    for (const file of disk.files.filter((each) => each.isReplaced() && !isPlaced(disk, each)))
+      jobs.push(await this.#job(disk, file));
     return jobs;
   }
 
@@ -259,4 +285,9 @@ function openPlugin({ name, pluginPath, stat }: NativeDisk): number {
   if (dev === stat.dev && ino === stat.ino) return fd;
   fs.closeSync(fd);
   throw new UnavailableError(`${name}: was replaced a moment ago; try again`, { retryable: true });
+}
+
+/** Whether an interrupted `finalize` has come so far. */
+function isPlaced(disk: NativeDisk, { replacement: { place } }: NativeDiskFile): boolean {
+  return place.path !== disk.pluginPath && isInPlace(place.path, place.pluginId);
 }

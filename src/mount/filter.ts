@@ -24,6 +24,7 @@ import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { hasReplacement, partOf } from '../plugin/beside.ts';
 import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { mayBeMap, replacementStat } from '../replacement/beside.ts';
+import { isRecordName, separateRecord } from '../replacement/record.ts';
 import { unlinkReplacement } from '../replacement/open.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
@@ -44,7 +45,8 @@ import {
   type Place,
 } from './place.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import type { Replacements } from './replacements.ts';
+import { diskKey, type Replacements } from './replacements.ts';
+import { SeenLeftovers } from './seen-leftovers.ts';
 import { ownRights, type Rights } from './rights.ts';
 import type { Statistics } from './statistics.ts';
 import type { TimeChange } from './system-calls.ts';
@@ -91,6 +93,7 @@ export class Filter implements Closable {
   #numbers: InodeNumbers | undefined;
   #listed: ListedNumbers | undefined;
   readonly #behind: Behind;
+  readonly #leftovers: SeenLeftovers;
 
   /** @param onImageOpened see NativeFileContext */
   constructor(
@@ -104,6 +107,7 @@ export class Filter implements Closable {
   ) {
     this.#options = options;
     this.#behind = new Behind(rights);
+    this.#leftovers = new SeenLeftovers(log);
     this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#log = log;
@@ -154,14 +158,15 @@ export class Filter implements Closable {
   }
 
   /**
-   * Whether a name in a folder is a part of what was written to a disk there, or would be: nobody but the mount itself may touch those. A file
-   * that is only called like one is a file like any other.
+   * Whether a name in a folder is a part of what was written to a disk there, or would be, or is left of one: nobody but the mount itself may
+   * touch those. A file that is only called like one is a file like any other.
    */
   hides(folder: Place, name: string): boolean {
     const part = partOf(name);
     if (part === undefined) return false;
     const isOfDisk = this.#madeNames.stems(folder, part.stem).some((file) => this.#isNative(folder, file));
-    return isOfDisk && !(part.isMap && !mayBeMap(`${folder.at}/${name}`));
+    if (isOfDisk && !(part.isMap && !mayBeMap(`${folder.at}/${name}`))) return true;
+    return this.#leftovers.isOne(folder, part.stem);
   }
 
   #isNative(folder: Place, fileName: string): boolean {
@@ -174,6 +179,7 @@ export class Filter implements Closable {
   child(parent: Place, name: string): Place {
     const child = this.newChild(parent, name);
     if (this.hides(parent, name)) throw systemError('ENOENT', 'lookup', name);
+    this.separateRecord(parent, name);
     if (fs.lstatSync(child.at, { throwIfNoEntry: false }) !== undefined) return child;
     return this.madeChild(parent, name) ?? child;
   }
@@ -181,6 +187,28 @@ export class Filter implements Closable {
   /** The place of a name in a folder that is to be made there, or that the folder behind is known to have. */
   newChild(parent: Place, name: string): Place {
     return new NamedPlace(`${parent.at}/${name}`, '', () => path.join(parent.path, name));
+  }
+
+  /**
+   * To be called before a name is looked up, which may be that of a record: it must be no further name of a plugin file.
+   * @throws ENOENT where it is, and cannot be made another file
+   */
+  separateRecord(parent: Place, name: string): void {
+    if (!isRecordName(name)) return;
+    try {
+      separateRecord(`${parent.at}/${name}`);
+    } catch (error) {
+      this.#log('warn', `${name}: is a further name of a plugin file, and is not shown: ${describeError(error)}`, {});
+      throw systemError('ENOENT', 'lookup', name);
+    }
+  }
+
+  /** What the replacement of a native file is known by (`diskKey`); undefined for other files, and those that may not be written. */
+  diskKeyOf(place: Place): string | undefined {
+    const stat = place.stat();
+    if (this.#classifier.classify(place, stat).kind !== 'plugin') return undefined;
+    const kept = this.#natives.replacementOf(place, this.#natives.find(place, stat));
+    return kept === undefined ? undefined : diskKey(stat, kept.index);
   }
 
   /** The place of a name that only the mount has. */

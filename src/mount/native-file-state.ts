@@ -93,6 +93,11 @@ export class NativeFileState implements Closable {
     return this.#identity.isPresented && this.handles > 0;
   }
 
+  /** Which of the plugin file's files it is: '' for the one that has its name. */
+  get part(): string {
+    return this.#file.name === path.basename(this.#identity.pluginPath) ? '' : this.#file.name;
+  }
+
   /**
    * As the guest sees it: writes may have made it longer or shorter.
    * @param pluginFd here and below: any descriptor of the plugin file, of the handle that asks

@@ -157,12 +157,17 @@ export class SynthesizedFile implements OpenFile {
   }
 
   close(): void {
-    this.forget();
-    this.counted.add('openNow', -1);
+    this.leave();
     fs.closeSync(this.fd);
   }
 
   forget(): void {
     this.state.handles--;
+  }
+
+  /** Nobody has it open any more, or it is another kind of file from now on; the descriptor stays. */
+  leave(): void {
+    this.forget();
+    this.counted.add('openNow', -1);
   }
 }

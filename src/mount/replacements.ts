@@ -130,7 +130,7 @@ export class OpenReplacements implements Replacements, Closable {
 
   /** What was opened for this very plugin file. Of one that is gone, it goes on without a name; where only its own files are gone, it ends. */
   #known(asked: AskedReplacement, plugin: fs.BigIntStats): SharedReplacement | undefined {
-    const key = pluginKey(plugin, asked.index);
+    const key = diskKey(plugin, asked.index);
     const entry = this.#byPlugin.get(key);
     if (entry === undefined) return undefined;
     const { parts } = entry.open;
@@ -165,7 +165,7 @@ export class OpenReplacements implements Replacements, Closable {
       const entry = this.#at(place) ?? this.#open(asked, place, home, chainKey);
       if (entry === undefined) return undefined;
       entry.held.push(...held.splice(0));
-      this.#byPlugin.set(pluginKey(plugin, asked.index), entry);
+      this.#byPlugin.set(diskKey(plugin, asked.index), entry);
       this.signals.note(markOf(plugin));
       return entry.open.parts;
     } finally {
@@ -228,7 +228,8 @@ function fileKey({ dev, ino }: fs.BigIntStats): string {
   return `${dev}:${ino}`;
 }
 
-function pluginKey(plugin: fs.BigIntStats, index: number): string {
+/** What a native file's replacement is known by in this mount. @param index which of the plugin file's native files */
+export function diskKey(plugin: fs.BigIntStats, index: number): string {
   return `${fileKey(plugin)}:${index}`;
 }
 

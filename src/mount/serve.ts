@@ -15,7 +15,7 @@ import { unlockFolder } from '../backup/unlock-folder.ts';
 import { randomGuid } from '../bytes/guid.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import { removeLeftovers } from '../replacement/leftovers.ts';
+import { separateRecords } from '../replacement/record.ts';
 import { SharedRate } from '../replacement/pace.ts';
 import { endOnCrash } from './crash.ts';
 import { serveControl, type MountStatus } from './control.ts';
@@ -37,6 +37,7 @@ import { isMountpoint, prepareMount, unmount } from './mountpoint.ts';
 import type { Log } from './native-file-state.ts';
 import type { NativeDisk } from './natives.ts';
 import { OpenReplacements } from './replacements.ts';
+import { clearLeftovers } from './seen-leftovers.ts';
 import { takeFolder } from './served-folder.ts';
 import { sourceText, SourceWatch, watchEveryMs } from './source-watch.ts';
 import { Statistics, type FileStatistics } from './statistics.ts';
@@ -142,7 +143,8 @@ async function serve(
     numbers: InodeNumbers.allocate(),
   };
   const filter = new Filter(filterOptions, statistics, cache, log, replacements);
-  clearAway(real.folder, log);
+  clearLeftovers(real.folder, log);
+  separateAll(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
   const transport = await startTransport(filter, real, options, {
@@ -172,19 +174,23 @@ async function serve(
     if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
     end?.();
   };
-  const fills = new Fills(replacements, {
-    threads: new FillThreads({
-      sources,
-      firstCell: threads,
-      blockBytes: shares.fillBlockBytes,
-      indexBytes: shares.indexBytes,
-    }),
-    turns: new FillTurns(options.fillJobs),
-    rate: fillRate(options),
-    statistics,
-    log,
-    isOpen: (stat) => transport.isOpen(stat),
-  });
+  const fills = new Fills(
+    replacements,
+    {
+      threads: new FillThreads({
+        sources,
+        firstCell: threads,
+        blockBytes: shares.fillBlockBytes,
+        indexBytes: shares.indexBytes,
+      }),
+      turns: new FillTurns(options.fillJobs),
+      rate: fillRate(options),
+      statistics,
+      log,
+      isOpen: (stat) => transport.isOpen(stat),
+    },
+    transport,
+  );
   const survey = new Survey(filter, (disk) => void startFill(fills, disk, options, log), log);
   const control = serveControl(files.socket, (request) => {
     if (request.command === 'fill') return answerFill(fills, filter, request);
@@ -230,14 +236,10 @@ function requireFiles(): void {
   );
 }
 
-/** What a crash of `finalize` has left is in nobody's way: a mount does not fail by it. */
-function clearAway(folder: string, log: Log): void {
-  try {
-    for (const file of removeLeftovers(folder))
-      log('info', `${file}: is in its place; what an interrupted finalize had left beside it was removed`, {});
-  } catch (error) {
-    log('warn', `what an interrupted finalize has left stays: ${describeError(error)}`, {});
-  }
+/** Before anything looks at them. */
+function separateAll(folder: string, log: Log): void {
+  for (const name of separateRecords(folder))
+    log('warn', `${name}: is a further name of a plugin file, and could not be made another file: it is not shown`, {});
 }
 
 function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {
@@ -276,6 +278,7 @@ async function startTransport(
           ...shared,
           cacheBytes: shares.blockBytes,
           indexBytes: shares.indexBytes,
+          diskKeyOf: (place) => filter.diskKeyOf(place),
           mountpoint: real.mountpoint,
         },
         log,

@@ -1,5 +1,6 @@
 /** What a transport is to whoever serves a mount over it. */
 import type * as fs from '../base/fs.ts';
+import type { Placing } from '../replacement/finalize.ts';
 
 export interface TransportStatus {
   /** Threads that answer. */
@@ -16,6 +17,10 @@ export interface TransportStatus {
 }
 
 export interface ServingTransport {
+  /** Of a file that the mount shows: who has it open, and what the kernel knows of it, goes on with the disk file. */
+  readonly place: Placing;
+  /** Resolves when no thread is at a request any more that it began before: false when one does not come to its end. */
+  settled(): Promise<boolean>;
   readonly name: 'kernel' | 'fuse-native';
   /** Undefined where the transport cannot tell. */
   status(): TransportStatus | undefined;

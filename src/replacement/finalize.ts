@@ -1,40 +1,36 @@
 /**
  * The last step: the replacement takes the plugin file's place in the folder. What is left is an ordinary disk file, and the plugin file
- * beside it as a record, under a name that no mount takes for a disk. Of a sealed replacement it is the plain file that was made of it first
- * (decrypt.ts), and nobody writes any more.
+ * beside it as a record (record.ts). Of a sealed replacement it is the plain file that was made of it first (decrypt.ts), and nobody writes any
+ * more.
+ *
+ * At every moment, after any kill or power loss, the name of the disk reads as the disk and takes writes into it.
  *
  * Crash order:
  * 1. all files of the disk are flushed; then each one's header says `final`, durably
- * 2. files that only the mount had (a VMDK's extent) get their names, and the folder is flushed
- * 3. the plugin file gets a second name, that of the record, and the folder is flushed
+ * 2. the plugin file is copied to its record, durably
+ * 3. files that only the mount had (a VMDK's extent) are renamed to their names, and the folder is flushed
  * 4. the main file is renamed over the plugin file: one name, at every moment whole; the folder is flushed
- * 5. the sealed data files are removed, the folder is flushed, and then the maps
- * After a crash before 4 the plugin file is still there, the replacement serves alone, and finalizing again goes on. After one behind 4 the
- * disk file is in place; finalizing again, or the next mount, removes what step 5 has left: as long as anything is, a map says so
- * (leftovers.ts).
+ * 5. (`clearAway`) the sealed data files are removed, the folder is flushed, and then the maps
+ * After a crash before 4 the plugin file is still there, under its own name and no other: the replacement serves alone, those of step 3 are
+ * in their places, and finalizing again goes on. After one behind 4 the disk file is in place; finalizing again, or the next mount, removes
+ * what step 5 has left: as long as anything is, a map says so (leftovers.ts).
+ *
+ * A mount that shows these files takes part in each rename (`Placement`): what is open, and what the kernel knows, goes on with the disk file.
+ * Between 4 and 5 it waits until no thread is at a request that began before.
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { systemErrorCode, UsageError } from '../base/errors.ts';
-import { fileModes } from '../base/file-modes.ts';
-import { syncFolder, unfinishedPathOf, writeFileDurably } from '../base/durable.ts';
+import { UsageError } from '../base/errors.ts';
+import { syncFolder, unfinishedPathOf } from '../base/durable.ts';
+import { copyAccessList } from '../base/access-list.ts';
 import { writeFailure } from '../base/full-io.ts';
-import { suffixed } from '../base/suffixed.ts';
+import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, plainPathOf } from '../plugin/beside.ts';
-import { recordSuffix } from '../plugin/plugin-file.ts';
 import { peekHeader } from './beside.ts';
 import { PresenceMap } from './presence-map.ts';
-import { flushAll, type SharedReplacement } from './shared.ts';
+import { keepRecord } from './record.ts';
+import { flushAll, shared, type SharedReplacement } from './shared.ts';
 import { changeState, replacementStates, requireWay, stateOf } from './states.ts';
-
-export function isRecordName(name: string): boolean {
-  return name.endsWith(recordSuffix);
-}
-
-/** @param number of the records of this name that there were before */
-export function recordPathOf(pluginPath: string, number: number): string {
-  return suffixed(pluginPath, `${number === 0 ? '' : `.${number}`}${recordSuffix}`);
-}
 
 /** One native file of the disk: where it is to be, and its replacement; undefined where it is in place (`isInPlace`). */
 export interface FinalizedFile {
@@ -42,13 +38,46 @@ export interface FinalizedFile {
   readonly parts: SharedReplacement | undefined;
 }
 
+/** A disk file that takes the place of a native file. */
+export interface PlacedFile {
+  /** The plugin file. */
+  readonly plugin: fs.BigIntStats;
+  /** Which of its files: '' for the one that has its name. */
+  readonly part: string;
+  /** Of the disk file: open for reading and writing, until `Placing` returns. */
+  readonly fd: number;
+  readonly parts: SharedReplacement;
+}
+
+/** Runs `rename`, with which the file has its place, once. What throws has changed nothing. */
+export type Placing = (file: PlacedFile, rename: () => void) => void;
+
+/** What a mount that shows the files does while they take their places. */
+export interface Placement {
+  readonly place: Placing;
+  /**
+   * Runs `action` while no name of a plugin file changes.
+   * @throws UnavailableError where the plugin file has another name by then: nothing is done
+   */
+  whileNamesStay<T>(action: () => T): T;
+}
+
+const alone: Placement = { place: (_file, rename) => rename(), whileNamesStay: (action) => action() };
+
+export interface Placed {
+  /** The path of the record. */
+  readonly record: string;
+  /** Removes what is not needed any more, once nobody looks for it. */
+  readonly clearAway: () => void;
+}
+
 /**
  * @param files the plugin file's own first
- * @returns the path of the record
+ * @returns when the disk files are in their places
  * @throws UsageError when a file is not complete, or another has its name: nothing is changed then; CapacityError, UnavailableError: it may be
  *   done again
  */
-export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[]): string {
+export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[], placement = alone): Placed {
   for (const { parts } of files) if (parts !== undefined) requireFinalizable(parts);
   for (const file of files) requireFreePlace(file, pluginPath);
   for (const { parts } of files) {
@@ -57,16 +86,20 @@ export function finalizeFiles(pluginPath: string, files: readonly FinalizedFile[
     map.locked('flush', 0, () => flushAll(parts, map));
     changeState(parts, map, 'final');
   }
-  const folder = path.dirname(pluginPath);
-  const owner = fs.statSync(pluginPath);
-  for (const file of files.filter(({ path: filePath }) => filePath !== pluginPath)) putInPlace(file, owner, folder);
-  const record = keepRecord(pluginPath, folder);
-  for (const file of files.filter(({ path: filePath }) => filePath === pluginPath)) putInPlace(file, owner, folder);
-  for (const { path: filePath, parts } of files)
-    removeSealed(filePath, parts === undefined || parts.seal !== undefined);
-  for (const { path: filePath } of files) fs.rmSync(mapPathOf(filePath), { force: true });
-  syncFolder(folder);
-  return record;
+  const isOwn = ({ path: filePath }: FinalizedFile): boolean => filePath === pluginPath;
+  const record = placement.whileNamesStay(() => {
+    const kept = keepRecord(pluginPath);
+    for (const file of [...files.filter((each) => !isOwn(each)), ...files.filter(isOwn)])
+      putInPlace(file, pluginPath, placement.place);
+    return kept;
+  });
+  const clearAway = (): void => {
+    for (const { path: filePath, parts } of files)
+      removeSealed(filePath, parts === undefined || parts.seal !== undefined);
+    for (const { path: filePath } of files) fs.rmSync(mapPathOf(filePath), { force: true });
+    syncFolder(path.dirname(pluginPath));
+  };
+  return { record, clearAway };
 }
 
 /** Durably, before the map goes that tells of it. */
@@ -77,9 +110,10 @@ function removeSealed(filePath: string, isSealed: boolean): void {
 }
 
 /** Whether an interrupted attempt has put a file in its place that only the mount had: not for the plugin file's own. */
-export function isInPlace(filePath: string): boolean {
+export function isInPlace(filePath: string, pluginId: Guid): boolean {
   const header = peekHeader(filePath);
-  return header !== undefined && replacementStates[header.state] === 'final' && fs.existsSync(filePath);
+  if (header?.pluginId !== pluginId || replacementStates[header.state] !== 'final') return false;
+  return fs.lstatSync(filePath, { throwIfNoEntry: false })?.isFile() === true;
 }
 
 /** Before anything is changed, nothing may have the name of a file that only the mount has. */
@@ -97,43 +131,39 @@ export function requireFinalizable(parts: SharedReplacement): void {
 }
 
 /** The disk file belongs to whom the plugin file belonged, and may be read and written by the same. */
-function putInPlace({ path: filePath, parts }: FinalizedFile, owner: fs.Stats, folder: string): void {
+function giveAs(pluginPath: string, fd: number): void {
+  const plugin = fs.openSync(pluginPath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  try {
+    const owner = fs.fstatSync(plugin);
+    fs.fchownSync(fd, owner.uid, owner.gid);
+    // With a list, the mode's bits for the group are an upper bound, and no right of the group's.
+    const mode = owner.mode & 0o777;
+    fs.fchmodSync(fd, copyAccessList(plugin, fd) ? mode : mode & 0o700);
+  } finally {
+    fs.closeSync(plugin);
+  }
+}
+
+function putInPlace({ path: filePath, parts }: FinalizedFile, pluginPath: string, placing: Placing): void {
   if (parts === undefined) return;
   const from = parts.seal === undefined ? dataPathOf(filePath) : unfinishedPathOf(plainPathOf(filePath));
   try {
     const fd = fs.openSync(from, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
     try {
-      fs.fchownSync(fd, owner.uid, owner.gid);
-      fs.fchmodSync(fd, owner.mode & 0o777);
+      giveAs(pluginPath, fd);
       fs.fsyncSync(fd);
+      const plugin = fs.statSync(pluginPath, { bigint: true });
+      const part = filePath === pluginPath ? '' : path.basename(filePath);
+      placing({ plugin, part, fd, parts }, () => {
+        // Whoever still comes through the replacement sees what others write, and how long the file is.
+        Atomics.store(new BigInt64Array(parts.numbers), shared.direct, 1n);
+        fs.renameSync(from, filePath);
+      });
     } finally {
       fs.closeSync(fd);
     }
-    fs.renameSync(from, filePath);
   } catch (error) {
     throw writeFailure(filePath, 'put the disk file in its place', error);
   }
-  syncFolder(folder);
-}
-
-/** A further name for the plugin file. One that an interrupted attempt has given it is taken. */
-function keepRecord(pluginPath: string, folder: string): string {
-  const { ino } = fs.statSync(pluginPath, { bigint: true });
-  for (let number = 0; ; number++) {
-    const record = recordPathOf(pluginPath, number);
-    const there = fs.statSync(record, { bigint: true, throwIfNoEntry: false });
-    if (there?.ino === ino) return record;
-    if (there !== undefined) continue;
-    try {
-      fs.linkSync(pluginPath, record);
-      syncFolder(folder);
-    } catch (error) {
-      const code = systemErrorCode(error);
-      // A file system without links gets a copy.
-      if (code !== 'EPERM' && code !== 'EOPNOTSUPP' && code !== 'ENOSYS')
-        throw writeFailure(record, 'keep the plugin file as a record', error);
-      writeFileDurably(record, fs.readFileSync(pluginPath), fileModes.pluginFile);
-    }
-    return record;
-  }
+  syncFolder(path.dirname(filePath));
 }

@@ -13,17 +13,32 @@ import { tryLock } from '../base/file-lock.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, mappedStems, plainPathOf, stemOf } from '../plugin/beside.ts';
 import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
-import { isRecordName, recordPathOf } from './finalize.ts';
 import { peekHeader } from './beside.ts';
+import { isRecordName, recordPathOf } from './record.ts';
 import { replacementStates } from './states.ts';
 
 /**
  * Removes them from a folder.
+ * @param mapName of the one to look at; of all, when absent
  * @returns the disk files beside which they were
  * @throws the system's error when they cannot be removed
  */
 export function removeLeftovers(folder: string): string[] {
-  const finals = mappedStems(folder).flatMap((stem) => {
+  return leftoversIn(folder, mappedStems(folder)).filter(remove);
+}
+
+/**
+ * The same of one of them.
+ * @returns whether it is one: also where a mount is still at it
+ */
+export function removeLeftover(folder: string, stem: string): boolean {
+  const found = leftoversIn(folder, [path.join(folder, stem)]);
+  for (const filePath of found) remove(filePath);
+  return found.length > 0;
+}
+
+function leftoversIn(folder: string, stems: readonly string[]): string[] {
+  const finals = stems.flatMap((stem) => {
     const header = peekHeader(stem);
     if (header === undefined || replacementStates[header.state] !== 'final') return [];
     const named = path.join(folder, header.fileName);
@@ -34,7 +49,6 @@ export function removeLeftovers(folder: string): string[] {
   return finals
     .filter(({ header }) => recorded.has(header.pluginId) && !living.has(header.pluginId))
     .filter(({ filePath, header }) => isDiskFile(filePath) && (header.sealed === 1 ? isRenamed : isMoved)(filePath))
-    .filter(({ filePath }) => remove(filePath))
     .map(({ filePath }) => filePath);
 }
 
@@ -54,18 +68,19 @@ function isMoved(filePath: string): boolean {
   return !fs.existsSync(dataPathOf(filePath));
 }
 
-/** @returns false where another process is at it */
+/** @returns false where a mount is at it: it has the lock of the data file, or of the disk file that this has become */
 function remove(filePath: string): boolean {
   const dataPath = dataPathOf(filePath);
-  if (fs.existsSync(dataPath)) {
-    const fd = fs.openSync(dataPath, fs.constants.O_RDWR | fs.constants.O_NOFOLLOW);
-    try {
-      if (tryLock(fd, 'exclusive') === 'taken') return false;
+  const isSealed = fs.existsSync(dataPath);
+  const fd = fs.openSync(isSealed ? dataPath : filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  try {
+    if (tryLock(fd, 'exclusive') === 'taken') return false;
+    if (isSealed) {
       fs.rmSync(dataPath);
       syncFolder(path.dirname(filePath));
-    } finally {
-      fs.closeSync(fd);
     }
+  } finally {
+    fs.closeSync(fd);
   }
   fs.rmSync(mapPathOf(filePath), { force: true });
   syncFolder(path.dirname(filePath));

@@ -56,7 +56,7 @@ if (place.isSealed) {
   freeze(parts);
   writePlain(parts, place.path);
 }
-finalizeFiles(place.path, [{ path: place.path, parts }]);
+finalizeFiles(place.path, [{ path: place.path, parts }]).clearAway();
 say('final');
 if (!place.isSealed) write('final written');
 file.close();

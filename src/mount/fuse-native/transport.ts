@@ -14,8 +14,9 @@ import { describeError, systemErrorCode, UnsupportedError } from '../../base/err
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
 import type { Log } from '../native-file-state.ts';
-import type { OpenFile } from '../open-file.ts';
+import { PassThroughFile, SynthesizedFile, type OpenFile } from '../open-file.ts';
 import type { Attributes, Place } from '../place.ts';
+import { duplicateTo } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import type { ServingTransport } from '../transport.ts';
 import { Folders, namesOf } from './folders.ts';
@@ -57,6 +58,19 @@ export async function serveFuseNative(
   const connection = new Connection(mountpoint);
   return {
     name: 'fuse-native',
+    place: ({ plugin, part, fd }, rename) => {
+      const number = filter.numbers.of(plugin, part);
+      const opened = fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR);
+      try {
+        rename();
+        filter.numbers.keep(fs.fstatSync(fd, { bigint: true }), number);
+        handles.replace(plugin, part, opened);
+      } finally {
+        fs.closeSync(opened);
+      }
+    },
+    // Each request is answered before anything else is done.
+    settled: () => Promise.resolve(true),
     status: () => undefined,
     isOpen: (stat) => handles.has(stat),
     look: () => {
@@ -114,11 +128,18 @@ class Handles {
   }
 
   /** Whether a native file is open whose plugin file this is. */
-  has({ dev, ino }: fs.BigIntStats): boolean {
-    return [...this.#files.values()].some((file) => {
-      const stat = file.isNative ? file.stat() : undefined;
-      return stat?.dev === dev && stat.ino === ino;
-    });
+  has(plugin: fs.BigIntStats): boolean {
+    return [...this.#files.values()].some((file) => file.isNative && isSame(file.stat(), plugin));
+  }
+
+  /** Handles of a native file are those of an ordinary file from now on. @param fd of that, open for reading and writing */
+  replace(plugin: fs.BigIntStats, part: string, fd: number): void {
+    for (const [handle, file] of this.#files) {
+      if (!(file instanceof SynthesizedFile) || file.state.part !== part || !isSame(file.stat(), plugin)) continue;
+      duplicateTo(fd, file.fd);
+      this.#files.set(handle, new PassThroughFile(file.fd));
+      file.leave();
+    }
   }
 
   remove(handle: number): OpenFile {
@@ -126,6 +147,10 @@ class Handles {
     this.#files.delete(handle);
     return file;
   }
+}
+
+function isSame(one: fs.BigIntStats, other: fs.BigIntStats): boolean {
+  return one.dev === other.dev && one.ino === other.ino;
 }
 
 /** What stands for a byte that is no UTF-8 in what comes from the binding; a file that has this very character in its name cannot be told from it. */

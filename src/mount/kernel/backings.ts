@@ -18,6 +18,21 @@ const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
 /** Of DirectFile.backing. */
 const word = { number: 0, lock: 1 } as const;
 
+/** For `number`: nobody registers it any more. */
+const never = -1;
+
+/**
+ * From now on the handles of a file stay of the kind that they are of: it is to become an ordinary file.
+ * @returns the number that all of them must have; 0 where they are ordinary ones
+ */
+export function settleBacking(buffer: SharedArrayBuffer, owner: number): number {
+  const backing = new Int32Array(buffer);
+  return new SharedLock(backing, word.lock, owner).hold(() => {
+    Atomics.compareExchange(backing, word.number, 0, never);
+    return Math.max(0, Atomics.load(backing, word.number));
+  });
+}
+
 export class Backings {
   readonly #channel: number | undefined;
   readonly #table: OpenTable;
@@ -51,7 +66,7 @@ export class Backings {
       const known = Atomics.load(direct.backing, word.number);
       return known === 0 && this.#table.isOnlyNative(slot) ? this.#register(channel, direct) : known;
     });
-    if (number === 0) return undefined;
+    if (number <= 0) return undefined;
     this.#table.becomeDirect(slot);
     if (forWriting) direct.allowWrites();
     return number;

@@ -4,9 +4,9 @@
  */
 import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
-import { mountPoints } from '../../base/mount-points.ts';
 import { nativePath } from '../../base/names.ts';
 import type { NodeTable } from './node-table.ts';
+import { OtherFileSystems } from './other-file-systems.ts';
 
 /** Nodes that are looked at in one turn. */
 const nodesPerLook = 2000;
@@ -26,11 +26,10 @@ export class DeletedFiles {
   look(): void {
     if (this.#next >= this.#nodes.end) this.#next = 0;
     const span = this.#nodes.spanOf(nodesPerLook);
-    // Other file systems below the folder may not answer: nothing of them is looked at.
-    const others = mountPoints().filter((point) => point.startsWith(`${this.#folder}/`));
+    const others = new OtherFileSystems(this.#folder);
     for (const { fd } of this.#nodes.descriptors(this.#next, span)) {
       try {
-        if (others.length > 0 && isBelow(pathOf(fd), others)) continue;
+        if (others.have(fd)) continue;
         if (fs.fstatSync(fd).nlink === 0) this.#showGone(pathOf(fd).replace(/ \(deleted\)$/, ''));
       } catch (error) {
         // Forgotten this moment.
@@ -50,8 +49,4 @@ export class DeletedFiles {
 /** As the system has it: the file is not touched. */
 function pathOf(fd: number): string {
   return fs.readlinkSync(`/proc/self/fd/${fd}`);
-}
-
-function isBelow(path: string, folders: readonly string[]): boolean {
-  return folders.some((folder) => path === folder || path.startsWith(`${folder}/`));
 }

@@ -24,6 +24,7 @@ import {
 } from './protocol.ts';
 import { bodyAt, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import type { ReadAhead } from './read-ahead.ts';
+import { lockHandleOf, type LockMessage } from './locks/lock-operations.ts';
 import { putOpen, type Session } from './session.ts';
 
 const { O_RDONLY, O_WRONLY, O_RDWR } = fs.constants;
@@ -54,7 +55,10 @@ export function readHandler(session: Session, ahead: ReadAhead): Handler {
   };
 }
 
-export function fileOperations(session: Session): ReadonlyArray<readonly [number, Handler]> {
+export function fileOperations(
+  session: Session,
+  handOver: (message: LockMessage) => void,
+): ReadonlyArray<readonly [number, Handler]> {
   const { files } = session;
   return [
     [operation.open, (request, reply) => open(session, request, reply)],
@@ -63,6 +67,8 @@ export function fileOperations(session: Session): ReadonlyArray<readonly [number
       operation.release,
       (request) => {
         const { slot, serial } = releaseIn.parse(request.bytes, bodyAt);
+        if (session.nodes.isLocked(request.node))
+          handOver({ kind: 'release', node: request.node, handle: lockHandleOf(slot, serial) });
         files.release(slot, serial);
         return 0;
       },
@@ -115,7 +121,9 @@ function open(session: Session, request: Request, reply: Reply): number {
   if (!(file instanceof SynthesizedFile)) {
     const handle = session.files.add(file, { kind: 'plain', fd: file.fd, node: request.node, ...noNative });
     session.granted(handle);
-    return putOpen(reply.body, 0, handle, openFlag.parallelDirectWrites);
+    const backing = nodes.backingOf(request.node);
+    const kept = backing === 0 ? openFlag.parallelDirectWrites : openFlag.passthrough;
+    return putOpen(reply.body, 0, handle, kept, backing);
   }
   const stamp = stampOf(file.stat());
   const { path } = place;

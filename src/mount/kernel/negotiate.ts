@@ -29,6 +29,7 @@ const congestionThreshold = 3072;
  * - pages of a file are dropped when its time of change or size is no longer the one that they were read with: files that pass through
  *   show what is changed behind the mount, native files keep their pages
  * - files are found again by their handles when the kernel has forgotten them: an NFS server has no more of them
+ * - locks of byte ranges are taken on the files behind: programs that use those, or another mount, meet them
  * - folder operations in parallel; listings with attributes where the kernel expects to want them
  * - the umask of who makes a file is left to us, since a folder behind may hand on rights that come before it
  * - set-id bits are taken away by the file system behind, which sees who writes
@@ -41,6 +42,7 @@ const congestionThreshold = 3072;
 const wanted = flagsOf([
   initFlag.asyncRead,
   initFlag.exportSupport,
+  initFlag.rangeLocks,
   initFlag.bigWrites,
   initFlag.dontMask,
   initFlag.autoInvalidateData,

@@ -91,21 +91,21 @@ export class NodeSlots {
     return buffer;
   }
 
+  wordOf(index: number, name: Field): number {
+    return headerWords + index * nodeWords + name;
+  }
+
   get(index: number, name: Field): number {
-    return this.words[headerWords + index * nodeWords + name] ?? 0;
+    return this.words[this.wordOf(index, name)] ?? 0;
   }
 
   set(index: number, name: Field, value: number): void {
-    this.words[headerWords + index * nodeWords + name] = value;
+    this.words[this.wordOf(index, name)] = value;
   }
 
   /** For what others read without the lock. */
   publish(index: number, name: Field, value: number): void {
-    Atomics.store(this.words, headerWords + index * nodeWords + name, value);
-  }
-
-  addTo(index: number, name: Field, amount: number): void {
-    Atomics.add(this.words, headerWords + index * nodeWords + name, amount);
+    Atomics.store(this.words, this.wordOf(index, name), value);
   }
 
   count(name: number): number {

@@ -64,9 +64,15 @@ export class NodeTable {
     return this.#slots.capacity;
   }
 
-  /** Another one once a file has taken another's place: what was found out before may be mixed. */
+  /** Another one once a file has taken another's place: what was found out before may be mixed. Odd while one does. */
   get epoch(): number {
     return Atomics.load(this.#slots.words, word.epoch);
+  }
+
+  /** The same, between two such moments. */
+  steadyEpoch(): number {
+    while (this.epoch % 2 !== 0) this.#lock.hold(() => undefined);
+    return this.epoch;
   }
 
   /**
@@ -170,33 +176,36 @@ export class NodeTable {
 
   /**
    * One file takes another's place: the node of that, if there is one, is the new file's, with its number, generation and descriptor.
-   * @param action renames it, and returns an O_PATH descriptor of it, which is closed here. No name is looked up meanwhile.
-   * @returns the node; undefined where the kernel knows none
+   * @param fd an O_PATH descriptor of the new file
+   * @param backing the number that the kernel reads and writes it by, if it does
+   * @param rename gives it its place. No name is looked up meanwhile.
+   * @returns the node, where the kernel knows it
    */
-  replace(stat: fs.BigIntStats, part: string, action: () => number): number | undefined {
+  replace(stat: fs.BigIntStats, part: string, fd: number, backing: number, rename: () => void): number | undefined {
     const slots = this.#slots;
     return this.#lock.hold(() => {
-      const key = slotKeyOf(stat, encodePart(part));
-      const fd = action();
+      Atomics.add(slots.words, word.epoch, 1);
       try {
-        Atomics.add(slots.words, word.epoch, 1);
-        const found = fs.fstatSync(fd, { bigint: true });
+        rename();
+        const key = slotKeyOf(stat, encodePart(part));
         const [index] = slots.inBucket(key);
         if (index === undefined) return undefined;
+        const found = fs.fstatSync(fd, { bigint: true });
+        const held = slots.get(index, field.descriptor) - 1;
+        if (held >= 0) duplicateTo(fd, held);
         slots.takeFromBucket(index);
         slots.setKey(index, slotKeyOf(found, undefined));
         slots.putInBucket(index);
-        const held = slots.get(index, field.descriptor) - 1;
         if (held < 0) {
           this.#keep(index, lastingIdentity(fd, found), currentPath(fd));
           return undefined;
         }
-        duplicateTo(fd, held);
         slots.set(index, field.stampLow, 0);
         slots.set(index, field.stampHigh, 0);
+        slots.publish(index, field.backing, backing);
         return index + 1;
       } finally {
-        fs.closeSync(fd);
+        Atomics.add(slots.words, word.epoch, 1);
       }
     });
   }
@@ -215,6 +224,20 @@ export class NodeTable {
 
   generationOf(node: number): number {
     return this.#slots.get(node - 1, field.generation) >>> 0;
+  }
+
+  /** By which number the kernel reads and writes the file by itself, where every handle of it must be such a one; else 0. */
+  backingOf(node: number): number {
+    return Atomics.load(this.#slots.words, this.#slots.wordOf(node - 1, field.backing));
+  }
+
+  /** Whether anybody has locked ranges of it. */
+  isLocked(node: number): boolean {
+    return Atomics.load(this.#slots.words, this.#slots.wordOf(node - 1, field.locks)) !== 0;
+  }
+
+  setLocked(node: number, isLocked: boolean): void {
+    this.#slots.publish(node - 1, field.locks, isLocked ? 1 : 0);
   }
 
   /** Remembers what a node's contents are now. @returns whether they were the same the last time */

@@ -4,7 +4,7 @@ import type { Filter } from '../filter.ts';
 import { PassThroughFile, type OpenFile } from '../open-file.ts';
 import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
-import type { OpenRecord, OpenTable } from './open-table.ts';
+import { isOfDisk, isOrdinary, type OpenRecord, type OpenTable } from './open-table.ts';
 
 interface LocalFile {
   readonly serial: number;
@@ -15,10 +15,12 @@ export class OpenFiles {
   readonly #table: OpenTable;
   readonly #filter: Filter;
   readonly #files: Array<LocalFile | undefined> = [];
+  #epoch: number;
 
   constructor(table: OpenTable, filter: Filter) {
     this.#table = table;
     this.#filter = filter;
+    this.#epoch = table.epoch;
   }
 
   /** Enters what was just opened. @throws ENFILE: it is closed then */
@@ -35,6 +37,7 @@ export class OpenFiles {
 
   /** @throws EBADF where this handle is not open; ESTALE where its plugin file has been changed since */
   get(slot: number, serial: number): OpenFile {
+    if (this.#table.epoch !== this.#epoch) this.#forgetReplaced();
     const local = this.#files[slot];
     return local?.serial === serial ? local.file : this.#adopt(slot, serial);
   }
@@ -42,7 +45,7 @@ export class OpenFiles {
   /** @throws EBADF unless it is open and passes through */
   descriptorOf(slot: number, serial: number): number | undefined {
     const record = this.#table.get(slot, serial);
-    return record.kind === 'plain' ? record.fd : undefined;
+    return isOrdinary(record.kind) ? record.fd : undefined;
   }
 
   /** Closes it, whichever worker has opened it. @throws EBADF */
@@ -51,12 +54,13 @@ export class OpenFiles {
     const local = this.#files[slot];
     this.#files[slot] = undefined;
     this.#table.remove(slot, serial);
-    if (local?.serial === serial) {
+    const isOwn = local?.serial === serial;
+    if (isOfDisk(record.kind) && !(isOwn && local.file.isNative)) this.#filter.countClosed(record.counted);
+    if (isOwn) {
       local.file.close();
       return;
     }
     local?.file.forget();
-    if (record.kind === 'native' || record.kind === 'direct') this.#filter.countClosed(record.counted);
     fs.closeSync(record.fd);
   }
 
@@ -69,11 +73,33 @@ export class OpenFiles {
     }
   }
 
+  /** Handles of native files whose disk files have taken their places: they are met anew, as what they are now. */
+  #forgetReplaced(): void {
+    this.#epoch = this.#table.steadyEpoch();
+    for (const [slot, local] of this.#files.entries()) {
+      if (local?.file.isNative !== true || !this.#table.isOrdinary(slot, local.serial)) continue;
+      local.file.forget();
+      this.#files[slot] = undefined;
+    }
+  }
+
   #adopt(slot: number, serial: number): OpenFile {
+    for (;;) {
+      const epoch = this.#table.steadyEpoch();
+      try {
+        return this.#adoptAs(slot, serial);
+      } catch (error) {
+        // It may have been met as the one file, and be the other's by now.
+        if (this.#table.epoch === epoch) throw error;
+      }
+    }
+  }
+
+  #adoptAs(slot: number, serial: number): OpenFile {
     const record = this.#table.get(slot, serial);
     if (record.kind === 'folder') throw systemError('EISDIR', 'read', `handle ${slot}`);
     let file: OpenFile;
-    if (record.kind === 'plain') {
+    if (isOrdinary(record.kind)) {
       file = new PassThroughFile(record.fd);
     } else {
       const stamp = stampOf(fs.fstatSync(record.fd, { bigint: true }));

@@ -6,6 +6,7 @@
  */
 import * as fs from '../../base/fs.ts';
 import { bytesOfName, nameOfBytes } from '../../base/names.ts';
+import { duplicateTo } from '../system-calls.ts';
 import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
@@ -15,7 +16,8 @@ const maxOpenFiles = 2 ** 14;
 const maxPathBytes = 4096;
 const textBytes = maxPathBytes + 256;
 
-const word = { lock: 0, open: 1, free: 2, fresh: 3, serial: 4 } as const;
+/** `epoch` counts how often handles have become those of another file. */
+const word = { lock: 0, open: 1, free: 2, fresh: 3, serial: 4, epoch: 5 } as const;
 const headerWords = 8;
 const field = {
   serial: 0,
@@ -33,10 +35,23 @@ const field = {
 const slotWords = 12;
 const high = 2 ** 32;
 
-/** `direct`: a native file that the kernel reads and writes by itself. */
-const kinds = ['plain', 'native', 'direct', 'folder'] as const;
+/**
+ * `direct`: a native file that the kernel reads and writes by itself. `placed` and `placed direct` were native files, and are the ordinary
+ * disk files that have taken their places.
+ */
+const kinds = ['plain', 'native', 'direct', 'folder', 'placed', 'placed direct'] as const;
 export type OpenKind = (typeof kinds)[number];
 const nativeKind = kinds.indexOf('native');
+
+/** Whether its descriptor is that of what it reads. */
+export function isOrdinary(kind: OpenKind): boolean {
+  return kind === 'plain' || kind === 'placed' || kind === 'placed direct';
+}
+
+/** Whether it was opened as a native file, and counts as open there. */
+export function isOfDisk(kind: OpenKind): boolean {
+  return kind !== 'plain' && kind !== 'folder';
+}
 
 export interface OpenRecord {
   readonly kind: OpenKind;
@@ -67,6 +82,17 @@ export class OpenTable {
     this.#words = new Int32Array(this.buffer, 0, wordBytes / 4);
     this.#text = new Uint8Array(this.buffer, wordBytes);
     this.#lock = new SharedLock(this.#words, word.lock, owner);
+  }
+
+  /** Another one once handles have become those of another file. Odd while they do. */
+  get epoch(): number {
+    return Atomics.load(this.#words, word.epoch);
+  }
+
+  /** The same, between two such moments. */
+  steadyEpoch(): number {
+    while (this.epoch % 2 !== 0) this.#lock.hold(() => undefined);
+    return this.epoch;
   }
 
   /** How many are open now. */
@@ -127,7 +153,10 @@ export class OpenTable {
 
   /** From now on the kernel reads and writes it by itself. */
   becomeDirect(slot: number): void {
-    this.#set(slot, field.kind, kinds.indexOf('direct'));
+    this.#lock.hold(() => {
+      const isPlaced = isOrdinary(kinds[this.#get(slot, field.kind)] ?? 'plain');
+      this.#set(slot, field.kind, kinds.indexOf(isPlaced ? 'placed direct' : 'direct'));
+    });
   }
 
   /** Whether no other handle of its node goes through this process. Its own was added before: so of two that open at once, each sees the other. */
@@ -162,6 +191,31 @@ export class OpenTable {
       this.#words[word.free] = slot + 1;
       this.#words[word.open] = this.open - 1;
     });
+  }
+
+  /**
+   * Handles of native files are those of an ordinary file from now on.
+   * @param isMeant told of each handle's descriptor and part
+   * @param fd of that file, open for reading and writing
+   */
+  replace(isMeant: (fd: number, part: string) => boolean, fd: number): void {
+    this.#lock.hold(() => {
+      Atomics.add(this.#words, word.epoch, 1);
+      for (let slot = 0; slot < (this.#words[word.fresh] ?? 0); slot++) {
+        const serial = this.#get(slot, field.serial);
+        const record = serial === 0 ? undefined : this.get(slot, serial);
+        if (record === undefined || (record.kind !== 'native' && record.kind !== 'direct')) continue;
+        if (!isMeant(record.fd, record.part)) continue;
+        duplicateTo(fd, record.fd);
+        this.#set(slot, field.kind, kinds.indexOf(record.kind === 'native' ? 'placed' : 'placed direct'));
+      }
+      Atomics.add(this.#words, word.epoch, 1);
+    });
+  }
+
+  /** Whether it is open, and that of an ordinary file. */
+  isOrdinary(slot: number, serial: number): boolean {
+    return this.isOpen(slot, serial) && isOrdinary(kinds[this.#get(slot, field.kind)] ?? 'plain');
   }
 
   /** After the death of a thread. */

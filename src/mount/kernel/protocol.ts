@@ -54,6 +54,9 @@ export const operation = {
   readdir: 28,
   releasedir: 29,
   fsyncdir: 30,
+  getLock: 31,
+  setLock: 32,
+  setLockWaiting: 33,
   create: 35,
   interrupt: 36,
   destroy: 38,
@@ -69,6 +72,8 @@ export const operation = {
 /** Flags of INIT: what kernel and server agree on. */
 export const initFlag = {
   asyncRead: 2 ** 0,
+  /** Locks of byte ranges are asked for. Those of whole files (flock) stay the kernel's own, for this mount. */
+  rangeLocks: 2 ** 1,
   /** Nodes may be looked up as `.` and `..`, by their number alone. */
   exportSupport: 2 ** 4,
   bigWrites: 2 ** 5,
@@ -281,6 +286,29 @@ export const fsyncIn = layout('FUSE_FSYNC request', 16, {
   flags: u32le(8),
   padding: reserved(12, 4),
 });
+/** GETLK, SETLK and SETLKW. */
+export const lockIn = layout('FUSE_GETLK or FUSE_SETLK request', 48, {
+  handle: u64le(0),
+  owner: u64le(8), //                 of the locks: a process's table of descriptors, or an open file description
+  start: u64le(16),
+  end: u64le(24), //                  the last byte
+  type: u32le(32), //                 of struct flock
+  pid: u32le(36),
+  flags: u32le(40),
+  padding: reserved(44, 4),
+});
+export const lockOut = layout('FUSE_GETLK reply', 24, {
+  start: u64le(0),
+  end: u64le(8),
+  type: u32le(16), //                 none: nothing stands in the way
+  pid: u32le(20),
+});
+export const flushIn = layout('FUSE_FLUSH request', 24, {
+  handle: u64le(0),
+  padding: reserved(8, 8),
+  lockOwner: u64le(16), //            of the process that closes a descriptor
+});
+export const interruptIn = layout('FUSE_INTERRUPT request', 8, { unique: u64le(0) });
 export const lseekIn = layout('FUSE_LSEEK request', 24, {
   slot: u32le(0),
   serial: u32le(4),

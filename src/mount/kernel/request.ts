@@ -47,6 +47,10 @@ export class Request {
     return this.view.getInt32(at.unique + 4, true);
   }
 
+  get unique(): bigint {
+    return this.view.getBigUint64(at.unique, true);
+  }
+
   get node(): number {
     return this.view.getUint32(at.node, true) + this.view.getUint32(at.node + 4, true) * high;
   }

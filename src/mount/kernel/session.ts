@@ -75,7 +75,7 @@ export class Session {
 
   /** Before each request. */
   begin(): void {
-    this.#epoch = this.nodes.epoch;
+    this.#epoch = this.nodes.steadyEpoch();
   }
 
   /** Whether a file has taken another's place since the request began: what was found out of both may be mixed. */
@@ -97,6 +97,7 @@ export class Session {
 
   #lookup(folder: Place, name: string): Entry {
     if (this.filter.hides(folder, name)) throw systemError('ENOENT', 'lookup', name);
+    this.filter.separateRecord(folder, name);
     let fd: number;
     let part = '';
     try {

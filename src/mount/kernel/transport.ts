@@ -10,13 +10,18 @@ import { describeError, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
 import { BlockCache } from '../../backup/block-cache.ts';
 import type { FilterOptions } from '../filter.ts';
+import { InodeNumbers } from '../inode-numbers.ts';
+import { HeldPlace, openPath, type Place } from '../place.ts';
+import { LockKeeper, type Carried } from './locks/lock-keeper.ts';
 import type { Log } from '../native-file-state.ts';
 import type { SourceWatch } from '../source-watch.ts';
 import type { Statistics } from '../statistics.ts';
 import { exitNow, raiseFileLimit } from '../system-calls.ts';
 import type { ServingTransport, TransportStatus } from '../transport.ts';
-import type { Replacements } from '../replacements.ts';
+import { diskKey, type Replacements } from '../replacements.ts';
+import type { Placing } from '../../replacement/finalize.ts';
 import { answerReplacements, newAnswerWords } from './asked-replacements.ts';
+import { settleBacking } from './backings.ts';
 import { Beside, maxBeside } from './beside.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
@@ -27,7 +32,8 @@ import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { ReadAhead } from './read-ahead.ts';
-import { outHeader } from './protocol.ts';
+import { OtherFileSystems } from './other-file-systems.ts';
+import { lockOut, outHeader } from './protocol.ts';
 import { WaitingRoom } from './waiting-room.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
@@ -36,6 +42,12 @@ const otherDescriptors = 4096;
 const defaultMaxDeaths = 32;
 const endsWithinMs = 500;
 const wakeEveryMs = 50;
+const nothing = new Uint8Array(0);
+const settlesWithinMs = 5000;
+const settleEveryMs = 5;
+/** This thread's number in locks that it takes for a moment only: the first worker's, which cannot die meanwhile. */
+const mainOwner = 1;
+
 export interface KernelOptions {
   readonly filter: FilterOptions;
   readonly mountpoint: string;
@@ -48,6 +60,8 @@ export interface KernelOptions {
   readonly idleMs: number;
   readonly statistics: Statistics;
   readonly replacements: Replacements;
+  /** What the replacement of a native file is known by; undefined for other files. */
+  readonly diskKeyOf?: (place: Place) => string | undefined;
   /** Of the log, which workers write to themselves. */
   readonly logFd: number;
   readonly logLimit: SharedArrayBuffer;
@@ -71,16 +85,21 @@ export class KernelTransport implements ServingTransport {
   readonly #log: Log;
   readonly #device: number;
   readonly #agreed: Agreed;
+  readonly #numbers: InodeNumbers;
   readonly #nodes: NodeTable;
   readonly #files: OpenTable;
   readonly #board: Board;
   readonly #streams = ReadAhead.allocate();
   readonly #cache: BlockCache;
+  readonly #replacements: Replacements;
   readonly #crowd: Crowd;
   readonly #waiting = WaitingRoom.allocate();
   readonly #workers = new Map<number, Serving>();
   readonly #beside: Beside;
   readonly #deleted: DeletedFiles;
+  readonly #locks: LockKeeper;
+  /** Of workers that were dismissed: open for as long as somebody waits for a lock, whose answer must go there. */
+  readonly #lingering = new Set<number>();
   #deaths = 0;
   #isGone = false;
   #closed: Promise<boolean> | undefined;
@@ -91,16 +110,33 @@ export class KernelTransport implements ServingTransport {
     this.#log = log;
     this.#device = device;
     this.#agreed = agreed;
+    this.#numbers = new InodeNumbers(fs.statSync(options.filter.folder, { bigint: true }).dev, options.filter.numbers);
     const limit = raiseFileLimit();
     this.#nodes = NodeTable.allocate(
       options.filter.folder,
       Math.max(64, Math.min(options.maxNodes ?? maxNodes, limit - Math.min(otherDescriptors, Math.floor(limit / 2)))),
     );
     this.#files = new OpenTable(undefined, 1);
+    this.#replacements = {
+      signals: options.replacements.signals,
+      acquire: (asked, sealingKey) => {
+        const parts = options.replacements.acquire(asked, sealingKey);
+        if (parts !== undefined)
+          this.#locks.carry(diskKey(fs.fstatSync(asked.pluginFd, { bigint: true }), asked.index), parts.dataFd);
+        return parts;
+      },
+    };
     this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes, options.indexBytes), 1);
     this.#board = Board.allocate(options.workers + maxBeside);
     this.#beside = new Beside(options.workers, this.#board, options.sources);
     this.#deleted = new DeletedFiles(this.#nodes, options.filter.folder, options.mountpoint);
+    this.#locks = new LockKeeper({
+      carried: (node) => this.#carried(node),
+      setLocked: (node, isLocked) => this.#nodes.setLocked(node, isLocked),
+      answer: (channel, unique, errno, conflict) =>
+        answerRequest(channel, unique, errno, conflict === undefined ? undefined : lockOut.encode(conflict)),
+      complain: (error) => this.#log('warn', `a lock is held under the mount alone: ${describeError(error)}`, {}),
+    });
     options.sources.watch({
       firstThread: 0,
       endThread: options.workers + maxBeside,
@@ -147,6 +183,7 @@ export class KernelTransport implements ServingTransport {
     const now = Date.now();
     if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
     this.#deleted.look();
+    this.#closeLingering();
     return !this.#isGivenUp && !this.#isGone;
   }
 
@@ -170,6 +207,44 @@ export class KernelTransport implements ServingTransport {
     if (commit() && request !== undefined) failRequest(request);
   }
 
+  readonly place: Placing = ({ plugin, part, fd, parts }, rename) => {
+    const { nodes, numbers, files } = { nodes: this.#nodes, numbers: this.#numbers, files: this.#files };
+    const number = numbers.of(plugin, part);
+    const stat = fs.fstatSync(fd, { bigint: true });
+    const isMeant = (handle: number, handlePart: string): boolean => {
+      const { dev, ino } = fs.fstatSync(handle, { bigint: true });
+      return handlePart === part && dev === plugin.dev && ino === plugin.ino;
+    };
+    const backing = settleBacking(parts.backing, mainOwner);
+    const held = openPath(`/proc/self/fd/${fd}`, true);
+    const opened = fs.openSync(`/proc/self/fd/${fd}`, fs.constants.O_RDWR);
+    try {
+      const node = nodes.replace(plugin, part, held, backing, () => {
+        rename();
+        numbers.keep(stat, number);
+        files.replace(isMeant, opened);
+      });
+      if (node !== undefined)
+        this.#locks.placed(node, parts.seal === undefined ? parts.dataFd : nodes.descriptorOf(node));
+    } finally {
+      fs.closeSync(held);
+      fs.closeSync(opened);
+    }
+  };
+
+  async settled(): Promise<boolean> {
+    const began = [...this.#workers.keys()].map((worker) => ({ worker, then: this.#board.current(worker) }));
+    const isOver = ({ worker, then }: (typeof began)[number]): boolean => {
+      const now = this.#board.current(worker);
+      return then === undefined || then.uniqueLow !== now?.uniqueLow || then.uniqueHigh !== now.uniqueHigh;
+    };
+    for (let waitedMs = 0; waitedMs < settlesWithinMs; waitedMs += settleEveryMs) {
+      if (began.every(isOver)) return true;
+      await sleep(settleEveryMs);
+    }
+    return false;
+  }
+
   async close(): Promise<boolean> {
     this.#closed ??= this.#close();
     return await this.#closed;
@@ -185,7 +260,9 @@ export class KernelTransport implements ServingTransport {
       clearInterval(waking);
       process.off('exit', exitNow);
       for (const { channel } of this.#workers.values()) fs.closeSync(channel);
+      for (const channel of this.#lingering) fs.closeSync(channel);
       fs.closeSync(this.#device);
+      this.#locks.close();
       this.#files.close();
       this.#nodes.close();
       return true;
@@ -208,18 +285,31 @@ export class KernelTransport implements ServingTransport {
     await Promise.all(starting);
   }
 
+  /**
+   * What carries the locks of a node. The file that a part is made of is no such: its parts are files of their own. Nor is one of another file
+   * system below the folder, which may not answer: its locks hold under this mount alone.
+   */
+  #carried(node: number): Carried {
+    const fd = this.#nodes.descriptorOf(node);
+    const part = this.#nodes.partOf(node);
+    if (new OtherFileSystems(this.#options.filter.folder).have(fd)) return { own: undefined, diskKey: undefined };
+    return {
+      own: part === '' ? `/proc/self/fd/${fd}` : undefined,
+      diskKey: this.#options.diskKeyOf?.(new HeldPlace(fd, part)),
+    };
+  }
+
   /** Resolves when the worker serves. */
   async #start(worker: number, channel: number): Promise<void> {
-    const { filter, mountpoint, logFd, logLimit, idleMs, statistics, sources, workerModule } = this.#options;
+    const { mountpoint, logFd, logLimit, idleMs, statistics, sources, workerModule } = this.#options;
     const asking = new MessageChannel();
-    const { replacements } = this.#options;
     const answers = newAnswerWords();
-    answerReplacements(asking.port1, answers, replacements);
+    answerReplacements(asking.port1, answers, this.#replacements);
     const data: WorkerData = {
       worker,
       channel,
       ...this.#agreed,
-      filter,
+      filter: { ...this.#options.filter, numbers: this.#numbers.buffer },
       mountpoint,
       logFd,
       logLimit,
@@ -234,7 +324,7 @@ export class KernelTransport implements ServingTransport {
       waiting: this.#waiting.buffer,
       replacements: asking.port2,
       answers,
-      signals: replacements.signals.buffer,
+      signals: this.#replacements.signals.buffer,
     };
     const thread = new Worker(workerModule ?? workerUrl(import.meta.url, './worker-main'), {
       workerData: data,
@@ -262,7 +352,8 @@ export class KernelTransport implements ServingTransport {
     await new Promise<void>((resolve, reject) => {
       thread.on('message', (message: WorkerMessage) => {
         if (message === 'crowded') this.#crowd.thin();
-        else resolve();
+        else if (message === 'serving') resolve();
+        else this.#locks.handle(channel, message.lock);
       });
       void ended.then(() => reject(new UnavailableError('a worker thread did not start', { cause: failure })));
     });
@@ -275,7 +366,15 @@ export class KernelTransport implements ServingTransport {
       return;
     }
     this.#workers.delete(worker);
-    fs.closeSync(channel);
+    this.#lingering.add(channel);
+  }
+
+  #closeLingering(): void {
+    for (const channel of this.#lingering) {
+      if (this.#locks.waitsOn(channel)) continue;
+      this.#lingering.delete(channel);
+      fs.closeSync(channel);
+    }
   }
 
   /** Answers for a worker that died, and puts another in its place. */
@@ -320,14 +419,15 @@ export class KernelTransport implements ServingTransport {
 }
 
 function failRequest({ channel, uniqueLow, uniqueHigh }: CurrentRequest): void {
-  const header = outHeader.encode({
-    length: outHeader.sizeBytes,
-    error: -constants.errno.EIO,
-    unique: BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n,
-  });
+  const unique = BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n;
+  answerRequest(channel, unique, constants.errno.EIO);
+}
+
+function answerRequest(channel: number, unique: bigint, errno: number, body: Uint8Array = nothing): void {
+  const header = outHeader.encode({ length: outHeader.sizeBytes + body.length, error: -errno, unique });
   try {
-    fs.writeSync(channel, header);
+    fs.writeSync(channel, Buffer.concat([header, body]));
   } catch {
-    // It was answered just before the death, or the mount is gone.
+    // It was answered just before a death, or the mount is gone.
   }
 }

@@ -22,6 +22,7 @@ import { Backings } from './backings.ts';
 import { Board } from './board.ts';
 import { CallerRights } from './caller.ts';
 import { Crowd } from './crowd.ts';
+import { lockOperations, type LockMessage } from './locks/lock-operations.ts';
 import { fileOperations, readHandler } from './file-operations.ts';
 import { folderOperations } from './folder-operations.ts';
 import type { Agreed } from './negotiate.ts';
@@ -35,8 +36,8 @@ import { ReadAhead } from './read-ahead.ts';
 import { Session } from './session.ts';
 import { WaitingRoom } from './waiting-room.ts';
 
-/** What a worker tells the main thread: that it serves, that the table of nodes is crowded. */
-export type WorkerMessage = 'serving' | 'crowded';
+/** What a worker tells the main thread: that it serves, that the table of nodes is crowded, what the kernel asks of locks. */
+export type WorkerMessage = 'serving' | 'crowded' | { readonly lock: LockMessage };
 
 export interface WorkerData extends Agreed {
   /** From 0 on; the thread's lane of the statistics, and its number in locks, is one more. */
@@ -117,12 +118,13 @@ class ChannelWorker {
     );
     this.#ahead = new ReadAhead(data.streams, this.#board, data.worker);
     this.#read = readHandler(this.#session, this.#ahead);
+    const handOver = (lock: LockMessage): void => parentPort?.postMessage({ lock } satisfies WorkerMessage);
     this.#handlers = new Map([
       ...nameOperations(this.#session),
-      ...fileOperations(this.#session),
+      ...fileOperations(this.#session, handOver),
+      ...lockOperations(this.#session, handOver),
       ...folderOperations(this.#session),
       ...(data.hasAttributes ? attributeOperations(this.#session) : []),
-      [operation.interrupt, () => noReply],
       [operation.destroy, () => 0],
       [operation.notifyReply, () => noReply],
     ]);
@@ -208,8 +210,8 @@ class ChannelWorker {
   }
 
   /**
-   * An operation that is not here is one that the kernel then no longer asks for. What fails while a file takes another's place is done
-   * again: it may have met the one as the other.
+   * An operation that is not here is one that the kernel then no longer asks for. What is found out while a file takes another's place is
+   * found out again: it may be of the one and of the other.
    */
   #handle(number: number): number {
     const handler = this.#handlers.get(number);
@@ -217,11 +219,12 @@ class ChannelWorker {
     for (;;) {
       this.#session.begin();
       try {
-        return handler(this.#request, this.#reply);
+        const bodyBytes = handler(this.#request, this.#reply);
+        if (!this.#session.isMixed || !asking.has(number)) return bodyBytes;
       } catch (error) {
-        if (!this.#session.isMixed || !repeatable.has(number)) throw error;
-        this.#session.undo();
+        if (!this.#session.isMixed || !(asking.has(number) || number === operation.setattr)) throw error;
       }
+      this.#session.undo();
     }
   }
 
@@ -257,13 +260,8 @@ class ChannelWorker {
   }
 }
 
-/** These change nothing when they fail. */
-const repeatable: ReadonlySet<number> = new Set([
-  operation.lookup,
-  operation.getattr,
-  operation.setattr,
-  operation.open,
-]);
+/** These change nothing. */
+const asking: ReadonlySet<number> = new Set([operation.lookup, operation.getattr, operation.open]);
 
 const unknownOperation = Object.assign(new Error('ENOSYS: no such operation'), {
   code: 'ENOSYS',
