@@ -161,17 +161,24 @@ function copyAll(task: FillTask, base: Synthesized, post: (message: FillMessage)
   const pace = new Pace(task, board);
   const copied = (bytes: number, kind: 'hotUnits' | 'coldUnits'): void => {
     board.add(kind, Math.ceil(bytes / unitBytes));
-    requireRoom(task.parts, 0);
     pace.done(bytes);
+  };
+  // Before each chunk, since others take room while it rests.
+  const chunkUnits = (): number => {
+    requireRoom(task.parts, 0);
+    return pace.chunkUnits;
   };
   const copyHot = (): void => {
     for (let unit = hot.take(); unit !== undefined && !board.shouldStop(); unit = hot.take())
-      if (!filler.map.isPresent(unit)) copied(filler.copy(unit, unit + 1), 'hotUnits');
+      if (!filler.map.isPresent(unit)) {
+        requireRoom(task.parts, 0);
+        copied(filler.copy(unit, unit + 1), 'hotUnits');
+      }
   };
   let sinceFlush = 0;
   try {
     for (const region of regionsOf(task, board)) {
-      for (const bytes of filler.fill(region, () => pace.chunkUnits)) {
+      for (const bytes of filler.fill(region, chunkUnits)) {
         copied(bytes, 'coldUnits');
         if (board.shouldStop()) return;
         copyHot();

@@ -8,7 +8,7 @@ import type { SharedReplacement } from './shared.ts';
 
 /** Time to notice and to make room: at 100 MB/s of new writes, ten seconds. A small disk has less to give. */
 const maxReserveBytes = GiB;
-/** More than the chunks that threads copy at a time, since each looks when it has copied one. */
+/** More than the chunks that all threads copy at a time: each looks before its own, and does not know of the others'. */
 const minReserveBytes = 4 * MiB;
 const reserveShare = 0.01;
 

@@ -347,10 +347,11 @@ describeTransports('a disk that is filled', (transport) => {
         const makeRoomAgain = small.leave(2 * MiB);
         const [stopped] = await expectState(file, 'paused');
         expect(stopped?.note).toMatch(/the fill leaves .* to guests/);
-        const handle = await fs.promises.open(file, 'r+');
-        await handle.write(fs.readFileSync(raw).subarray(20 * MiB, 20 * MiB + 4 * KiB), 0, 4 * KiB, 20 * MiB);
-        await handle.sync();
-        await handle.close();
+        {
+          await using handle = await fs.promises.open(file, 'r+');
+          await handle.write(fs.readFileSync(raw).subarray(20 * MiB, 20 * MiB + 4 * KiB), 0, 4 * KiB, 20 * MiB);
+          await handle.sync();
+        }
         await expectSameDisk('raw', file, raw);
         makeRoomAgain();
         await veneerOk('fill', 'resume', '--rate', '0', file);
