@@ -15,6 +15,8 @@ import type { DirectFile } from '../../replacement/replacement.ts';
 
 /** _IOW(229, 1, struct fuse_backing_map) */
 const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;
+/** _IOW(229, 2, uint32_t) */
+const FUSE_DEV_IOC_BACKING_CLOSE = 0x4004e502;
 /** Of DirectFile.backing. */
 const word = { number: 0, lock: 1 } as const;
 
@@ -31,6 +33,17 @@ export function settleBacking(buffer: SharedArrayBuffer, owner: number): number 
     Atomics.compareExchange(backing, word.number, 0, never);
     return Math.max(0, Atomics.load(backing, word.number));
   });
+}
+
+/**
+ * The kernel has a file open for as long as it is registered, and keeps that while any copy of the mount is left, in whatever mount namespace:
+ * a file that nobody has open any more, and its lock, must not outlast the server by that.
+ * @param device of the mount, or a channel; no thread registers anything any more
+ * @throws the system's error
+ */
+export function closeBacking(device: number, buffer: SharedArrayBuffer): void {
+  const number = Atomics.exchange(new Int32Array(buffer), word.number, never);
+  if (number > 0) callDevice(device, FUSE_DEV_IOC_BACKING_CLOSE, Uint32Array.of(number), 'BACKING_CLOSE');
 }
 
 export class Backings {

@@ -21,7 +21,7 @@ import type { ServingTransport, TransportStatus } from '../transport.ts';
 import { diskKey, type Replacements } from '../replacements.ts';
 import type { Placing } from '../../replacement/finalize.ts';
 import { answerReplacements, newAnswerWords } from './asked-replacements.ts';
-import { settleBacking } from './backings.ts';
+import { closeBacking, settleBacking } from './backings.ts';
 import { Beside, maxBeside } from './beside.ts';
 import { Board, type CurrentRequest } from './board.ts';
 import { Crowd } from './crowd.ts';
@@ -92,6 +92,8 @@ export class KernelTransport implements ServingTransport {
   readonly #streams = ReadAhead.allocate();
   readonly #cache: BlockCache;
   readonly #replacements: Replacements;
+  /** Of all replacements that workers have: see DirectFile.backing. */
+  readonly #backings = new Set<SharedArrayBuffer>();
   readonly #crowd: Crowd;
   readonly #waiting = WaitingRoom.allocate();
   readonly #workers = new Map<number, Serving>();
@@ -121,8 +123,9 @@ export class KernelTransport implements ServingTransport {
       signals: options.replacements.signals,
       acquire: (asked, sealingKey) => {
         const parts = options.replacements.acquire(asked, sealingKey);
-        if (parts !== undefined)
-          this.#locks.carry(diskKey(fs.fstatSync(asked.pluginFd, { bigint: true }), asked.index), parts.dataFd);
+        if (parts === undefined) return undefined;
+        this.#backings.add(parts.backing);
+        this.#locks.carry(diskKey(fs.fstatSync(asked.pluginFd, { bigint: true }), asked.index), parts.dataFd);
         return parts;
       },
     };
@@ -259,10 +262,10 @@ export class KernelTransport implements ServingTransport {
     const closed = Promise.all([...this.#workers.values()].map((worker) => worker.ended)).then(() => {
       clearInterval(waking);
       process.off('exit', exitNow);
+      this.#giveUpFiles();
       for (const { channel } of this.#workers.values()) fs.closeSync(channel);
       for (const channel of this.#lingering) fs.closeSync(channel);
       fs.closeSync(this.#device);
-      this.#locks.close();
       this.#files.close();
       this.#nodes.close();
       return true;
@@ -270,8 +273,21 @@ export class KernelTransport implements ServingTransport {
     if (await Promise.race([closed, sleep(endsWithinMs, false)])) return true;
     // Threads that wait for the kernel or a disk cannot be interrupted. They own nothing that must be saved: they end with the process.
     this.#log('info', 'workers are still busy; the process need not wait for them', {});
+    this.#giveUpFiles();
     process.on('exit', exitNow);
     return false;
+  }
+
+  /** Locks, and what the kernel holds for us: a copy of the mount in another mount namespace may keep the connection for long. */
+  #giveUpFiles(): void {
+    this.#locks.close();
+    for (const backing of this.#backings) {
+      try {
+        closeBacking(this.#device, backing);
+      } catch (error) {
+        this.#log('warn', `the kernel keeps a disk file open: ${describeError(error)}`, {});
+      }
+    }
   }
 
   get #isGivenUp(): boolean {
