@@ -3,11 +3,13 @@ import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { MiB } from '../../src/base/units.ts';
+import { patience } from '../patience.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 export const smallDisks = ['tmpfs', 'ext4'] as const;
 export type SmallDiskKind = (typeof smallDisks)[number];
 
+const letsGoWithinMs = 5000;
 const mounted = new Set<SmallDisk>();
 
 process.on('exit', () => {
@@ -49,8 +51,21 @@ export class SmallDisk implements Disposable {
 
   /** Idempotent. */
   [Symbol.dispose](): void {
-    if (mounted.delete(this)) run('umount', [this.path]);
+    if (mounted.delete(this)) unmount(this.path);
     this.#folder.remove();
+  }
+}
+
+/** The kernel lets go of a file that it read by itself (passthrough) a moment after the server's process has ended. */
+function unmount(mountpoint: string): void {
+  for (const endsBy = performance.now() + patience(letsGoWithinMs); ;) {
+    try {
+      run('umount', [mountpoint]);
+      return;
+    } catch (error) {
+      if (!/target is busy/.test(String(error)) || performance.now() > endsBy) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+    }
   }
 }
 
