@@ -1,5 +1,6 @@
 /** Run by tests in a process of its own, to be killed or lied to: makes an image. SOURCE IMAGE [OPTIONS as JSON] */
 import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
 import { describeError, VeneerError } from '../../src/base/errors.ts';
 import { createImage, type CreateOptions } from '../../src/backup/create.ts';
 
@@ -27,4 +28,5 @@ function writeShort(number: number, bytes: number): void {
     return writeSync(fd, buffer, start, calls === number ? Math.min(length, bytes) : length, position);
   };
   Object.assign(fs, { writeSync: short });
+  syncBuiltinESMExports();
 }
