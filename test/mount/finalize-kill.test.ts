@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { createImage } from '../../src/backup/create.ts';
@@ -33,21 +34,26 @@ type DiskNames = (typeof disks)[number];
 class KilledDisk {
   readonly place: MountPlace;
   readonly names: DiskNames;
+  /** In the mounted folder: the mounted folder itself, or one in it. */
+  readonly folder: string;
   readonly text: string;
   readonly expected: Buffer;
 
   /** Anew, whatever lay in the folder. */
-  constructor(place: MountPlace, names: DiskNames, original: Buffer) {
+  constructor(place: MountPlace, names: DiskNames, original: Buffer, folder = '.') {
     this.place = place;
     this.names = names;
-    for (const name of fs.readdirSync(place.folder)) if (name !== 'vm.spf') fs.rmSync(place.behind(name));
-    createPluginFile(place.behind('vm.spf'), place.behind(names.plugin));
-    this.text = fs.readFileSync(place.behind(names.plugin), 'utf8');
+    this.folder = folder;
+    for (const name of fs.readdirSync(place.folder))
+      if (name !== 'vm.spf') fs.rmSync(place.behind(name), { recursive: true });
+    fs.mkdirSync(place.behind(folder), { recursive: true });
+    createPluginFile(place.behind('vm.spf'), this.#behind(names.plugin));
+    this.text = fs.readFileSync(this.#behind(names.plugin), 'utf8');
     this.expected = Buffer.from(original);
   }
 
   get guest(): string {
-    return this.place.under(this.names.guest);
+    return this.#under(this.names.guest);
   }
 
   async complete(): Promise<void> {
@@ -59,7 +65,7 @@ class KilledDisk {
   }
 
   async ask(action: 'status' | 'finalize'): Promise<unknown> {
-    const request = { command: 'fill', action, file: this.names.plugin } as const;
+    const request = { command: 'fill', action, file: path.join(this.folder, this.names.plugin) } as const;
     return await askMount(mountFiles(this.place.mountpoint).socket, request, patience(answersWithinMs));
   }
 
@@ -77,12 +83,13 @@ class KilledDisk {
     // In whatever order they are looked at.
     const looked = [`${names.plugin}.finalized`, names.plugin, names.guest];
     if (random.oneIn(2)) looked.reverse();
-    for (const name of looked) await fs.promises.stat(place.under(name)).catch(() => undefined);
+    for (const name of looked) await fs.promises.stat(this.#under(name)).catch(() => undefined);
+    for (const name of await fs.promises.readdir(this.#under('.'))) expect(name).not.toContain('.replacement');
     const found = await this.#read();
     if (pending !== undefined)
       found.copy(expected, pending.offset, pending.offset, pending.offset + pending.lengthBytes);
     expect(found.equals(expected), 'after the kill').toBe(true);
-    const first = await readPart(place.under(names.plugin), 0, 64);
+    const first = await readPart(this.#under(names.plugin), 0, 64);
     expect(first.toString('latin1')).not.toContain('"veneer"');
     const at = random.below(sizeBytes - 5000);
     const handle = await fs.promises.open(this.guest, 'r+');
@@ -99,15 +106,26 @@ class KilledDisk {
   }
 
   #expectWholeBehind(text: string): boolean {
-    const { place, names } = this;
+    const { names } = this;
     const record = `${names.plugin}.finalized`;
-    if (fs.existsSync(place.behind(record))) expect(fs.readFileSync(place.behind(record), 'utf8')).toBe(text);
-    if (fs.readFileSync(place.behind(names.plugin), 'latin1') === text) return false;
-    expect(fs.readFileSync(place.behind(names.guest)).equals(this.expected), 'behind the mount').toBe(true);
-    expect(fs.readdirSync(place.folder).sort()).toEqual(
-      [...new Set([names.guest, 'vm.spf', names.plugin, record])].sort(),
-    );
+    if (fs.existsSync(this.#behind(record))) expect(fs.readFileSync(this.#behind(record), 'utf8')).toBe(text);
+    if (fs.readFileSync(this.#behind(names.plugin), 'latin1') === text) return false;
+    expect(fs.readFileSync(this.#behind(names.guest)).equals(this.expected), 'behind the mount').toBe(true);
+    expect(
+      fs
+        .readdirSync(this.#behind('.'))
+        .filter((name) => name !== 'vm.spf')
+        .sort(),
+    ).toEqual([...new Set([names.guest, names.plugin, record])].sort());
     return true;
+  }
+
+  #behind(name: string): string {
+    return path.join(this.place.folder, this.folder, name);
+  }
+
+  #under(name: string): string {
+    return path.join(this.place.mountpoint, this.folder, name);
   }
 
   async #read(): Promise<Buffer> {
@@ -140,7 +158,7 @@ it(`${kills} kills at random moments of the cut-over and of finalize`, { timeout
   const longest = { cutOver: 300, finalize: 100 };
   let finalized = 0;
   for (let round = 0; round < kills; round++) {
-    const disk = new KilledDisk(place, random.pick(disks), original);
+    const disk = new KilledDisk(place, random.pick(disks), original, random.pick(['.', 'below']));
     await place.mount('--transport', random.oneIn(4) ? 'fuse-native' : 'kernel', '--fill');
     const pid = serverOf(place);
     let pending: AcknowledgedWrite | undefined;
