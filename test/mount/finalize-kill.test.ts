@@ -64,7 +64,7 @@ class KilledDisk {
     }, 30_000);
   }
 
-  async ask(action: 'status' | 'finalize'): Promise<unknown> {
+  async ask(action: 'start' | 'status' | 'finalize'): Promise<unknown> {
     const request = { command: 'fill', action, file: path.join(this.folder, this.names.plugin) } as const;
     return await askMount(mountFiles(this.place.mountpoint).socket, request, patience(answersWithinMs));
   }
@@ -159,7 +159,8 @@ it(`${kills} kills at random moments of the cut-over and of finalize`, { timeout
   let finalized = 0;
   for (let round = 0; round < kills; round++) {
     const disk = new KilledDisk(place, random.pick(disks), original, random.pick(['.', 'below']));
-    await place.mount('--transport', random.oneIn(4) ? 'fuse-native' : 'kernel', '--fill');
+    await place.mount('--transport', random.oneIn(4) ? 'fuse-native' : 'kernel');
+    await disk.ask('start');
     const pid = serverOf(place);
     let pending: AcknowledgedWrite | undefined;
     if (round % 2 === 0) {
@@ -202,7 +203,8 @@ it.for(renames)(
     const random = seededTest(`rename ${when} of ${names.plugin}`);
     const { place, original } = await placeWithImage(random);
     const disk = new KilledDisk(place, names, original);
-    await place.mount('--transport', 'kernel', '--fill');
+    await place.mount('--transport', 'kernel');
+    await disk.ask('start');
     await disk.complete();
     const pid = serverOf(place);
     const injection = { syscall: 'rename', what: 'error=EIO:signal=SIGKILL', when };
