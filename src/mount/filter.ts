@@ -172,7 +172,8 @@ export class Filter implements Closable {
   #isNative(folder: Place, fileName: string): boolean {
     const place = this.newChild(folder, fileName);
     const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });
-    return stat === undefined ? this.madeChild(folder, fileName) !== undefined : this.#classifier.isPlugin(place, stat);
+    if (stat === undefined) return this.madeChild(folder, fileName) !== undefined;
+    return this.#classifier.isPlugin(place, stat) || this.#madeNames.isPart(folder, fileName);
   }
 
   /** The place of a name in a folder. Names that only the mount has are looked for when the folder behind has none. */

@@ -52,6 +52,11 @@ export class MadeNames {
     return source === undefined ? undefined : placeOf(folder, source, name);
   }
 
+  /** Whether a plugin file makes a further file of this name: also where an interrupted `finalize` has put that in its place. */
+  isPart(folder: Place, name: string): boolean {
+    return new AskedFiles(folder, this.#classifier, this.#lineage).pluginOf(name) !== undefined;
+  }
+
   /** What the native file of a replacement with this stem may be called: of a shortened stem, all that are shortened to it. */
   stems(folder: Place, stem: string): string[] {
     const names = [stem, ...(stem.endsWith(discardSuffix) ? [stem.slice(0, -discardSuffix.length)] : [])];

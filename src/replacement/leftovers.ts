@@ -19,7 +19,6 @@ import { replacementStates } from './states.ts';
 
 /**
  * Removes them from a folder.
- * @param mapName of the one to look at; of all, when absent
  * @returns the disk files beside which they were
  * @throws the system's error when they cannot be removed
  */
@@ -29,7 +28,9 @@ export function removeLeftovers(folder: string): string[] {
 
 /**
  * The same of one of them.
+ * @param stem that its data and map have
  * @returns whether it is one: also where a mount is still at it
+ * @throws as removeLeftovers
  */
 export function removeLeftover(folder: string, stem: string): boolean {
   const found = leftoversIn(folder, [path.join(folder, stem)]);

@@ -7,7 +7,7 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { MiB } from '../../../../src/base/units.ts';
 import { createImage } from '../../../../src/backup/create.ts';
 import { createPluginFile } from '../../../../src/plugin/create.ts';
-import { runOk, veneerOk } from '../../../cli/veneer.ts';
+import { run, runOk, veneerOk } from '../../../cli/veneer.ts';
 import { seededTest, soak } from '../../../seeded.ts';
 import { eventually, placeForTest, type MountPlace } from '../../mounted.ts';
 
@@ -207,6 +207,51 @@ describe('locks of byte ranges', () => {
       await expectSaid(lockIn(place.behind('file'), setLock), /BlockingIOError/);
       await place.kill();
       await expectSaid(lockIn(place.behind('file'), setLock), /held/);
+    },
+  );
+
+  it(
+    "of QEMU's images keep a second writer out before the fill, after the cut-over and after finalize",
+    { timeout: timeoutMs },
+    async () => {
+      const place = placeForTest();
+      await nativeDisk(place);
+      await mounted(place);
+      const machine = ['-display', 'none', '-nodefaults', '-S', '-M', 'pc', '-accel', 'tcg', '-m', '64'];
+      const drive = `file=${place.under('vm.raw')},format=raw,if=none,id=disk`;
+      const devices = ['-drive', drive, '-device', 'virtio-blk-pci,drive=disk', '-monitor', 'stdio'];
+      const guest = spawn('qemu-system-x86_64', [...machine, ...devices]);
+      onTestFinished(() => void guest.kill('SIGKILL'));
+      let said = '';
+      guest.stdout.on('data', (data: Buffer) => (said += data.toString()));
+      const write = async (pattern: string, at: string): Promise<void> => {
+        said = '';
+        guest.stdin.write(`qemu-io disk "write -P ${pattern} ${at} 64k"\n`);
+        await eventually(() => expect(said).toMatch(/wrote 65536/), 30_000);
+      };
+      await write('0x42', '0');
+      const second = ['-f', 'raw', '-c', 'write -P 0x43 3M 64k'];
+      const expectRefused = async (file: string): Promise<void> =>
+        expect((await run('qemu-io', [...second, file])).stderr).toMatch(/Failed to get "write" lock/);
+      await expectRefused(place.under('vm.raw'));
+      await veneerOk('fill', 'start', place.under('vm.raw'));
+      await complete(place);
+      await expectRefused(place.under('vm.raw'));
+      await veneerOk('finalize', place.under('vm.raw'));
+      await expectRefused(place.under('vm.raw'));
+      await expectRefused(place.behind('vm.raw'));
+      await write('0x44', '1M');
+      guest.stdin.write('quit\n');
+      await ended(guest);
+      await runOk('qemu-io', [...second, place.under('vm.raw')]);
+      const check = ['read -P 0x42 0 64k', 'read -P 0x44 1M 64k', 'read -P 0x43 3M 64k'];
+      const read = await runOk('qemu-io', [
+        '-f',
+        'raw',
+        ...check.flatMap((each) => ['-c', each]),
+        place.behind('vm.raw'),
+      ]);
+      expect(read).not.toContain('Pattern verification failed');
     },
   );
 });
