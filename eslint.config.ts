@@ -14,6 +14,8 @@ const layers = [
   'plugin',
   'guest',
   'bootable',
+  'volume',
+  'filesystem',
   'native',
   'backup',
   'disk',

@@ -7,9 +7,10 @@ import { memoryDisk } from '../disk/memory.ts';
 import { patchedDisk } from '../disk/patched.ts';
 import { placeDisks, type PlacedDisk } from '../disk/placed.ts';
 import { planFat } from './fat.ts';
-import { configBytes, configLba, sectorBytes, type BootableGeometry, type BootFileRange } from './geometry.ts';
+import { configBytes, configLba, type BootableGeometry, type BootFileRange } from './geometry.ts';
 import { encodeGpt } from './gpt.ts';
 import { encodeMbr } from './mbr.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 
 /** What a patch set adds to a disk that GRUB boots. Nothing of the geometry changes with it. */
 export interface BootExtras {

@@ -12,8 +12,8 @@ import {
   folderEntry,
   folderEntryBytes,
   infoSector,
-} from './fat-layout.ts';
-import { sectorBytes } from './geometry.ts';
+} from '../filesystem/fat/layout.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 
 /** Fewer clusters than this is FAT16, from 4085 on; more is FAT32. Readers go by nothing else. */
 const minFat32Clusters = 65_525;

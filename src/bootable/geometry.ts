@@ -12,7 +12,6 @@
 import { KiB, MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
 
-export const sectorBytes = 512;
 /** Partitions that we place start at multiples of this. */
 export const partitionAlignmentBytes = MiB;
 /** MBR: four, of which the EFI system partition may take one. */
@@ -26,7 +25,6 @@ export const roomBytes = 32 * MiB;
 /** Large enough for FAT32, which the UEFI specification asks for. */
 export const efiSystemPartitionBytes = 64 * MiB;
 export const biosBootPartitionBytes = MiB;
-export const bootCodeBytes = 440;
 
 export const partitionStyles = ['mbr', 'gpt'] as const;
 export type PartitionStyle = (typeof partitionStyles)[number];

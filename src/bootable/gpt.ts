@@ -7,12 +7,12 @@
  *     last         the header again, with the places of both exchanged
  */
 import { crc32 } from 'node:zlib';
-import { ascii, guid, layout, reserved, text, u32le, u64le } from '../bytes/layout.ts';
-import { partitionTypes, sectorBytes, type BootableGeometry, type Partition } from './geometry.ts';
+import { gptEntry, gptHeader, sectorBytes } from '../volume/table-layout.ts';
+import { partitionTypes, type BootableGeometry, type Partition } from './geometry.ts';
 
 const entryCount = 128;
-const entryBytes = 128;
-const headerBytes = 92;
+const entryBytes = gptEntry.sizeBytes;
+const headerBytes = gptHeader.sizeBytes;
 const entriesLba = 2;
 const entriesSectors = (entryCount * entryBytes) / sectorBytes;
 const revision = 0x0001_0000;
@@ -23,35 +23,6 @@ const activeAttribute = 4n;
 export const gptHeadBytes = (entriesLba + entriesSectors) * sectorBytes;
 /** After the last partition: the entries and the header. */
 export const gptTailBytes = (entriesSectors + 1) * sectorBytes;
-
-/** 5.3.2 */
-const header = layout('GPT header', sectorBytes, {
-  signature: ascii(0, 'EFI PART'),
-  revision: u32le(8),
-  headerBytes: u32le(12),
-  headerCrc32: u32le(16), // of the 92 bytes, this field as zero
-  reserved1: reserved(20, 4),
-  ownLba: u64le(24),
-  otherLba: u64le(32),
-  firstUsableLba: u64le(40),
-  lastUsableLba: u64le(48),
-  diskGuid: guid(56),
-  entriesLba: u64le(72),
-  entryCount: u32le(80),
-  entryBytes: u32le(84),
-  entriesCrc32: u32le(88),
-  reserved2: reserved(92, 420),
-});
-
-/** 5.3.3 */
-const entry = layout('GPT partition', entryBytes, {
-  type: guid(0),
-  guid: guid(16),
-  firstLba: u64le(32),
-  lastLba: u64le(40), // inclusive
-  attributes: u64le(48),
-  name: text(56, 72, 'utf16le'),
-});
 
 export interface EncodedGpt {
   /** From LBA 1. */
@@ -78,7 +49,9 @@ export function encodeGpt(geometry: BootableGeometry): EncodedGpt {
       entryBytes,
       entriesCrc32: crc32(entries),
     };
-    return header.encode({ ...fields, headerCrc32: crc32(header.encode(fields).subarray(0, headerBytes)) });
+    const sector = new Uint8Array(sectorBytes);
+    gptHeader.encode({ ...fields, headerCrc32: crc32(gptHeader.encode(fields)) }, sector, 0);
+    return sector;
   };
   return {
     head: Buffer.concat([copy(1, lastLba, entriesLba), entries]),
@@ -94,7 +67,7 @@ export function hasEfiSystemPartition(head: Uint8Array): boolean {
   if (Buffer.from(head).toString('latin1', sectorBytes, sectorBytes + 8) !== 'EFI PART') return false;
   const types = Array.from(
     { length: entryCount },
-    (_, index) => entry.parse(head, entriesLba * sectorBytes + index * entryBytes).type,
+    (_, index) => gptEntry.parse(head, entriesLba * sectorBytes + index * entryBytes).type,
   );
   return types.includes(partitionTypes['efi-system'].gpt) && !types.includes(partitionTypes['bios-boot'].gpt);
 }
@@ -110,7 +83,7 @@ function encodeEntries(partitions: readonly Partition[]): Uint8Array {
       attributes: partition.active ? activeAttribute : 0n,
       name: partition.volume === undefined ? partition.type : `volume ${partition.volume}`,
     };
-    entry.encode(value, encoded, index * entryBytes);
+    gptEntry.encode(value, encoded, index * entryBytes);
   }
   return encoded;
 }

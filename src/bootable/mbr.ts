@@ -7,42 +7,30 @@
  *     510  55 AA
  */
 import { assert, CapacityError } from '../base/errors.ts';
-import { bytes, layout, reserved, u16le, u32le, u8, type Decoded } from '../bytes/layout.ts';
-import { bootCodeBytes, partitionTypes, sectorBytes, type BootableGeometry } from './geometry.ts';
+import type { Decoded } from '../bytes/layout.ts';
+import {
+  activeFlag,
+  bootCodeBytes,
+  bootSignature,
+  masterBootRecord,
+  mbrEntry,
+  mbrEntryCount,
+  protectiveType,
+  sectorBytes,
+} from '../volume/table-layout.ts';
+import { partitionTypes, type BootableGeometry } from './geometry.ts';
 
 /** The last sector that 32 bits can name. */
 const maxLba = 2 ** 32 - 1;
-const bootSignature = 0xaa55;
-const activeFlag = 0x80;
-const entryCount = 4;
-const entryBytes = 16;
-const protectiveType = 0xee;
-
-const masterBootRecord = layout('master boot record', sectorBytes, {
-  bootCode: bytes(0, bootCodeBytes),
-  diskSignature: u32le(440),
-  reserved: reserved(444, 2),
-  entries: bytes(446, entryCount * entryBytes),
-  signature: u16le(510),
-});
-
-const entry = layout('MBR partition', entryBytes, {
-  flag: u8(0),
-  firstChs: bytes(1, 3),
-  type: u8(4),
-  lastChs: bytes(5, 3),
-  firstLba: u32le(8),
-  sectorCount: u32le(12),
-});
 
 export function encodeMbr(geometry: BootableGeometry): Uint8Array {
   const code = Buffer.from(geometry.bootCodeBase64 ?? '', 'base64');
   assert(code.length <= bootCodeBytes, 'boot code is longer than its room in the MBR');
   const bootCode = new Uint8Array(bootCodeBytes);
   bootCode.set(code);
-  const entries = new Uint8Array(entryCount * entryBytes);
+  const entries = new Uint8Array(mbrEntryCount * mbrEntry.sizeBytes);
   const found = geometry.style === 'gpt' ? [protectiveEntry(geometry)] : partitionEntries(geometry);
-  for (const [index, value] of found.entries()) entry.encode(value, entries, index * entryBytes);
+  for (const [index, value] of found.entries()) mbrEntry.encode(value, entries, index * mbrEntry.sizeBytes);
   return masterBootRecord.encode({
     bootCode,
     diskSignature: geometry.diskSignature,
@@ -51,7 +39,7 @@ export function encodeMbr(geometry: BootableGeometry): Uint8Array {
   });
 }
 
-type Entry = Decoded<typeof entry>;
+type Entry = Decoded<typeof mbrEntry>;
 
 function partitionEntries(geometry: BootableGeometry): Entry[] {
   checkMbrHolds(geometry);
@@ -89,7 +77,7 @@ const maxCylinder = 1023;
 /** @throws CapacityError when the partitions, or where they lie, are more than an MBR can say */
 export function checkMbrHolds(geometry: Pick<BootableGeometry, 'partitions' | 'sizeBytes'>): void {
   const { partitions, sizeBytes } = geometry;
-  if (partitions.length > entryCount) {
+  if (partitions.length > mbrEntryCount) {
     throw new CapacityError(`an MBR holds 4 partitions, not ${partitions.length}; use --partition-style gpt`);
   }
   if (sizeBytes / sectorBytes > maxLba) {
@@ -110,7 +98,9 @@ function chsOf(lba: number): Uint8Array {
 export function isPartitionTable(sector: Uint8Array): boolean {
   const record = masterBootRecord.parse(sector);
   if (record.signature !== bootSignature) return false;
-  const entries = Array.from({ length: entryCount }, (_, index) => entry.parse(record.entries, index * entryBytes));
+  const entries = Array.from({ length: mbrEntryCount }, (_, index) =>
+    mbrEntry.parse(record.entries, index * mbrEntry.sizeBytes),
+  );
   const isSound = ({ flag, type, sectorCount }: Entry): boolean =>
     (flag === 0 || flag === activeFlag) && (type === 0) === (sectorCount === 0);
   return entries.every(isSound) && entries.some(({ type }) => type !== 0);

@@ -11,7 +11,6 @@ import {
   maxVolumes,
   partitionAlignmentBytes,
   roomBytes,
-  sectorBytes,
   type BootableGeometry,
   type EfiFile,
   type Firmware,
@@ -23,6 +22,7 @@ import { grubConfig } from './grub-config.ts';
 import type { Loader } from './loader.ts';
 import { checkMbrHolds } from './mbr.ts';
 import { partitionTypeOf, placementPatches, type VolumeFacts } from './volume.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 
 /** What the guest's OS remembers of its disk: with these it finds it again. */
 export interface GivenTable {

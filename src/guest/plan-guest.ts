@@ -1,6 +1,6 @@
 /** The plan for whatever system is on a guest's disk: Windows where one is found, else Linux. */
 import { UsageError } from '../base/errors.ts';
-import { isRefusal, type GuestDisk } from './guest-disk.ts';
+import { isRefusal, type GuestDisk } from '../volume/open-disk.ts';
 import { planLinux, type LinuxPlanOptions } from './linux/plan.ts';
 import type { GuestPlan, Target } from './plan.ts';
 import { planWindows, type WindowsPlanOptions } from './windows/plan-windows.ts';

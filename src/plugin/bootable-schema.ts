@@ -4,18 +4,9 @@
  */
 import { z } from 'zod';
 import { mayBeName } from '../base/names.ts';
-import {
-  bootCodeBytes,
-  configBytes,
-  firmwares,
-  maxBootFileBytes,
-  maxVolumes,
-  partitionStyles,
-  partitionTypeNames,
-  sectorBytes,
-  type BootableGeometry,
-} from '../bootable/geometry.ts';
+import { configBytes, firmwares, maxBootFileBytes, maxVolumes, partitionStyles, partitionTypeNames, type BootableGeometry } from '../bootable/geometry.ts';
 import { guid, size } from './geometry-schema.ts';
+import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
 
 /** Of a file beside the plugin file. */
 export const plainName = z

@@ -8,15 +8,16 @@ import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import type { ImageDescription } from '../backup/image-description.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
-import { sectorBytes, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
+import { type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { makeLoader } from '../bootable/loader.ts';
 import { planBootable, type BootablePlan, type BootableRequest, type GivenTable } from '../bootable/plan.ts';
 import { inspectVolume } from '../bootable/volume.ts';
 import type { Disk } from '../disk/disk.ts';
-import { isRefusal, openGuestDisk } from '../guest/guest-disk.ts';
+import { isRefusal, openGuestDisk } from '../volume/open-disk.ts';
 import { tableForWindows } from '../guest/windows/installation.ts';
 import { describeBootFile } from './boot-file.ts';
 import type { Bootable, ImagePointer } from './bootable-schema.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 
 export interface BootOptions {
   readonly firmware: Firmware;

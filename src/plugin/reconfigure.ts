@@ -14,15 +14,16 @@ import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import { grubConfig } from '../bootable/grub-config.ts';
-import { openGuestDisk, type GuestDisk } from '../guest/guest-disk.ts';
+import { openGuestDisk, type GuestDisk } from '../volume/open-disk.ts';
 import { planGuest } from '../guest/plan-guest.ts';
 import type { PatchSet } from '../guest/patch-set.ts';
-import { checkPatches, type GuestPlan, type Patch, type Target } from '../guest/plan.ts';
+import { type GuestPlan, type Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { describePatchSet, isPatchSetOf, patchSetFile, patchSetPath } from './patch-set-file.ts';
 import { encodePluginFile, imagesOf, readPluginFile, type PluginFile } from './plugin-file.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from './resolve.ts';
+import { checkPatches, type Patch } from '../filesystem/edit/patch.ts';
 
 const cacheBytes = 64 * MiB;
 

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
-import { sectorBytes } from '../../src/bootable/geometry.ts';
+import { sectorBytes } from '../../src/volume/table-layout.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { runOk } from '../cli/veneer.ts';

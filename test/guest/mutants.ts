@@ -6,7 +6,7 @@ import { expect } from 'vitest';
 import { VeneerError } from '../../src/base/errors.ts';
 import { GiB, KiB } from '../../src/base/units.ts';
 import type { Disk } from '../../src/disk/disk.ts';
-import { checkPatches, type Patch } from '../../src/guest/plan.ts';
+import { checkPatches, type Patch } from '../../src/filesystem/edit/patch.ts';
 import { processorMs, seededTest, soak, type Seeded } from '../seeded.ts';
 
 export interface GuestSubject {

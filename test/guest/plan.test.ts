@@ -1,8 +1,9 @@
 /** Patches are held against the disk that they are for. */
 import { expect, it } from 'vitest';
 import { memoryDisk } from '../../src/disk/memory.ts';
-import { checkPatches, targets, type GuestPlan, type Patch, type Target } from '../../src/guest/plan.ts';
-import { replaceInPlace } from '../../src/guest/file-system.ts';
+import { targets, type GuestPlan, type Target } from '../../src/guest/plan.ts';
+import { replaceInPlace } from '../../src/filesystem/file-system.ts';
+import { checkPatches, type Patch } from '../../src/filesystem/edit/patch.ts';
 
 const disk = memoryDisk(Buffer.from('0123456789'));
 

@@ -10,7 +10,7 @@ import { bootGuest } from '../../examples/guest/boot.ts';
 import { GiB, MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { veneerOk, veneerPath } from '../cli/veneer.ts';
-import { addLogicalVolume, layLogicalVolumes } from '../guest/lvm-commands.ts';
+import { addLogicalVolume, layLogicalVolumes } from '../volume/lvm-commands.ts';
 import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { placeForTest } from './mounted.ts';

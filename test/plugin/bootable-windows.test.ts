@@ -6,7 +6,7 @@ import type { Bootable } from '../../src/plugin/bootable-schema.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { filledHive, realHive } from '../guest/windows/hives.ts';
 import { smallSystem, storeFile, systemFile } from '../guest/windows/machine.ts';
-import { makeVolume } from '../guest/windows/ntfs/made-volume.ts';
+import { makeVolume } from '../filesystem/ntfs/made-volume.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 /** The disk that `plugin create --boot bios` makes around a Windows with these files. */

@@ -13,7 +13,7 @@ import { credentialFromFile } from '../../src/backup/credential.ts';
 import { runOk, veneer, veneerOk, veneerRefuses } from '../cli/veneer.ts';
 import { ringOf } from '../backup/keys.ts';
 import { writeSystem } from '../guest/linux/small-system.ts';
-import { applyTo, run } from '../guest/trees.ts';
+import { applyTo, run } from '../filesystem/trees.ts';
 import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
 import { Seeded } from '../seeded.ts';
 

@@ -4,12 +4,12 @@ import { closing } from '../../src/base/ownership.ts';
 import { MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { openChainDisk } from '../../src/backup/chain.ts';
-import { openGuestDisk } from '../../src/guest/guest-disk.ts';
+import { openGuestDisk } from '../../src/volume/open-disk.ts';
 import { planWindows } from '../../src/guest/windows/plan-windows.ts';
 import { makeAround, type Around } from '../../src/plugin/create-bootable.ts';
 import { filledHive } from '../guest/windows/hives.ts';
 import { hex, smallSystem, systemFile } from '../guest/windows/machine.ts';
-import { makeVolume } from '../guest/windows/ntfs/made-volume.ts';
+import { makeVolume } from '../filesystem/ntfs/made-volume.ts';
 import { TempFolder } from '../temp-folder.ts';
 
 const identity = '11111111-2222-3333-4444-555555555555';

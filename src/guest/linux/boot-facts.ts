@@ -1,7 +1,7 @@
 /** How a Linux guest boots now: its GRUB menu, the kernel that it takes, that kernel's modules and its initramfs. */
 import { UnsupportedError } from '../../base/errors.ts';
-import type { GuestFileSystem } from '../file-system.ts';
-import { isRefusal } from '../guest-disk.ts';
+import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import { isRefusal } from '../../volume/open-disk.ts';
 import { byVersion, defaultEntry, parseMenu, versionOf, type MenuEntry } from './grub-menu.ts';
 import { maxInitramfsBytes, readInitramfs, type InitramfsContents } from './initramfs.ts';
 import { readModules, type KernelModules } from './modules.ts';

@@ -2,7 +2,7 @@
  * Changes of a guest's own grub.cfg in place, without a change of its length: other device names, a console, one more initrd. Room is made of
  * the entry's `echo` lines, which only tell the user what happens, and of white space.
  */
-import type { Change } from '../plan.ts';
+import type { Change } from '../../filesystem/edit/patch.ts';
 import { namesPartition, renameDisk, type DiskPrefix } from './device-names.ts';
 import type { MenuEntry, MenuLine } from './grub-menu.ts';
 import type { TextEdit } from './device-names.ts';

@@ -4,7 +4,7 @@
  */
 import { alignUp } from '../../base/ranges.ts';
 import { KiB, MiB } from '../../base/units.ts';
-import type { GuestDisk } from '../guest-disk.ts';
+import type { GuestDisk } from '../../volume/open-disk.ts';
 
 export interface FreeSpace {
   readonly offset: number;

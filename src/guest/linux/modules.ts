@@ -1,7 +1,7 @@
 /** The kernel modules of a guest: what there is in /lib/modules/VERSION, what depends on what, and what a controller needs. */
 import { FormatError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
-import type { GuestFileSystem } from '../file-system.ts';
+import type { GuestFileSystem } from '../../filesystem/file-system.ts';
 import { readText, type LinuxSystem } from './system.ts';
 import { moduleName } from './module-index.ts';
 

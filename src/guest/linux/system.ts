@@ -1,7 +1,7 @@
 /** A Linux system on a guest's disk: the volume with its root, what its fstab mounts there, and files looked up across them. */
 import { MiB } from '../../base/units.ts';
-import type { GuestFileSystem } from '../file-system.ts';
-import { isRefusal, type GuestDisk, type GuestVolume } from '../guest-disk.ts';
+import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import { isRefusal, type GuestDisk, type GuestVolume } from '../../volume/open-disk.ts';
 import { parseFstab, type FstabEntry } from './tables.ts';
 
 /** A file system of the guest and the volume that it lies on. */

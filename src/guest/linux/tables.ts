@@ -1,5 +1,5 @@
 /** /etc/fstab and /etc/crypttab: what they mount, and their device names for another controller. */
-import type { Change } from '../plan.ts';
+import type { Change } from '../../filesystem/edit/patch.ts';
 import { renameDisk, replaceWord, type DiskPrefix, type TextEdit } from './device-names.ts';
 
 export interface FstabEntry {

@@ -1,9 +1,9 @@
 /** The NTFS boot sector knows where on the disk it lies: its code reads from there. */
 import type { Disk } from '../../disk/disk.ts';
-import type { Change, Patch } from '../plan.ts';
-import type { NtfsVolume } from './ntfs/volume.ts';
-import { bootSector } from './ntfs/layout.ts';
-import { viewOf } from './registry/hive.ts';
+import type { Change, Patch } from '../../filesystem/edit/patch.ts';
+import type { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
+import { bootSector } from '../../filesystem/ntfs/layout.ts';
+import { viewOf } from '../../bytes/view.ts';
 
 const maxHiddenSectors = 0xffff_ffff;
 const firstDrive = 0x80;

@@ -2,7 +2,7 @@
  * The boot configuration stores of a disk: their devices are made to mean the partitions that are there, their paths the loaders of
  * the firmware that reads them.
  */
-import type { Change } from '../plan.ts';
+import type { Change } from '../../filesystem/edit/patch.ts';
 import { bootManager, readBcd, setDevice, setPath, type Bcd, type PartitionName } from './bcd.ts';
 import { describeName, sameName } from './disk-names.ts';
 import type { LoadedHive } from './loaded-hive.ts';

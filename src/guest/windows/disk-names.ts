@@ -1,6 +1,6 @@
 /** How Windows names the partitions of its disk. */
 import type { Guid } from '../../bytes/guid.ts';
-import type { Partition, PartitionTable } from '../partition-table.ts';
+import type { Partition, PartitionTable } from '../../volume/partition-table.ts';
 import type { PartitionName } from './bcd.ts';
 import type { MountedDevice } from './mounted-devices.ts';
 

@@ -1,7 +1,7 @@
 /** A hibernated Windows resumes with the drivers of its old hardware: without the file's header it starts anew. */
-import type { FileEdit } from '../file-system.ts';
-import type { Change } from '../plan.ts';
-import type { WindowsFileSystem } from './windows-file-system.ts';
+import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { Change } from '../../filesystem/edit/patch.ts';
+import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 const path = '/hiberfil.sys';
 const headerBytes = 4096;

@@ -5,9 +5,9 @@
  * to it. Only bytes that differ are edits.
  */
 import { UnsupportedError } from '../../base/errors.ts';
-import { changedRuns } from '../changed-runs.ts';
-import type { FileEdit } from '../file-system.ts';
-import type { WindowsFileSystem } from './windows-file-system.ts';
+import { changedRuns } from '../../filesystem/edit/changed-runs.ts';
+import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { HiveEditor } from './registry/edit.ts';
 import { binsStartBytes, logSectorBytes, maxHiveBytes } from './registry/layout.ts';
 import { replayLogs, type Replayed } from './registry/log-replay.ts';

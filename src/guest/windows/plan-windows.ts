@@ -2,9 +2,9 @@
  * The plan for a Windows guest, 7 to 11 and Server 2008 R2 to 2025: its registry, its boot configuration, its boot sector, a hibernated
  * session, and drivers from a folder of this host. What is there is changed in place; what cannot be is a warning that says what to do.
  */
-import type { FileEdit } from '../file-system.ts';
-import type { GuestDisk } from '../guest-disk.ts';
-import { checkPatches, type Change, type GuestPlan, type Patch, type Target } from '../plan.ts';
+import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { GuestDisk } from '../../volume/open-disk.ts';
+import { type GuestPlan, type Target } from '../plan.ts';
 import type { PartitionName } from './bcd.ts';
 import { placeBootSector } from './boot-sector.ts';
 import { matchLoaders, pointDevices, storePaths } from './boot-stores.ts';
@@ -13,11 +13,12 @@ import { addFallbackLoader } from './fallback-loader.ts';
 import { discardHibernation } from './hibernation.ts';
 import { findInstallation, rememberedName, type Installation, type WindowsVolume } from './installation.ts';
 import { driveLetter, encodePartition, mountedDevicesKey, readMountedDevices } from './mounted-devices.ts';
-import { NtfsVolume } from './ntfs/volume.ts';
+import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
 import { RecordedEdits } from './recorded-edits.ts';
 import type { Driver } from './driver-folder.ts';
 import { addDrivers, driversFor, registerDrivers, startVirtio } from './virtio.ts';
 import { bootDrivers, disableForeign, plainStarts, startControllers } from './services.ts';
+import { checkPatches, type Change, type Patch } from '../../filesystem/edit/patch.ts';
 
 /**
  * Plans for the first Windows on the disk.

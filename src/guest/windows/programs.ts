@@ -1,5 +1,5 @@
 /** Programs of Windows (PE), as far as a plan looks at them: what machine they are for. Source: "PE Format", Microsoft. */
-import { viewOf } from './registry/hive.ts';
+import { viewOf } from '../../bytes/view.ts';
 
 /** What Windows calls processors: the machine in a program's header, and the name in the environment and in folders of drivers. */
 export const machines = {

@@ -5,7 +5,7 @@ import { alignDown } from '../../base/ranges.ts';
 import { KiB } from '../../base/units.ts';
 import { Hive, type HiveBytes } from './registry/hive.ts';
 import { maxHiveBytes } from './registry/layout.ts';
-import type { OpenFile, WindowsFileSystem } from './windows-file-system.ts';
+import type { OpenFile, WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 export interface WindowsVersion {
   /** `Windows 10 Pro` */

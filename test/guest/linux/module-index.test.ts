@@ -5,7 +5,7 @@ import { expect, it } from 'vitest';
 import { moduleName, writeIndexes } from '../../../src/guest/linux/module-index.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { run } from '../trees.ts';
+import { run } from '../../filesystem/trees.ts';
 
 it('modprobe finds modules by name and by any alias, with all that they need', () => {
   using folder = new TempFolder();

@@ -6,12 +6,12 @@ import { UnsupportedError } from '../../../src/base/errors.ts';
 import { MiB } from '../../../src/base/units.ts';
 import { crc32c, sealCrc32c } from '../../../src/bytes/checksum.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
-import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
+import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import { planGuest } from '../../../src/guest/plan-guest.ts';
-import type { Patch } from '../../../src/guest/plan.ts';
+import type { Patch } from '../../../src/filesystem/edit/patch.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
-import { copyTree, run, whyNoMounts, withMounted } from '../trees.ts';
+import { copyTree, run, whyNoMounts, withMounted } from '../../filesystem/trees.ts';
 import { writeSystem } from './small-system.ts';
 
 const folder = new TempFolder();

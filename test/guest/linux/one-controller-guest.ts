@@ -4,7 +4,7 @@ import path from 'node:path';
 import { createHash } from 'node:crypto';
 import { MiB } from '../../../src/base/units.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { run } from '../trees.ts';
+import { run } from '../../filesystem/trees.ts';
 
 const cacheDir = path.join(import.meta.dirname, '../../../.cache/packages');
 const partitionOffset = 2048 * 512;

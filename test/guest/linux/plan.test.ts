@@ -6,12 +6,13 @@ import { describe, expect, it } from 'vitest';
 import { closing } from '../../../src/base/ownership.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
-import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
+import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import { planGuest } from '../../../src/guest/plan-guest.ts';
-import { checkPatches, type GuestPlan, type Target } from '../../../src/guest/plan.ts';
+import { type GuestPlan, type Target } from '../../../src/guest/plan.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { applyTo, run } from '../trees.ts';
+import { applyTo, run } from '../../filesystem/trees.ts';
 import { menu, version, writeSystem, type SmallSystem } from './small-system.ts';
+import { checkPatches } from '../../../src/filesystem/edit/patch.ts';
 
 const partitionStart = MiB;
 

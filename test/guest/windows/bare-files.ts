@@ -3,9 +3,9 @@ import { UsageError } from '../../../src/base/errors.ts';
 import { alignUp } from '../../../src/base/ranges.ts';
 import { KiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
-import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/guest/file-system.ts';
-import type { Patch } from '../../../src/guest/plan.ts';
-import type { OpenFile, WindowsFileSystem } from '../../../src/guest/windows/windows-file-system.ts';
+import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/filesystem/file-system.ts';
+import type { Patch } from '../../../src/filesystem/edit/patch.ts';
+import type { OpenFile, WindowsFileSystem } from '../../../src/filesystem/windows-file-system.ts';
 
 /** Each begins at a multiple of this, and is read by no more than this at once. */
 export const bareFileUnitBytes = 4 * KiB;

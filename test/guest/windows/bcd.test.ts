@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { readBcd, setDevice, type Bcd, type PartitionName } from '../../../src/guest/windows/bcd.ts';
 import { HiveEditor } from '../../../src/guest/windows/registry/edit.ts';
 import { bytesInMemory, Hive } from '../../../src/guest/windows/registry/hive.ts';
-import { changedRuns } from '../../../src/guest/changed-runs.ts';
+import { changedRuns } from '../../../src/filesystem/edit/changed-runs.ts';
 import { exportDifference, judgeHive, realHive, skipWithout } from './hives.ts';
 
 function read(bytes: Uint8Array): Bcd {

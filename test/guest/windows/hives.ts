@@ -12,7 +12,7 @@ import {
   keyNode,
   noCell,
 } from '../../../src/guest/windows/registry/layout.ts';
-import { viewOf } from '../../../src/guest/windows/registry/hive.ts';
+import { viewOf } from '../../../src/bytes/view.ts';
 import { missingProgram } from '../../native/judges.ts';
 import { TempFolder } from '../../temp-folder.ts';
 

@@ -5,12 +5,12 @@ import { MiB } from '../../../src/base/units.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
 import type { GivenTable } from '../../../src/bootable/plan.ts';
 import type { GuestPlan, Target } from '../../../src/guest/plan.ts';
-import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
+import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import { tableForWindows } from '../../../src/guest/windows/installation.ts';
 import { planWindows, type WindowsPlanOptions } from '../../../src/guest/windows/plan-windows.ts';
 import type { TempFolder } from '../../temp-folder.ts';
-import { applyTo } from '../trees.ts';
-import { catFile, faultsOf, makeVolume } from './ntfs/made-volume.ts';
+import { applyTo } from '../../filesystem/trees.ts';
+import { catFile, faultsOf, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 
 export const systemFile = 'Windows/System32/config/SYSTEM';
 export const storeFile = 'Boot/BCD';

@@ -3,15 +3,15 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { expect, it, type TestContext } from 'vitest';
 import { memoryDisk } from '../../../src/disk/memory.ts';
-import { openGuestDisk } from '../../../src/guest/guest-disk.ts';
+import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import type { GuestPlan } from '../../../src/guest/plan.ts';
-import { NtfsVolume } from '../../../src/guest/windows/ntfs/volume.ts';
+import { NtfsVolume } from '../../../src/filesystem/ntfs/volume.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { applyTo } from '../trees.ts';
+import { applyTo } from '../../filesystem/trees.ts';
 import { filledHive, hivexValue, skipWithout } from './hives.ts';
 import { Machine, smallSystem, systemFile, withPartition } from './machine.ts';
-import { makeVolume } from './ntfs/made-volume.ts';
+import { makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 
 const fastStartup = [
   '[\\ControlSet001\\Control\\Session Manager]',

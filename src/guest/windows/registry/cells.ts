@@ -7,7 +7,7 @@
 import { CapacityError, FormatError } from '../../../base/errors.ts';
 import { alignUp } from '../../../base/ranges.ts';
 import { baseBlock, binAlignmentBytes, binHeader, binsStartBytes, cellAlignmentBytes } from './layout.ts';
-import { viewOf } from './hive.ts';
+import { viewOf } from '../../../bytes/view.ts';
 
 interface FreeCell {
   offset: number;

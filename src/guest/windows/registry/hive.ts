@@ -5,6 +5,7 @@
  * deep and has at most as many entries as its key says. Whatever breaks that is a FormatError.
  */
 import { FormatError, UnsupportedError } from '../../../base/errors.ts';
+import { viewOf } from '../../../bytes/view.ts';
 import {
   baseBlock,
   bigData,
@@ -290,8 +291,4 @@ export function decodeLines(data: Uint8Array): string[] {
     .toString('utf16le')
     .split('\0')
     .filter((line) => line !== '');
-}
-
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

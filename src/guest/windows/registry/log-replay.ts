@@ -23,7 +23,7 @@ import {
   maxHiveBytes,
   type BaseBlock,
 } from './layout.ts';
-import { viewOf } from './hive.ts';
+import { viewOf } from '../../../bytes/view.ts';
 import { marvin32 } from './marvin.ts';
 
 export interface Replayed {

@@ -5,7 +5,7 @@ import { HiveEditor } from '../../../../src/guest/windows/registry/edit.ts';
 import { bytesInMemory, Hive, type Key } from '../../../../src/guest/windows/registry/hive.ts';
 import { subkeyLeaves } from '../../../../src/guest/windows/registry/subkeys.ts';
 import { baseBlock, checksumOf, valueTypes } from '../../../../src/guest/windows/registry/layout.ts';
-import { changedRuns } from '../../../../src/guest/changed-runs.ts';
+import { changedRuns } from '../../../../src/filesystem/edit/changed-runs.ts';
 import { seededTest } from '../../../seeded.ts';
 import { emptyHive, exportDifference, filledHive, judgeHive, realHive, skipWithout } from '../hives.ts';
 

@@ -1,8 +1,8 @@
 /** Replay of a hive's logs, held against what Windows itself made of the same hives and logs. */
 import { expect, it } from 'vitest';
 import { FormatError } from '../../../../src/base/errors.ts';
-import { changedRuns } from '../../../../src/guest/changed-runs.ts';
-import { viewOf } from '../../../../src/guest/windows/registry/hive.ts';
+import { changedRuns } from '../../../../src/filesystem/edit/changed-runs.ts';
+import { viewOf } from '../../../../src/bytes/view.ts';
 import { baseBlock, checksumOf } from '../../../../src/guest/windows/registry/layout.ts';
 import { replayLogs } from '../../../../src/guest/windows/registry/log-replay.ts';
 import { marvin32 } from '../../../../src/guest/windows/registry/marvin.ts';
