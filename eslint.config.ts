@@ -9,6 +9,8 @@ const layers = [
   'cli',
   'machine',
   'mount',
+  'mounts',
+  'fill',
   'replacement',
   'source',
   'plugin',

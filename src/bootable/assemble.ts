@@ -6,11 +6,11 @@ import type { Disk } from '../disk/disk.ts';
 import { memoryDisk } from '../disk/memory.ts';
 import { patchedDisk } from '../disk/patched.ts';
 import { placeDisks, type PlacedDisk } from '../disk/placed.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 import { planFat } from './fat.ts';
 import { configBytes, configLba, type BootableGeometry, type BootFileRange } from './geometry.ts';
 import { encodeGpt } from './gpt.ts';
 import { encodeMbr } from './mbr.ts';
-import { sectorBytes } from '../volume/table-layout.ts';
 
 /** What a patch set adds to a disk that GRUB boots. Nothing of the geometry changes with it. */
 export interface BootExtras {

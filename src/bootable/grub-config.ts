@@ -3,8 +3,8 @@
  * volumes, or, where the guest has none, boots its newest kernel.
  */
 import { CapacityError, UsageError } from '../base/errors.ts';
-import { configBytes, type BootableGeometry } from './geometry.ts';
 import { sectorBytes } from '../volume/table-layout.ts';
+import { configBytes, type BootableGeometry } from './geometry.ts';
 
 /** Exactly what to boot, for a caller that has read the volume. */
 export interface LinuxBoot {

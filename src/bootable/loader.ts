@@ -7,10 +7,10 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
 import { temporaryFolder } from '../base/given-names.ts';
+import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
 import { chainLoaderCode } from './boot-code.ts';
 import { configBytes, configLba, type Firmware, type PartitionStyle } from './geometry.ts';
 import type { VolumeFacts } from './volume.ts';
-import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
 
 export type Loader =
   /** The boot sector of the active partition is started. */

@@ -2,6 +2,7 @@
 import { CapacityError, UsageError } from '../base/errors.ts';
 import { alignUp } from '../base/ranges.ts';
 import { namedGuid, type Guid } from '../bytes/guid.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 import {
   biosBootPartitionBytes,
   configBytes,
@@ -22,7 +23,6 @@ import { grubConfig } from './grub-config.ts';
 import type { Loader } from './loader.ts';
 import { checkMbrHolds } from './mbr.ts';
 import { partitionTypeOf, placementPatches, type VolumeFacts } from './volume.ts';
-import { sectorBytes } from '../volume/table-layout.ts';
 
 /** What the guest's OS remembers of its disk: with these it finds it again. */
 export interface GivenTable {

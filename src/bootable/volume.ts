@@ -5,10 +5,10 @@
 import { UnsupportedError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
 import type { Disk } from '../disk/disk.ts';
-import { type PartitionType, type VolumePatch } from './geometry.ts';
 import { folderEntryBytes } from '../filesystem/fat/layout.ts';
-import { isPartitionTable } from './mbr.ts';
 import { sectorBytes } from '../volume/table-layout.ts';
+import { type PartitionType, type VolumePatch } from './geometry.ts';
+import { isPartitionTable } from './mbr.ts';
 
 export type VolumeKind = 'linux' | 'lvm' | 'luks' | 'swap' | 'ntfs' | 'fat' | 'efi-system' | 'unknown';
 

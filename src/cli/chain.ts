@@ -8,9 +8,9 @@ import { imageFolders, listImages, type FolderImages } from '../backup/folder-im
 import { Image } from '../backup/image.ts';
 import { keptByRules } from '../backup/retention.ts';
 import { applyPrune, planPrune, type PruneOptions, type PrunePlan, type PruneStep } from '../backup/prune.ts';
-import { behindMount } from '../mount/behind-mount.ts';
-import { veneerMountpoints } from '../mount/mountpoint.ts';
-import { NeededImages } from '../mount/needed-images.ts';
+import { behindMount } from '../mounts/behind-mount.ts';
+import { veneerMountpoints } from '../mounts/mountpoint.ts';
+import { NeededImages } from '../mounts/needed-images.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 

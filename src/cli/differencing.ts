@@ -1,7 +1,7 @@
 /** `veneer differencing create` */
 import { Command, Option } from 'commander';
 import { formatBytes } from '../base/units.ts';
-import { assertMayPut } from '../mount/output-place.ts';
+import { assertMayPut } from '../mounts/output-place.ts';
 import { formatNames, type FormatName } from '../native/formats.ts';
 import { createDifferencingFile } from '../plugin/differencing.ts';
 import { hasReplacement } from '../plugin/beside.ts';

@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { openFillClient, type FillClient } from '../mount/fill-client.ts';
-import type { FillStatus } from '../mount/fill-job.ts';
-import type { Finalized } from '../mount/fills.ts';
+import type { FillStatus } from '../fill/job.ts';
+import type { Finalized } from '../fill/fills.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress, type ProgressReporter } from './progress.ts';
 import { complain, say } from './output.ts';

@@ -19,9 +19,9 @@ import {
   type MountOptions,
   type TransportChoice,
 } from '../mount/serve.ts';
-import { defaultFillJobs } from '../mount/fill-turns.ts';
+import { defaultFillJobs } from '../fill/turns.ts';
 import { defaultCacheBytes } from '../mount/memory-budget.ts';
-import { defaultSourceTimeoutMs } from '../mount/source-watch.ts';
+import { defaultSourceTimeoutMs } from '../base/source-watch.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say } from './output.ts';
 

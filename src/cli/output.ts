@@ -3,7 +3,7 @@
  * one line of plain text whatever is in it (base/printable.ts). Only progress bars, which move the cursor themselves, are drawn elsewhere.
  */
 import { printable, printableJson } from '../base/printable.ts';
-import type { Log } from '../mount/native-file-state.ts';
+import type { Log } from '../base/log.ts';
 
 /** What a command answers. */
 export function say(...lines: readonly string[]): void {

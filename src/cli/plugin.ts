@@ -16,8 +16,8 @@ import {
   type ReplacementKind,
   type WriteMode,
 } from '../plugin/plugin-file.ts';
-import { behindMount } from '../mount/behind-mount.ts';
-import { assertMayPut } from '../mount/output-place.ts';
+import { behindMount } from '../mounts/behind-mount.ts';
+import { assertMayPut } from '../mounts/output-place.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, warn } from './output.ts';
 

@@ -2,10 +2,10 @@
 import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
-import { askMount, type MountStatus } from '../mount/control.ts';
+import { askMount, type MountStatus } from '../mounts/control.ts';
+import { findRecord, listRecords, mountFiles } from '../mounts/mount-record.ts';
+import { mountedPath } from '../mounts/mounted-path.ts';
 import { statusText as fillText } from './fill-text.ts';
-import { findRecord, listRecords, mountFiles } from '../mount/mount-record.ts';
-import { mountedPath } from '../mount/mounted-path.ts';
 import { say, sayJson, warn } from './output.ts';
 
 export function statusCommand(): Command {

@@ -1,7 +1,7 @@
 /** `veneer unmount` */
 import { Command } from 'commander';
 import { absolutePath } from '../base/given-names.ts';
-import { endMount } from '../mount/end.ts';
+import { endMount } from '../mounts/end.ts';
 import { say } from './output.ts';
 
 export function unmountCommand(): Command {

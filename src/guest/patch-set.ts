@@ -18,8 +18,8 @@ import { ascii, bytes, layout, reserved, u16le, u32le, u64le } from '../bytes/la
 import type { Disk } from '../disk/disk.ts';
 import { patchedDisk, type StoredPatch } from '../disk/patched.ts';
 import { sliceDisk } from '../disk/slice.ts';
-import { targets } from './plan.ts';
 import { checkPlaces, maxPatchedBytes, maxPatches, type Patch, type PatchPlace } from '../filesystem/edit/patch.ts';
+import { targets } from './plan.ts';
 
 const headerBytes = 128;
 /** In front of every patch set, plain or sealed. */

@@ -21,7 +21,7 @@ import type { Firmware } from '../bootable/geometry.ts';
 import { gptHeadBytes, hasEfiSystemPartition } from '../bootable/gpt.ts';
 import type { Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
-import { mountFiles } from '../mount/mount-record.ts';
+import { mountFiles } from '../mounts/mount-record.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { nativePathsOf } from '../plugin/reconfigure.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from '../plugin/resolve.ts';

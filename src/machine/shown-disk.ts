@@ -4,11 +4,11 @@ import path from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { absolutePath, temporaryFolder } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
-import { listRecords } from '../mount/mount-record.ts';
-import { defaultFillJobs } from '../mount/fill-turns.ts';
+import { listRecords } from '../mounts/mount-record.ts';
+import { defaultFillJobs } from '../fill/turns.ts';
 import { defaultCacheBytes } from '../mount/memory-budget.ts';
 import { defaultIdleMs, defaultWorkers, serveMount } from '../mount/serve.ts';
-import { defaultSourceTimeoutMs } from '../mount/source-watch.ts';
+import { defaultSourceTimeoutMs } from '../base/source-watch.ts';
 import { readPluginFile, type PluginFile, type WriteMode } from '../plugin/plugin-file.ts';
 
 export interface ShownDisk {

@@ -5,6 +5,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode } from '../base/errors.ts';
+import { makeNode, renameWith, requireExecutable, type TimeChange } from '../base/system-calls.ts';
 import {
   handsRightsOn,
   listAttributes,
@@ -14,7 +15,6 @@ import {
 } from './extended-attributes.ts';
 import type { Place } from './place.ts';
 import type { Rights } from './rights.ts';
-import { makeNode, renameWith, requireExecutable, type TimeChange } from './system-calls.ts';
 
 const { O_RDONLY, O_WRONLY, O_RDWR, O_APPEND, O_CREAT, O_DIRECTORY, O_EXCL } = fs.constants;
 /** Flags of the caller's open that reach the file behind: its access mode alone. The kernel does append and truncation itself. */

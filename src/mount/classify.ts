@@ -18,9 +18,9 @@ import {
   type PluginFile,
 } from '../plugin/plugin-file.ts';
 import { isRecordName } from '../replacement/record.ts';
+import { systemError } from '../base/system-error.ts';
 import { pathIfTold, type Place } from './place.ts';
 import { SeenFiles } from './seen-files.ts';
-import { systemError } from './system-error.ts';
 
 /** A plugin file, or an image that is shown as if it had one. */
 export interface NativeSource {

@@ -11,9 +11,9 @@ import { spawnSync } from 'node:child_process';
 import { commandOf } from '../base/byte-arguments.ts';
 import * as fs from '../base/fs.ts';
 import { printable } from '../base/printable.ts';
-import { connectionOf } from './mountpoint.ts';
-import type { Log } from './native-file-state.ts';
-import { exitNow, unmountAsRoot } from './system-calls.ts';
+import { connectionOf } from '../mounts/mountpoint.ts';
+import type { Log } from '../base/log.ts';
+import { exitNow, unmountAsRoot } from '../base/system-calls.ts';
 
 const connections = '/sys/fs/fuse/connections';
 const unmountsWithinMs = 5000;

@@ -7,7 +7,7 @@
 import koffi from 'koffi';
 import { systemErrorCode } from '../base/errors.ts';
 import { bytesOfName, nameOfBytes, zeroTerminated } from '../base/names.ts';
-import { errorOfErrno, systemError } from './system-error.ts';
+import { errorOfErrno, systemError } from '../base/system-error.ts';
 
 const accessList = 'system.posix_acl_access';
 /** Of a folder: what is made in it gets this one. */

@@ -4,9 +4,9 @@ import path from 'node:path';
 import { absolutePath } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { UsageError } from '../base/errors.ts';
-import { askMount, type FillAction, type FillRequest } from './control.ts';
-import { listRecords, mountFiles } from './mount-record.ts';
-import type { Log } from './native-file-state.ts';
+import { askMount, type FillAction, type FillRequest } from '../mounts/control.ts';
+import { listRecords, mountFiles } from '../mounts/mount-record.ts';
+import type { Log } from '../base/log.ts';
 
 export interface FillClient {
   /** Whether another process does the work, and goes on when this one ends. */

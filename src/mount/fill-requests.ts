@@ -10,17 +10,17 @@ import { GateMemory } from '../base/source-gate.ts';
 import { MiB } from '../base/units.ts';
 import { randomGuid } from '../bytes/guid.ts';
 import { recordOf, removeLeftovers } from '../replacement/leftovers.ts';
-import { SharedRate } from '../replacement/pace.ts';
-import type { FillRequest } from './control.ts';
-import { FillThreads, maxFillThreads } from './fill-threads.ts';
-import { defaultFillJobs, FillTurns } from './fill-turns.ts';
-import { Fills, type Finalized } from './fills.ts';
+import { SharedRate } from '../fill/pace.ts';
+import type { FillRequest } from '../mounts/control.ts';
+import { FillThreads, maxFillThreads } from '../fill/threads.ts';
+import { defaultFillJobs, FillTurns } from '../fill/turns.ts';
+import { Fills, type Finalized } from '../fill/fills.ts';
+import type { Log } from '../base/log.ts';
+import { OpenReplacements } from '../replacement/replacements.ts';
+import { takeFolder } from '../mounts/served-folder.ts';
+import { defaultSourceTimeoutMs, SourceWatch } from '../base/source-watch.ts';
+import { Statistics } from '../fill/statistics.ts';
 import { Filter } from './filter.ts';
-import type { Log } from './native-file-state.ts';
-import { OpenReplacements } from './replacements.ts';
-import { takeFolder } from './served-folder.ts';
-import { defaultSourceTimeoutMs, SourceWatch } from './source-watch.ts';
-import { Statistics } from './statistics.ts';
 
 /** What is asked of a fill, by whoever speaks with the mount. @throws UsageError, and what else the fill throws */
 export async function answerFill(fills: Fills, filter: Filter, request: FillRequest): Promise<unknown> {

@@ -26,31 +26,24 @@ import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
 import { mayBeMap, replacementStat } from '../replacement/beside.ts';
 import { isRecordName, separateRecord } from '../replacement/record.ts';
 import { unlinkReplacement } from '../replacement/open.ts';
+import type { Log } from '../base/log.ts';
+import type { WriteMode } from '../plugin/plugin-file.ts';
+import { diskKey, type Replacements } from '../replacement/replacements.ts';
+import type { Statistics } from '../fill/statistics.ts';
+import type { TimeChange } from '../base/system-calls.ts';
+import { systemError } from '../base/system-error.ts';
+import { currentPath, openPath } from '../base/open-path.ts';
+import type { NativeDisk } from '../fill/fillable.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
 import { Classifier, type Classification, type NativeSource } from './classify.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { ListedNumbers, type NumberOfEntry } from './listed-numbers.ts';
-import type { Log } from './native-file-state.ts';
-import { Natives, type NativeDisk } from './natives.ts';
+import { Natives } from './natives.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from './open-file.ts';
-import {
-  currentPath,
-  HeldPlace,
-  NamedPlace,
-  openPath,
-  pathIfTold,
-  type Attributes,
-  type FolderEntry,
-  type Place,
-} from './place.ts';
-import type { WriteMode } from '../plugin/plugin-file.ts';
-import { diskKey, type Replacements } from './replacements.ts';
+import { HeldPlace, NamedPlace, pathIfTold, type Attributes, type FolderEntry, type Place } from './place.ts';
 import { SeenLeftovers } from './seen-leftovers.ts';
 import { ownRights, type Rights } from './rights.ts';
-import type { Statistics } from './statistics.ts';
-import type { TimeChange } from './system-calls.ts';
-import { systemError } from './system-error.ts';
 import { MadeNames, type MadeName } from './made-names.ts';
 
 export interface FilterOptions {

@@ -6,8 +6,8 @@ import { pino } from 'pino';
 import * as fs from '../base/fs.ts';
 import { printable, printableJson } from '../base/printable.ts';
 import { MiB } from '../base/units.ts';
+import type { Log } from '../base/log.ts';
 import { LogLimit } from './log-limit.ts';
-import type { Log } from './native-file-state.ts';
 
 const maxLogBytes = MiB;
 const maxMessageChars = 4096;

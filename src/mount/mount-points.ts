@@ -4,7 +4,7 @@
  */
 import * as fs from '../base/fs.ts';
 import { mountPoints } from '../base/mount-points.ts';
-import { hasChanged } from './system-calls.ts';
+import { hasChanged } from '../base/system-calls.ts';
 
 const list = '/proc/self/mountinfo';
 const none: ReadonlySet<string> = new Set();

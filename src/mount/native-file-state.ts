@@ -12,6 +12,7 @@ import {
   SeveralNamesError,
   UnavailableError,
 } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
 import type { Closable } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
@@ -22,13 +23,10 @@ import type { PluginFile } from '../plugin/plugin-file.ts';
 import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
 import { isKept, isOwnKept } from '../replacement/beside.ts';
 import { Replacement, type DirectFile, type SharedReplacement } from '../replacement/replacement.ts';
-import { currentPath } from './place.ts';
-import { PluginHome } from './plugin-home.ts';
-import { placeIn, type KeptFile, type Replacements } from './replacements.ts';
-import type { Counters } from './statistics.ts';
-
-/** Where something worth a log line goes. */
-export type Log = (level: 'info' | 'warn' | 'error', message: string, data: Readonly<Record<string, unknown>>) => void;
+import { currentPath } from '../base/open-path.ts';
+import { PluginHome } from '../replacement/plugin-home.ts';
+import { placeIn, type KeptFile, type Replacements } from '../replacement/replacements.ts';
+import type { Counters } from '../fill/statistics.ts';
 
 export interface NativeFileContext {
   readonly cache: BlockCache;

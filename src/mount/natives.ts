@@ -15,17 +15,18 @@ import type { FormatName } from '../native/formats.ts';
 import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
-import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { isKept, mayBeMap, peekHeader } from '../replacement/beside.ts';
 import type { RemovedPlace } from '../replacement/open.ts';
+import type { NativeDisk } from '../fill/fillable.ts';
+import { markOf } from '../replacement/disk-signals.ts';
+import { requireOneName } from '../replacement/plugin-home.ts';
+import type { KeptFile, Replacements } from '../replacement/replacements.ts';
+import type { Statistics } from '../fill/statistics.ts';
+import { systemError } from '../base/system-error.ts';
+import type { Log } from '../base/log.ts';
 import type { Classifier, NativeSource } from './classify.ts';
-import { markOf } from './disk-signals.ts';
-import { NativeFileState, type Log } from './native-file-state.ts';
+import { NativeFileState } from './native-file-state.ts';
 import type { Place } from './place.ts';
-import { requireOneName } from './plugin-home.ts';
-import type { KeptFile, Replacements } from './replacements.ts';
-import type { Statistics } from './statistics.ts';
-import { systemError } from './system-error.ts';
 
 /** Which native file a place stands for. */
 export interface FoundNative {
@@ -33,24 +34,6 @@ export interface FoundNative {
   readonly file: NativeFile;
   /** Of the plugin file. */
   readonly stat: fs.BigIntStats;
-}
-
-/** One native file of a disk, as jobs see it. */
-export interface NativeDiskFile {
-  /** In `status` and messages. */
-  readonly name: string;
-  readonly replacement: KeptFile;
-  readonly synthesized: SynthesizedPlace;
-  isReplaced(): boolean;
-}
-
-/** A plugin file, and the native files that it makes: its own name's first. */
-export interface NativeDisk {
-  readonly name: string;
-  readonly pluginPath: string;
-  /** Of the plugin file that it was found to be. */
-  readonly stat: fs.BigIntStats;
-  readonly files: readonly NativeDiskFile[];
 }
 
 export interface NativesContext {

@@ -2,12 +2,12 @@
 import * as fs from '../base/fs.ts';
 import { fallocateMode } from '../base/fallocate.ts';
 import type { Runs } from '../disk/seek.ts';
-import type { NativeFileState } from './native-file-state.ts';
-import type { Counters } from './statistics.ts';
+import type { Counters } from '../fill/statistics.ts';
 import { maxFileBytes } from '../replacement/layout.ts';
 import type { DirectFile } from '../replacement/replacement.ts';
-import { allocate } from './system-calls.ts';
-import { systemError } from './system-error.ts';
+import { allocate } from '../base/system-calls.ts';
+import { systemError } from '../base/system-error.ts';
+import type { NativeFileState } from './native-file-state.ts';
 
 export interface OpenFile {
   /** Set for native files: whole pages of it may stay in the kernel's cache, since it changes only through this mount. */

@@ -6,8 +6,9 @@
  */
 import * as fs from '../base/fs.ts';
 import { systemErrorCode } from '../base/errors.ts';
-import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from './system-calls.ts';
-import { systemError } from './system-error.ts';
+import { currentPath, openPath } from '../base/open-path.ts';
+import { changeTimes, linkDescriptor, readLinkOf, type TimeChange } from '../base/system-calls.ts';
+import { systemError } from '../base/system-error.ts';
 
 export interface Place {
   /** '' for the file itself; otherwise the name of the native file that is made from it. */
@@ -167,28 +168,6 @@ function truncateOpened(fd: number, sizeBytes: number): void {
   } finally {
     fs.closeSync(fd);
   }
-}
-
-/** A descriptor that names a file and nothing more: no permission is needed, nothing is opened, no link is followed. */
-export function openPath(at: string, follow = false): number {
-  return fs.openSync(at, O_PATH | (follow ? 0 : fs.constants.O_NOFOLLOW));
-}
-
-/** Node does not name it. The same on all machines that Node runs on. */
-const O_PATH = 0o10000000;
-
-const deletedSuffix = ' (deleted)';
-
-/** Whether a name that the system tells of a descriptor is that of a deleted file. One that is called so may count as deleted, too. */
-export function isDeleted(name: string): boolean {
-  return name.endsWith(deletedSuffix);
-}
-
-/** What the file of a descriptor is called now; what it was called last, when it is deleted. */
-export function currentPath(fd: number): string {
-  const found = fs.readlinkSync(`/proc/self/fd/${fd}`);
-  if (!found.endsWith(deletedSuffix) || fs.lstatSync(found, { throwIfNoEntry: false }) !== undefined) return found;
-  return found.slice(0, -deletedSuffix.length);
 }
 
 /** Its path, where the system tells it: not one of more than 4,095 bytes, as names in deep folders have. What needs the path is refused then. */

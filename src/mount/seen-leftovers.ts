@@ -7,7 +7,7 @@ import { LRUCache } from 'lru-cache';
 import { describeError } from '../base/errors.ts';
 import { mapPathOf } from '../plugin/beside.ts';
 import { removeLeftover, removeLeftovers } from '../replacement/leftovers.ts';
-import type { Log } from './native-file-state.ts';
+import type { Log } from '../base/log.ts';
 import type { Place } from './place.ts';
 
 /** Maps that have been looked at; of more, some are looked at again. */

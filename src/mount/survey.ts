@@ -4,9 +4,9 @@
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describeError } from '../base/errors.ts';
+import type { Log } from '../base/log.ts';
+import type { NativeDisk } from '../fill/fillable.ts';
 import type { Filter } from './filter.ts';
-import type { Log } from './native-file-state.ts';
-import type { NativeDisk } from './natives.ts';
 
 const sliceMs = 10;
 

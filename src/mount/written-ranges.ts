@@ -22,8 +22,8 @@ import { sealingKey } from '../plugin/resolve.ts';
 import { unitBytes } from '../replacement/layout.ts';
 import { readWrittenUnits, type IsWritten } from '../replacement/written-units.ts';
 import { openSource } from '../source/open-source.ts';
-import { listRecords } from './mount-record.ts';
-import { isMountpoint } from './mountpoint.ts';
+import { listRecords } from '../mounts/mount-record.ts';
+import { isMountpoint } from '../mounts/mountpoint.ts';
 import { discardedPathOf } from '../plugin/beside.ts';
 
 /** A native file under a mount, and what was written to it. */

@@ -5,8 +5,8 @@
 import { z } from 'zod';
 import { mayBeName } from '../base/names.ts';
 import { configBytes, firmwares, maxBootFileBytes, maxVolumes, partitionStyles, partitionTypeNames, type BootableGeometry } from '../bootable/geometry.ts';
-import { guid, size } from './geometry-schema.ts';
 import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
+import { guid, size } from './geometry-schema.ts';
 
 /** Of a file beside the plugin file. */
 export const plainName = z

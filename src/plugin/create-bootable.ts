@@ -15,9 +15,9 @@ import { inspectVolume } from '../bootable/volume.ts';
 import type { Disk } from '../disk/disk.ts';
 import { isRefusal, openGuestDisk } from '../volume/open-disk.ts';
 import { tableForWindows } from '../guest/windows/installation.ts';
+import { sectorBytes } from '../volume/table-layout.ts';
 import { describeBootFile } from './boot-file.ts';
 import type { Bootable, ImagePointer } from './bootable-schema.ts';
-import { sectorBytes } from '../volume/table-layout.ts';
 
 export interface BootOptions {
   readonly firmware: Firmware;

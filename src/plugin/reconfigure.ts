@@ -19,11 +19,11 @@ import { planGuest } from '../guest/plan-guest.ts';
 import type { PatchSet } from '../guest/patch-set.ts';
 import { type GuestPlan, type Target } from '../guest/plan.ts';
 import { synthesizeFiles } from '../native/formats.ts';
+import { checkPatches, type Patch } from '../filesystem/edit/patch.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { describePatchSet, isPatchSetOf, patchSetFile, patchSetPath } from './patch-set-file.ts';
 import { encodePluginFile, imagesOf, readPluginFile, type PluginFile } from './plugin-file.ts';
 import { openPluginDisk, sealingKey, type AllowedPaths } from './resolve.ts';
-import { checkPatches, type Patch } from '../filesystem/edit/patch.ts';
 
 const cacheBytes = 64 * MiB;
 

@@ -9,12 +9,12 @@ import { sliceDisk } from '../disk/slice.ts';
 import { openBtrfs } from '../filesystem/btrfs/open.ts';
 import { openExt4 } from '../filesystem/ext4/open.ts';
 import type { GuestFileSystem } from '../filesystem/file-system.ts';
-import { isPhysicalVolume, readLogicalVolumes } from './lvm/lvm.ts';
-import { readPartitionTable, type Partition, type PartitionTable } from './partition-table.ts';
 import type { Patch } from '../filesystem/edit/patch.ts';
 import { openFat } from '../filesystem/fat/volume.ts';
 import { openNtfs } from '../filesystem/ntfs/volume.ts';
 import { openXfs } from '../filesystem/xfs/open.ts';
+import { isPhysicalVolume, readLogicalVolumes } from './lvm/lvm.ts';
+import { readPartitionTable, type Partition, type PartitionTable } from './partition-table.ts';
 
 export interface GuestVolume {
   /** For people: `partition 2`, `LVM vg/root`, `the volume`. */

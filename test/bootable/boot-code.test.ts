@@ -7,9 +7,9 @@ import { chainLoaderCode } from '../../src/bootable/boot-code.ts';
 import { type BootableGeometry, type Partition } from '../../src/bootable/geometry.ts';
 import { encodeMbr } from '../../src/bootable/mbr.ts';
 import { GiB, MiB } from '../../src/base/units.ts';
+import { sectorBytes } from '../../src/volume/table-layout.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { startFromDisk } from './bios.ts';
-import { sectorBytes } from '../../src/volume/table-layout.ts';
 
 const folder = new TempFolder();
 afterAll(() => folder.remove());

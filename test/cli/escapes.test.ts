@@ -1,7 +1,7 @@
 /** What a name, a label or a file says of itself is printed as text by every command: nothing in it reaches the terminal as it is. */
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
-import { mountFiles } from '../../src/mount/mount-record.ts';
+import { mountFiles } from '../../src/mounts/mount-record.ts';
 import { placeForTest } from '../mount/mounted.ts';
 import { veneer, type Ran } from './veneer.ts';
 

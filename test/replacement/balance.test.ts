@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { Balance } from '../../src/replacement/balance.ts';
 import { HotUnits } from '../../src/replacement/hot-units.ts';
-import { Politeness, SharedRate } from '../../src/replacement/pace.ts';
+import { Politeness, SharedRate } from '../../src/fill/pace.ts';
 
 /** Reads that take what they are told to, and what they took in all. */
 function readMany(balance: Balance, count: number, lengthBytes: number, tookMs: { data: number; base: number }) {

@@ -2,8 +2,8 @@
 import { alignUp } from '../../src/base/ranges.ts';
 import { teamMember } from '../../src/base/worker-team.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
-import { Filler } from '../../src/replacement/fill.ts';
-import { releaseCopies } from '../../src/replacement/release.ts';
+import { Filler } from '../../src/fill/filler.ts';
+import { releaseCopies } from '../../src/fill/release.ts';
 import { Replacement, type SharedReplacement } from '../../src/replacement/replacement.ts';
 import { Seeded } from '../seeded.ts';
 import { allUnits, baseBytes, bytesOf, SectorJudge, stableUnits, stepsOf, writers } from './hammer.ts';

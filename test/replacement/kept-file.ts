@@ -5,7 +5,7 @@ import { ChainKey } from '../../src/backup/seal.ts';
 import { planGeometry } from '../../src/native/formats.ts';
 import { encodePluginFile } from '../../src/plugin/plugin-file.ts';
 import { openReplacement, type OpenReplacement, type ReplacementPlace } from '../../src/replacement/open.ts';
-import { Filler } from '../../src/replacement/fill.ts';
+import { Filler } from '../../src/fill/filler.ts';
 import { Replacement } from '../../src/replacement/replacement.ts';
 import { patternBase } from './pattern-base.ts';
 

@@ -4,11 +4,11 @@
  */
 import fs from 'node:fs';
 import type { ReplacementPlace } from '../../src/replacement/open.ts';
-import { freeze, writePlain } from '../../src/replacement/decrypt.ts';
-import { finalizeFiles } from '../../src/replacement/finalize.ts';
-import { regionCount } from '../../src/replacement/fill.ts';
+import { freeze, writePlain } from '../../src/fill/decrypt.ts';
+import { finalizeFiles } from '../../src/fill/finalize.ts';
+import { regionCount } from '../../src/fill/filler.ts';
 import { changeState } from '../../src/replacement/states.ts';
-import { Verifier } from '../../src/replacement/verify.ts';
+import { Verifier } from '../../src/fill/verify.ts';
 import { KeptFile } from './kept-file.ts';
 import { lifeWrites } from './life-writes.ts';
 import { patternBase } from './pattern-base.ts';

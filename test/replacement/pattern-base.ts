@@ -1,6 +1,6 @@
 /** A synthesized file for tests: every 512 bytes of it differ, any thread or process makes the same, and it cannot be written. */
 import { KiB } from '../../src/base/units.ts';
-import type { FillBase } from '../../src/replacement/fill.ts';
+import type { FillBase } from '../../src/fill/filler.ts';
 
 export const sectorBytes = 512;
 const pieceBytes = 64 * KiB;

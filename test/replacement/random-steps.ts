@@ -1,7 +1,7 @@
 /** What a hypervisor and a fill may do to a file, at random, done to a replacement and to a model of it alike. */
 import { KiB } from '../../src/base/units.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
-import { releaseCopies } from '../../src/replacement/release.ts';
+import { releaseCopies } from '../../src/fill/release.ts';
 import { ModelDisk } from '../disk/model-disk.ts';
 import type { Seeded } from '../seeded.ts';
 import type { KeptFile } from './kept-file.ts';

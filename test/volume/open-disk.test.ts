@@ -7,8 +7,8 @@ import { openFileDisk } from '../../src/disk/file.ts';
 import { openGuestDisk, type GuestDisk } from '../../src/volume/open-disk.ts';
 import { whyNoLoopDevices } from '../disk/loop-device.ts';
 import { TempFolder } from '../temp-folder.ts';
-import { addLogicalVolume, layLogicalVolumes } from './lvm-commands.ts';
 import { applyTo, run } from '../filesystem/trees.ts';
+import { addLogicalVolume, layLogicalVolumes } from './lvm-commands.ts';
 import { execFileSync } from 'node:child_process';
 
 const folder = new TempFolder();

@@ -11,9 +11,9 @@ import { openGuestDisk } from '../../src/volume/open-disk.ts';
 import { whyNoLoopDevices } from '../disk/loop-device.ts';
 import type { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
-import { addLogicalVolume, layLogicalVolumes } from './lvm-commands.ts';
 import { survivesGuestMutants, type GuestSubject } from '../guest/mutants.ts';
 import { run } from '../filesystem/trees.ts';
+import { addLogicalVolume, layLogicalVolumes } from './lvm-commands.ts';
 
 const sectorBytes = 512;
 const folder = new TempFolder();

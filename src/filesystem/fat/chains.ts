@@ -1,9 +1,9 @@
 /** Chains of clusters in the file allocation table: followed with an end, changed in all copies of the table. */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
-import { infoSector } from './layout.ts';
 import { viewOf } from '../../bytes/view.ts';
 import type { StagedWrites } from '../edit/staged-writes.ts';
+import { infoSector } from './layout.ts';
 import type { FatGeometry } from './geometry.ts';
 
 export const firstCluster = 2;

@@ -2,8 +2,8 @@
 import { FormatError } from '../../base/errors.ts';
 import { isPowerOfTwo } from '../../base/ranges.ts';
 import { KiB } from '../../base/units.ts';
-import { bootSignature, fat16BootSector, fat32BootSector, folderEntryBytes } from './layout.ts';
 import type { Disk } from '../../disk/disk.ts';
+import { bootSignature, fat16BootSector, fat32BootSector, folderEntryBytes } from './layout.ts';
 
 /** The largest that FAT32 has room for. */
 const maxClusters = 0x0fff_fff5;

@@ -4,13 +4,13 @@
  */
 import { FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
-import { folderEntry, folderEntryBytes } from './layout.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../file-system.ts';
 import type { Patch } from '../edit/patch.ts';
 import { VolumeReader } from '../volume-reader.ts';
 import { StagedWrites } from '../edit/staged-writes.ts';
 import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
+import { folderEntry, folderEntryBytes } from './layout.ts';
 import { allocateChain, chainFrom, firstCluster, offsetOfCluster, type ReadRange } from './chains.ts';
 import { encodeShortName, folderAttribute, freeEntryOffset, parseFolder, type FatEntry } from './folders.ts';
 import { isFat, readFatGeometry, type FatGeometry } from './geometry.ts';

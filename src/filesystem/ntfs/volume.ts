@@ -8,10 +8,10 @@
  */
 import { UnsupportedError, UsageError } from '../../base/errors.ts';
 import type { Disk } from '../../disk/disk.ts';
+import { viewOf } from '../../bytes/view.ts';
 import { changedRuns } from '../edit/changed-runs.ts';
 import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../file-system.ts';
 import type { Patch } from '../edit/patch.ts';
-import { viewOf } from '../../bytes/view.ts';
 import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
 import { addFiles, type AddedFiles, type NewFile } from './add-files.ts';
 import { Folders } from './folders.ts';

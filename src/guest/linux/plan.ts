@@ -9,6 +9,7 @@ import { gzipSync } from 'node:zlib';
 import { alignUp } from '../../base/ranges.ts';
 import type { FileEdit } from '../../filesystem/file-system.ts';
 import { isRefusal, type GuestDisk } from '../../volume/open-disk.ts';
+import type { Change, Patch } from '../../filesystem/edit/patch.ts';
 import type { GuestPlan, LinuxBoot, Target } from '../plan.ts';
 import { readBootFacts, type BootFacts } from './boot-facts.ts';
 import { editEntry, renameInLine } from './boot-menu-edit.ts';
@@ -20,7 +21,6 @@ import { moduleName } from './module-index.ts';
 import { findModules } from './modules.ts';
 import { findLinux, mapperName, readText, type Found, type LinuxSystem } from './system.ts';
 import { renameInTable, type TableEdits } from './tables.ts';
-import type { Change, Patch } from '../../filesystem/edit/patch.ts';
 
 export interface LinuxPlanOptions {
   /** The partition table and boot loader around the guest's volumes are ours. */

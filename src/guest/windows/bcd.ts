@@ -8,10 +8,10 @@
  */
 import { guidFromBytes, guidToBytes, type Guid } from '../../bytes/guid.ts';
 import { bytes, layout, reserved, u32le, u64le } from '../../bytes/layout.ts';
+import { viewOf } from '../../bytes/view.ts';
 import { decodeText, type Hive, type Key } from './registry/hive.ts';
 import type { HiveEditor } from './registry/edit.ts';
 import { valueTypes } from './registry/layout.ts';
-import { viewOf } from '../../bytes/view.ts';
 
 /** Which partition a device means. */
 export type PartitionName =

@@ -6,8 +6,8 @@ import { UnsupportedError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
 import type { Change, Patch } from '../../filesystem/edit/patch.ts';
 import { FatVolume } from '../../filesystem/fat/volume.ts';
-import { machineOf, machines } from './programs.ts';
 import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
+import { machineOf, machines } from './programs.ts';
 
 const bootManagerPath = '/EFI/Microsoft/Boot/bootmgfw.efi';
 const maxLoaderBytes = 16 * MiB;

@@ -3,6 +3,7 @@ import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import type { GivenTable } from '../../bootable/plan.ts';
 import type { GuestFileSystem } from '../../filesystem/file-system.ts';
 import type { GuestVolume } from '../../volume/open-disk.ts';
+import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { bootManager, readBcd, type PartitionName } from './bcd.ts';
 import { storePaths, type BootStore } from './boot-stores.ts';
 import { nameOfMounted, sameName } from './disk-names.ts';
@@ -10,7 +11,6 @@ import { LoadedHive } from './loaded-hive.ts';
 import { driveLetter, readMountedDevices } from './mounted-devices.ts';
 import type { Hive } from './registry/hive.ts';
 import { readVersion, type WindowsVersion } from './version.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 export interface WindowsVolume {
   readonly volume: GuestVolume;

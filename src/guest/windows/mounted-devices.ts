@@ -3,8 +3,8 @@
  * disk, 24 bytes (`DMIO:ID:` and the partition's GUID) on a GPT disk.
  */
 import { guidFromBytes, guidToBytes, type Guid } from '../../bytes/guid.ts';
-import { type Hive } from './registry/hive.ts';
 import { viewOf } from '../../bytes/view.ts';
+import { type Hive } from './registry/hive.ts';
 
 export type MountedPartition =
   | { readonly style: 'mbr'; readonly signature: number; readonly startBytes: number }

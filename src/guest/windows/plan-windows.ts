@@ -4,6 +4,8 @@
  */
 import type { FileEdit } from '../../filesystem/file-system.ts';
 import type { GuestDisk } from '../../volume/open-disk.ts';
+import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
+import { checkPatches, type Change, type Patch } from '../../filesystem/edit/patch.ts';
 import { type GuestPlan, type Target } from '../plan.ts';
 import type { PartitionName } from './bcd.ts';
 import { placeBootSector } from './boot-sector.ts';
@@ -13,12 +15,10 @@ import { addFallbackLoader } from './fallback-loader.ts';
 import { discardHibernation } from './hibernation.ts';
 import { findInstallation, rememberedName, type Installation, type WindowsVolume } from './installation.ts';
 import { driveLetter, encodePartition, mountedDevicesKey, readMountedDevices } from './mounted-devices.ts';
-import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
 import { RecordedEdits } from './recorded-edits.ts';
 import type { Driver } from './driver-folder.ts';
 import { addDrivers, driversFor, registerDrivers, startVirtio } from './virtio.ts';
 import { bootDrivers, disableForeign, plainStarts, startControllers } from './services.ts';
-import { checkPatches, type Change, type Patch } from '../../filesystem/edit/patch.ts';
 
 /**
  * Plans for the first Windows on the disk.

@@ -1,10 +1,10 @@
 /** Edits of a hive that are written down for people as they are made; what is so already is neither edited nor written down. */
 import type { Change } from '../../filesystem/edit/patch.ts';
+import { viewOf } from '../../bytes/view.ts';
 import type { LoadedHive } from './loaded-hive.ts';
 import { encodeLines, encodeText } from './registry/edit.ts';
 import { decodeLines, decodeText, type Key } from './registry/hive.ts';
 import { valueTypes } from './registry/layout.ts';
-import { viewOf } from '../../bytes/view.ts';
 
 export class RecordedEdits {
   readonly hive: LoadedHive;

@@ -3,9 +3,9 @@ import { LRUCache } from 'lru-cache';
 import { describeError, FormatError, UnsupportedError } from '../../base/errors.ts';
 import { alignDown } from '../../base/ranges.ts';
 import { KiB } from '../../base/units.ts';
+import type { OpenFile, WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { Hive, type HiveBytes } from './registry/hive.ts';
 import { maxHiveBytes } from './registry/layout.ts';
-import type { OpenFile, WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 export interface WindowsVersion {
   /** `Windows 10 Pro` */

@@ -4,15 +4,15 @@
  * much as Windows needs for its first start; the rest of virtio-win is for an installer in the guest.
  */
 import { CapacityError, UnsupportedError, UsageError } from '../../base/errors.ts';
-import { findDriver, type Driver } from './driver-folder.ts';
-import { registerDriver, virtioDrivers } from './driver-registration.ts';
 import type { AddedFiles } from '../../filesystem/ntfs/add-files.ts';
 import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
+import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
+import { findDriver, type Driver } from './driver-folder.ts';
+import { registerDriver, virtioDrivers } from './driver-registration.ts';
 import { architectureOf, machineOf, machines, type Architecture } from './programs.ts';
 import type { RecordedEdits } from './recorded-edits.ts';
 import { startAtBoot } from './services.ts';
 import type { WindowsVersion } from './version.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 const driversFolder = '/Windows/System32/drivers';
 const environmentKey = 'Control\\Session Manager\\Environment';

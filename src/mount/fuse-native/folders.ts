@@ -4,8 +4,9 @@
  */
 import * as fs from '../../base/fs.ts';
 import type { Closable } from '../../base/ownership.ts';
+import { openPath } from '../../base/open-path.ts';
 import type { Filter } from '../filter.ts';
-import { HeldPlace, openPath, type Place } from '../place.ts';
+import { HeldPlace, type Place } from '../place.ts';
 
 export class Folders implements Closable {
   readonly #filter: Filter;

@@ -11,13 +11,13 @@
 import * as fs from '../../base/fs.ts';
 import { nativePath } from '../../base/names.ts';
 import { describeError, systemErrorCode, UnsupportedError } from '../../base/errors.ts';
+import type { Log } from '../../base/log.ts';
+import { duplicateTo } from '../../base/system-calls.ts';
+import { systemError } from '../../base/system-error.ts';
 import { errnoOf, isExpected } from '../errno.ts';
 import type { Filter } from '../filter.ts';
-import type { Log } from '../native-file-state.ts';
 import { PassThroughFile, SynthesizedFile, type OpenFile } from '../open-file.ts';
 import type { Attributes, Place } from '../place.ts';
-import { duplicateTo } from '../system-calls.ts';
-import { systemError } from '../system-error.ts';
 import type { ServingTransport } from '../transport.ts';
 import { Folders, namesOf } from './folders.ts';
 import { NarrowNumbers } from './narrow-numbers.ts';

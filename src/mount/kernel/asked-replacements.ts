@@ -11,8 +11,8 @@ import type { ThreadKey } from '../../backup/seal.ts';
 import { assert, UnavailableError } from '../../base/errors.ts';
 import { fromFailure, toFailure, type Failure } from '../../base/worker-team.ts';
 import type { SharedReplacement } from '../../replacement/replacement.ts';
-import type { DiskSignals } from '../disk-signals.ts';
-import type { AskedReplacement, Replacements } from '../replacements.ts';
+import type { DiskSignals } from '../../replacement/disk-signals.ts';
+import type { AskedReplacement, Replacements } from '../../replacement/replacements.ts';
 
 interface Question {
   readonly number: number;

@@ -1,5 +1,5 @@
 /** Operations on extended attributes. Those of kinds that are not shown are refused: see extended-attributes.ts. */
-import { systemError } from '../system-error.ts';
+import { systemError } from '../../base/system-error.ts';
 import { getxattrIn, getxattrOut, operation, setxattrIn } from './protocol.ts';
 import { bodyAt, type Handler, type Reply, type Request } from './request.ts';
 import type { Session } from './session.ts';

@@ -7,11 +7,11 @@
  */
 import { describeError } from '../../base/errors.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
-import type { Log } from '../native-file-state.ts';
+import type { Log } from '../../base/log.ts';
+import { callDevice } from '../../base/system-calls.ts';
+import type { DirectFile } from '../../replacement/replacement.ts';
 import type { SynthesizedFile } from '../open-file.ts';
 import type { OpenTable } from './open-table.ts';
-import { callDevice } from '../system-calls.ts';
-import type { DirectFile } from '../../replacement/replacement.ts';
 
 /** _IOW(229, 1, struct fuse_backing_map) */
 const FUSE_DEV_IOC_BACKING_OPEN = 0x4010e501;

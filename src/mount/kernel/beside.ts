@@ -2,7 +2,7 @@
  * Workers beside those that were asked for. For each worker that is stuck, in a source or not, a further one is started, so that as many as
  * were asked for are there for everybody else; when all go on, those beside end.
  */
-import type { SourceWatch } from '../source-watch.ts';
+import type { SourceWatch } from '../../base/source-watch.ts';
 import type { Board, CurrentRequest } from './board.ts';
 
 /** At the most. */

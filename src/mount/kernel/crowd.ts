@@ -5,7 +5,7 @@
 import * as fs from '../../base/fs.ts';
 import path from 'node:path';
 import { systemErrorCode } from '../../base/errors.ts';
-import { currentPath } from '../place.ts';
+import { currentPath } from '../../base/open-path.ts';
 import type { NodeTable } from './node-table.ts';
 import { dropName } from './notify.ts';
 

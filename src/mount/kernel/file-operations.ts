@@ -2,10 +2,10 @@
 import * as fs from '../../base/fs.ts';
 import { seekData, seekHole } from '../../disk/lseek.ts';
 import { seekDataPage, seekHolePage } from '../../disk/seek.ts';
+import { copyFileRange } from '../../base/system-calls.ts';
+import { systemError } from '../../base/system-error.ts';
 import { SynthesizedFile, type OpenFile } from '../open-file.ts';
 import { OpenedPlace } from '../place.ts';
-import { copyFileRange } from '../system-calls.ts';
-import { systemError } from '../system-error.ts';
 import { stampOf } from './open-files.ts';
 import { noNative } from './open-table.ts';
 import {

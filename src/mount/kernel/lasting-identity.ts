@@ -1,6 +1,6 @@
 /** What a file is known by when nobody holds it: a later file that gets its inode number has another. */
 import type * as fs from '../../base/fs.ts';
-import { fileHandleOf } from '../system-calls.ts';
+import { fileHandleOf } from '../../base/system-calls.ts';
 import type { Stamp } from './node-table.ts';
 
 /**

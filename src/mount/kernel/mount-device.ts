@@ -11,9 +11,9 @@ import { commandOf } from '../../base/byte-arguments.ts';
 import { inOneLine, UnavailableError } from '../../base/errors.ts';
 import { mayActAsOthers } from '../../base/identity.ts';
 import { zeroTerminated } from '../../base/names.ts';
-import type { Log } from '../native-file-state.ts';
-import { callDevice } from '../system-calls.ts';
-import { errorOfErrno } from '../system-error.ts';
+import type { Log } from '../../base/log.ts';
+import { callDevice } from '../../base/system-calls.ts';
+import { errorOfErrno } from '../../base/system-error.ts';
 import { maxReadBytes } from './protocol.ts';
 
 const fuseDevice = '/dev/fuse';

@@ -2,9 +2,9 @@
 import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { bytesOfName } from '../../base/names.ts';
-import { openPath } from '../place.ts';
-import type { TimeChange } from '../system-calls.ts';
-import { systemError } from '../system-error.ts';
+import { openPath } from '../../base/open-path.ts';
+import type { TimeChange } from '../../base/system-calls.ts';
+import { systemError } from '../../base/system-error.ts';
 import { noNative } from './open-table.ts';
 import {
   batchForgetIn,

@@ -1,8 +1,8 @@
 /** The open files as one worker sees them: those that it has opened or met. What it has not, it adopts from the table of all workers. */
 import * as fs from '../../base/fs.ts';
+import { systemError } from '../../base/system-error.ts';
 import type { Filter } from '../filter.ts';
 import { PassThroughFile, type OpenFile } from '../open-file.ts';
-import { systemError } from '../system-error.ts';
 import type { Stamp } from './node-table.ts';
 import { isOfDisk, isOrdinary, type OpenRecord, type OpenTable } from './open-table.ts';
 

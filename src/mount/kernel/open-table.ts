@@ -6,10 +6,10 @@
  */
 import * as fs from '../../base/fs.ts';
 import { bytesOfName, nameOfBytes } from '../../base/names.ts';
-import { duplicateTo } from '../system-calls.ts';
-import { systemError } from '../system-error.ts';
-import type { Stamp } from './node-table.ts';
+import { duplicateTo } from '../../base/system-calls.ts';
+import { systemError } from '../../base/system-error.ts';
 import { SharedLock } from '../../base/shared-lock.ts';
+import type { Stamp } from './node-table.ts';
 
 /** Each takes 48 bytes once used, and another 4.25 KiB for a native file. */
 const maxOpenFiles = 2 ** 14;

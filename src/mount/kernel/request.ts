@@ -1,6 +1,6 @@
 /** One request and its reply, as bytes in buffers that a worker uses again and again. */
 import { nameWithin } from '../../base/names.ts';
-import { systemError } from '../system-error.ts';
+import { systemError } from '../../base/system-error.ts';
 import { inHeader, maxTransferBytes, outHeader, requestHeadBytes } from './protocol.ts';
 
 const at = {

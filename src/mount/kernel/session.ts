@@ -1,12 +1,13 @@
 /** What all handlers of one worker share, and how nodes and handles become bytes of a reply. */
 import * as fs from '../../base/fs.ts';
 import path from 'node:path';
-import type { Filter } from '../filter.ts';
-import type { Log } from '../native-file-state.ts';
-import { currentPath, HeldPlace, NamedPlace, isDeleted, openPath, type Attributes, type Place } from '../place.ts';
-import type { Rights } from '../rights.ts';
+import type { Log } from '../../base/log.ts';
 import { systemErrorCode } from '../../base/errors.ts';
-import { systemError } from '../system-error.ts';
+import { systemError } from '../../base/system-error.ts';
+import { currentPath, isDeleted, openPath } from '../../base/open-path.ts';
+import type { Filter } from '../filter.ts';
+import { HeldPlace, NamedPlace, type Attributes, type Place } from '../place.ts';
+import type { Rights } from '../rights.ts';
 import type { OpenFile } from '../open-file.ts';
 import type { Backings } from './backings.ts';
 import type { NodeTable } from './node-table.ts';

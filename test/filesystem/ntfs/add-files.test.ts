@@ -8,8 +8,8 @@ import type { NewFile } from '../../../src/filesystem/ntfs/add-files.ts';
 import { missingProgram } from '../../native/judges.ts';
 import { seededTest, soak, type Seeded } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { applyTo } from '../trees.ts';
 import { skipWithout } from '../../guest/windows/hives.ts';
+import { applyTo } from '../trees.ts';
 import { addTo, drivers, judgeAdded, newFile, sha256, withVolume } from './added-files.ts';
 import {
   differentCopies,

@@ -10,8 +10,8 @@ import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import { planGuest } from '../../../src/guest/plan-guest.ts';
 import type { Patch } from '../../../src/filesystem/edit/patch.ts';
 import { TempFolder } from '../../temp-folder.ts';
-import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
 import { copyTree, run, whyNoMounts, withMounted } from '../../filesystem/trees.ts';
+import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
 import { writeSystem } from './small-system.ts';
 
 const folder = new TempFolder();

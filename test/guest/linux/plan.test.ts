@@ -9,10 +9,10 @@ import { openFileDisk } from '../../../src/disk/file.ts';
 import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import { planGuest } from '../../../src/guest/plan-guest.ts';
 import { type GuestPlan, type Target } from '../../../src/guest/plan.ts';
+import { checkPatches } from '../../../src/filesystem/edit/patch.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { applyTo, run } from '../../filesystem/trees.ts';
 import { menu, version, writeSystem, type SmallSystem } from './small-system.ts';
-import { checkPatches } from '../../../src/filesystem/edit/patch.ts';
 
 const partitionStart = MiB;
 

@@ -17,12 +17,12 @@ import { viewOf } from '../../../src/bytes/view.ts';
 import { baseBlock, checksumOf } from '../../../src/guest/windows/registry/layout.ts';
 import { soak } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
+import { makeFat } from '../../filesystem/fat/made-volume.ts';
+import { leaveFreeRecords, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
 import { BareFiles, bareFileUnitBytes } from './bare-files.ts';
-import { makeFat } from '../../filesystem/fat/made-volume.ts';
 import { filledHive, realHive, skipWithout } from './hives.ts';
 import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
-import { leaveFreeRecords, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 
 const paths = { system: '/Windows/System32/config/SYSTEM', store: '/Boot/BCD' } as const;
 

@@ -13,9 +13,9 @@ import { bytesInMemory, Hive } from '../../../src/guest/windows/registry/hive.ts
 import { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../../filesystem/trees.ts';
 import { faultsOf as fatFaultsOf, makeFat, mtypeBytes } from '../../filesystem/fat/made-volume.ts';
+import { catFile, faultsOf, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 import { filledHive, judgeHive, skipWithout } from './hives.ts';
 import { hex, softwareLines, systemFile, utf16 } from './machine.ts';
-import { catFile, faultsOf, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 
 const esp = { start: MiB, size: 40 * MiB, guid: '11111111-2222-3333-4444-555555555555' };
 const windows = { start: 41 * MiB, size: 64 * MiB, guid: 'aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee' };

@@ -9,9 +9,9 @@ import { NtfsVolume } from '../../../src/filesystem/ntfs/volume.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../../filesystem/trees.ts';
+import { makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 import { filledHive, hivexValue, skipWithout } from './hives.ts';
 import { Machine, smallSystem, systemFile, withPartition } from './machine.ts';
-import { makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 
 const fastStartup = [
   '[\\ControlSet001\\Control\\Session Manager]',

@@ -7,11 +7,11 @@ import { HiveEditor } from '../../../src/guest/windows/registry/edit.ts';
 import type { GuestPlan } from '../../../src/guest/plan.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
+import { judgePrograms, judgeVolume, listedNames, readTree } from '../../filesystem/ntfs/judges.ts';
+import { leaveFreeRecords } from '../../filesystem/ntfs/made-volume.ts';
 import { driverFor, writeVirtioWin } from './drivers.ts';
 import { exportDifference, filledHive, hivexValue, judgeHive, realHive, skipWithout } from './hives.ts';
 import { hex, Machine, smallSystem, softwareLines, storeFile, systemFile, utf16 } from './machine.ts';
-import { judgePrograms, judgeVolume, listedNames, readTree } from '../../filesystem/ntfs/judges.ts';
-import { leaveFreeRecords } from '../../filesystem/ntfs/made-volume.ts';
 
 const programs = [...judgePrograms, 'hivexregedit', 'hivexget', 'reged', 'regfinfo'];
 const driversFolder = 'Windows/System32/drivers';

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { createPluginFile } from '../../../src/plugin/create.ts';
-import { connectionOf } from '../../../src/mount/mountpoint.ts';
+import { connectionOf } from '../../../src/mounts/mountpoint.ts';
 import { run, runOk, veneerPath } from '../../cli/veneer.ts';
 import { soak } from '../../seeded.ts';
 import { writeGuest } from '../guest-disk.ts';

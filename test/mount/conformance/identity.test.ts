@@ -6,7 +6,7 @@ import { MiB } from '../../../src/base/units.ts';
 import { createImage } from '../../../src/backup/create.ts';
 import { formatNames } from '../../../src/native/formats.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
-import { renameWith } from '../../../src/mount/system-calls.ts';
+import { renameWith } from '../../../src/base/system-calls.ts';
 import { run, runOk, veneerRefuses } from '../../cli/veneer.ts';
 import { change, readPart, writeDisk } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';

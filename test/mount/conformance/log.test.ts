@@ -1,11 +1,11 @@
 /** A guest that reads what is broken again and again costs a bounded log; `status` says why, for the disk that it is. */
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
+import { mountFiles } from '../../../src/mounts/mount-record.ts';
 import { structuresOf } from '../../backup/crafted-image.ts';
+import { veneerOk } from '../../cli/veneer.ts';
 import { change, writeGuest } from '../guest-disk.ts';
 import { placeForTest } from '../mounted.ts';
-import { mountFiles } from '../../../src/mount/mount-record.ts';
-import { veneerOk } from '../../cli/veneer.ts';
 import { describeTransports } from '../transports.ts';
 
 const reads = 3000;

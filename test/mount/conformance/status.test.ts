@@ -4,7 +4,7 @@ import net from 'node:net';
 import { availableParallelism } from 'node:os';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
-import { mountFiles } from '../../../src/mount/mount-record.ts';
+import { mountFiles } from '../../../src/mounts/mount-record.ts';
 import { veneer, veneerOk } from '../../cli/veneer.ts';
 import { mapOf, readFrom, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';

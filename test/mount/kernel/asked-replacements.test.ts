@@ -3,9 +3,9 @@ import { MessageChannel, type MessagePort } from 'node:worker_threads';
 import { Worker } from 'node:worker_threads';
 import { expect, it, onTestFinished } from 'vitest';
 import { UnavailableError } from '../../../src/base/errors.ts';
-import { DiskSignals } from '../../../src/mount/disk-signals.ts';
+import { DiskSignals } from '../../../src/replacement/disk-signals.ts';
 import { answerReplacements, AskedReplacements, newAnswerWords } from '../../../src/mount/kernel/asked-replacements.ts';
-import type { AskedReplacement } from '../../../src/mount/replacements.ts';
+import type { AskedReplacement } from '../../../src/replacement/replacements.ts';
 import type { SharedReplacement } from '../../../src/replacement/replacement.ts';
 
 const noKey = (): never => {
@@ -60,7 +60,7 @@ it('a question waits for as long as its answer takes, and no longer than the oth
     },
   });
   const module = new URL('../../../src/mount/kernel/asked-replacements.ts', import.meta.url).href;
-  const signalsModule = new URL('../../../src/mount/disk-signals.ts', import.meta.url).href;
+  const signalsModule = new URL('../../../src/replacement/disk-signals.ts', import.meta.url).href;
   const script = `
     const { parentPort, workerData } = require('node:worker_threads');
     Promise.all([import(${JSON.stringify(module)}), import(${JSON.stringify(signalsModule)})]).then(([m, s]) => {

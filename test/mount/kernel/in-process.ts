@@ -3,13 +3,13 @@ import fs from 'node:fs';
 import { noKeys } from '../../../src/backup/key-ring.ts';
 import { GateMemory } from '../../../src/base/source-gate.ts';
 import { randomGuid } from '../../../src/bytes/guid.ts';
-import { SourceWatch } from '../../../src/mount/source-watch.ts';
+import { SourceWatch } from '../../../src/base/source-watch.ts';
 import { maxBeside } from '../../../src/mount/kernel/beside.ts';
 import { KernelTransport, type KernelOptions } from '../../../src/mount/kernel/transport.ts';
 import { LogLimit } from '../../../src/mount/log-limit.ts';
-import { unmount } from '../../../src/mount/mountpoint.ts';
-import { OpenReplacements } from '../../../src/mount/replacements.ts';
-import { Statistics } from '../../../src/mount/statistics.ts';
+import { unmount } from '../../../src/mounts/mountpoint.ts';
+import { OpenReplacements } from '../../../src/replacement/replacements.ts';
+import { Statistics } from '../../../src/fill/statistics.ts';
 import { TempFolder } from '../../temp-folder.ts';
 
 export class InProcessMount {

@@ -6,8 +6,8 @@
  */
 import { CapacityError, FormatError } from '../../../base/errors.ts';
 import { alignUp } from '../../../base/ranges.ts';
-import { baseBlock, binAlignmentBytes, binHeader, binsStartBytes, cellAlignmentBytes } from './layout.ts';
 import { viewOf } from '../../../bytes/view.ts';
+import { baseBlock, binAlignmentBytes, binHeader, binsStartBytes, cellAlignmentBytes } from './layout.ts';
 
 interface FreeCell {
   offset: number;

@@ -4,11 +4,11 @@
  * In order of preference: the slack of the leaf; a free cell for a longer leaf; the leaf in two, under an index root, where only small
  * cells are free (the Services key of Windows has a leaf of several KiB).
  */
+import { viewOf } from '../../../bytes/view.ts';
 import { type Key } from './hive.ts';
 import { subkeyLeaves, type SubkeyLeaf } from './subkeys.ts';
 import type { Cells } from './cells.ts';
 import { keyNode, noCell } from './layout.ts';
-import { viewOf } from '../../../bytes/view.ts';
 
 /** How many subkeys a leaf gives away when it is split. */
 const givenAway = 8;

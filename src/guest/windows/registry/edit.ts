@@ -6,6 +6,7 @@
  * `commit` makes the hive clean: both sequence numbers equal and one above what they were, the checksum right.
  */
 import { FormatError, UnsupportedError } from '../../../base/errors.ts';
+import { viewOf } from '../../../bytes/view.ts';
 import { bytesInMemory, Hive, type Key, type Value } from './hive.ts';
 import { Cells } from './cells.ts';
 import { insertSubkey } from './edit-subkeys.ts';
@@ -21,7 +22,6 @@ import {
   valueFlags,
   valueTypes,
 } from './layout.ts';
-import { viewOf } from '../../../bytes/view.ts';
 
 /** In a security cell: how many keys use it. */
 const securityUsersOffsetBytes = 12;

@@ -11,6 +11,7 @@
  */
 import { FormatError } from '../../../base/errors.ts';
 import { alignUp } from '../../../base/ranges.ts';
+import { viewOf } from '../../../bytes/view.ts';
 import {
   baseBlock,
   binAlignmentBytes,
@@ -23,7 +24,6 @@ import {
   maxHiveBytes,
   type BaseBlock,
 } from './layout.ts';
-import { viewOf } from '../../../bytes/view.ts';
 import { marvin32 } from './marvin.ts';
 
 export interface Replayed {

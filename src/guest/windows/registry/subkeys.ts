@@ -1,7 +1,7 @@
 /** Lists of subkeys: leaves, and index roots over them. Never deeper than that, and never more entries than their key says. */
+import { viewOf } from '../../../bytes/view.ts';
 import { type Key } from './hive.ts';
 import { noCell } from './layout.ts';
-import { viewOf } from '../../../bytes/view.ts';
 
 /** A leaf of a list of subkeys: where its entries stand and how far they lie apart. */
 export interface SubkeyLeaf {

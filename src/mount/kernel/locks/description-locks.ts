@@ -4,7 +4,7 @@
  */
 import koffi from 'koffi';
 import { systemErrorCode } from '../../../base/errors.ts';
-import { errorOfErrno } from '../../system-error.ts';
+import { errorOfErrno } from '../../../base/system-error.ts';
 
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;

@@ -6,11 +6,11 @@
  * The kernel tells of the end of a process's locks by FLUSH, at each close, and of those of an open file description by RELEASE alone, some time
  * after the last close. A lock whose handle was flushed just now may be at its end: who meets one is let wait for a moment before he is refused.
  */
-import { errnoOf } from '../../errno.ts';
-import { memoryFile } from '../../system-calls.ts';
+import { memoryFile } from '../../../base/system-calls.ts';
 import * as fs from '../../../base/fs.ts';
+import { systemError } from '../../../base/system-error.ts';
 import { constants } from 'node:os';
-import { systemError } from '../../system-error.ts';
+import { errnoOf } from '../../errno.ts';
 import { lockType, type LockedRange } from './description-locks.ts';
 import type { LockMessage, LockRequest } from './lock-operations.ts';
 import { OwnerLocks, type Carrier } from './owner-locks.ts';

@@ -7,9 +7,9 @@ import { Worker } from 'node:worker_threads';
 import { AssertionError } from '../base/errors.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import { fromFailure, type Failure } from '../base/worker-team.ts';
-import type { FillMessage, FillTask, KeyTask } from './fill-thread.ts';
-import { exitNow } from './system-calls.ts';
-import type { SourceStatus, SourceWatch } from './source-watch.ts';
+import { exitNow } from '../base/system-calls.ts';
+import type { SourceStatus, SourceWatch } from '../base/source-watch.ts';
+import type { FillMessage, FillTask, KeyTask } from './thread.ts';
 
 /** Threads that work, or were given up and are not back. */
 export const maxFillThreads = 64;

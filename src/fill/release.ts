@@ -10,10 +10,10 @@
  */
 import { UnavailableError } from '../base/errors.ts';
 import { flushFile } from '../base/durable.ts';
-import { presentBit, unitBytes, unitsPerPage, writtenBit } from './layout.ts';
-import { clearPage } from './map-file.ts';
-import { PresenceMap } from './presence-map.ts';
-import { dataFileOf, requireSound, shared, type SharedReplacement } from './shared.ts';
+import { presentBit, unitBytes, unitsPerPage, writtenBit } from '../replacement/layout.ts';
+import { clearPage } from '../replacement/map-file.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import { dataFileOf, requireSound, shared, type SharedReplacement } from '../replacement/shared.ts';
 
 /** Its bits of two kinds, one above the other: `present` and `written` of every unit of a byte. */
 const presentBits = 0b01010101;

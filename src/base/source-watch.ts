@@ -2,9 +2,9 @@
  * Watches the sources of images (base/source-gate.ts): which threads have been inside one for long, when one of them is to be given up, and
  * what `status` tells of a source that does not answer. Runs on the main thread, reads shared memory, and touches no source.
  */
-import { formatSeconds } from '../base/units.ts';
-import type { GateMemory } from '../base/source-gate.ts';
-import type { Log } from './native-file-state.ts';
+import { formatSeconds } from './units.ts';
+import type { GateMemory } from './source-gate.ts';
+import type { Log } from './log.ts';
 
 /** A source with so many threads inside that have waited for so long takes no further one for now. */
 const maxInside = 4;

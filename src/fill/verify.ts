@@ -4,13 +4,13 @@
  * Before the cut-over every unit is read back from the disk and compared; prove.ts says at any time what is there.
  */
 import { UnavailableError } from '../base/errors.ts';
-import type { DataFile } from './data-file.ts';
+import type { DataFile } from '../replacement/data-file.ts';
 import { dropCached } from '../base/file-advice.ts';
-import { Filler, fileUnits, regionBytes, type FillBase } from './fill.ts';
-import { presentBit, unitBytes, writtenBit } from './layout.ts';
-import { recordBits } from './map-file.ts';
-import type { PresenceMap } from './presence-map.ts';
-import { dataFileOf, readVisible, shared, sizeOf, type SharedReplacement } from './shared.ts';
+import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
+import { recordBits } from '../replacement/map-file.ts';
+import type { PresenceMap } from '../replacement/presence-map.ts';
+import { dataFileOf, readVisible, shared, sizeOf, type SharedReplacement } from '../replacement/shared.ts';
+import { Filler, fileUnits, regionBytes, type FillBase } from './filler.ts';
 
 const regionUnits = regionBytes / unitBytes;
 /** A unit that was copied again and still differs after so many times cannot be kept by the disk. */

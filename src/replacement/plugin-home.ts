@@ -8,8 +8,8 @@ import path from 'node:path';
 import { SeveralNamesError, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BesideOwner } from '../plugin/beside.ts';
-import { isRecordName } from '../replacement/record.ts';
-import { openPath } from './place.ts';
+import { openPath } from '../base/open-path.ts';
+import { isRecordName } from './record.ts';
 
 /** While the file is looked for, it may be moved. */
 const maxTries = 4;

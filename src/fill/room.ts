@@ -4,7 +4,7 @@
 import * as fs from '../base/fs.ts';
 import { CapacityError } from '../base/errors.ts';
 import { formatBytes, GiB, MiB } from '../base/units.ts';
-import type { SharedReplacement } from './shared.ts';
+import type { SharedReplacement } from '../replacement/shared.ts';
 
 /** Time to notice and to make room: at 100 MB/s of new writes, ten seconds. A small disk has less to give. */
 const maxReserveBytes = GiB;

@@ -15,10 +15,10 @@
 import { FormatError, IntegrityError, UnavailableError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { Extent } from '../disk/disk.ts';
-import type { DataFile } from './data-file.ts';
-import { presentBit, unitBytes } from './layout.ts';
-import { recordBits, recordRange } from './map-file.ts';
-import { PresenceMap } from './presence-map.ts';
+import type { DataFile } from '../replacement/data-file.ts';
+import { presentBit, unitBytes } from '../replacement/layout.ts';
+import { recordBits, recordRange } from '../replacement/map-file.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
 import {
   dataFileOf,
   readVisible,
@@ -27,7 +27,7 @@ import {
   sizeOf,
   type BaseFile,
   type SharedReplacement,
-} from './shared.ts';
+} from '../replacement/shared.ts';
 
 /** A synthesized file whose runs of zeros are known. */
 export interface FillBase extends BaseFile {

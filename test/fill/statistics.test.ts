@@ -1,6 +1,6 @@
 /** Counters of files: a model of opens, closes and renames over several threads, and what more files than there are counters become. */
 import { describe, expect, it } from 'vitest';
-import { Statistics } from '../../src/mount/statistics.ts';
+import { Statistics } from '../../src/fill/statistics.ts';
 import { seededTest, soak } from '../seeded.ts';
 
 const lanes = 4;

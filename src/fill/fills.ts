@@ -4,7 +4,12 @@ import { assert, UnavailableError, UsageError } from '../base/errors.ts';
 import type { ThreadKey } from '../backup/seal.ts';
 import { imagesOf } from '../plugin/plugin-file.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
-import { freeze, thaw } from '../replacement/decrypt.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import type { SharedReplacement } from '../replacement/shared.ts';
+import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
+import { openPath } from '../base/open-path.ts';
+import type { OpenReplacements } from '../replacement/replacements.ts';
+import { freeze, thaw } from './decrypt.ts';
 import {
   finalizeFiles,
   isInPlace,
@@ -12,18 +17,13 @@ import {
   type FinalizedFile,
   type Placed,
   type Placement,
-} from '../replacement/finalize.ts';
-import { PresenceMap } from '../replacement/presence-map.ts';
-import { releaseCopies } from '../replacement/release.ts';
-import type { SharedReplacement } from '../replacement/shared.ts';
-import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
-import type { Proof } from '../replacement/prove.ts';
-import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './fill-job.ts';
-import type { FillMessage } from './fill-thread.ts';
-import type { NativeDisk, NativeDiskFile } from './natives.ts';
-import { openPath } from './place.ts';
-import type { OpenReplacements } from './replacements.ts';
-import type { ServingTransport } from './transport.ts';
+  type Placing,
+} from './finalize.ts';
+import { releaseCopies } from './release.ts';
+import type { Proof } from './prove.ts';
+import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './job.ts';
+import type { FillMessage } from './thread.ts';
+import type { NativeDisk, NativeDiskFile } from './fillable.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
@@ -38,7 +38,12 @@ export interface Finalized {
 }
 
 /** What serves the disks to others. */
-export type Mounted = Pick<ServingTransport, 'place' | 'settled'>;
+export interface Mounted {
+  /** Of a file that the mount shows: who has it open, and what the kernel knows of it, goes on with the disk file. */
+  readonly place: Placing;
+  /** Resolves when no thread is at a request any more that it began before: false when one does not come to its end. */
+  settled(): Promise<boolean>;
+}
 
 export class Fills {
   readonly #replacements: OpenReplacements;

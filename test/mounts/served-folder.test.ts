@@ -4,8 +4,8 @@ import path from 'node:path';
 import { expect, it } from 'vitest';
 import { run, runOk, veneerOk, veneerPath, veneerRefuses } from '../cli/veneer.ts';
 import { TempFolder } from '../temp-folder.ts';
-import { writeGuest } from './guest-disk.ts';
-import { eventually, placeForTest, type MountPlace } from './mounted.ts';
+import { writeGuest } from '../mount/guest-disk.ts';
+import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
 
 /** A folder with a folder in it, mounted; and a further mountpoint. */
 async function servedPlace(): Promise<{ place: MountPlace; second: string }> {

@@ -1,8 +1,8 @@
 /** System calls that a file system needs and Node does not have, through koffi. Each throws as Node's own would. */
-import * as fs from '../base/fs.ts';
+import * as fs from './fs.ts';
 import koffi from 'koffi';
-import { fallocate } from '../base/fallocate.ts';
-import { nameOfBytes, zeroTerminated } from '../base/names.ts';
+import { fallocate } from './fallocate.ts';
+import { nameOfBytes, zeroTerminated } from './names.ts';
 import { errorOfErrno } from './system-error.ts';
 
 /** Where the flags of *at() calls are relative to: nothing, all paths here are absolute. */

@@ -12,10 +12,10 @@ import { fileModes } from '../base/file-modes.ts';
 import { writeFully } from '../base/full-io.ts';
 import { formatBytes } from '../base/units.ts';
 import { plainPathOf } from '../plugin/beside.ts';
-import type { DataFile } from './data-file.ts';
-import { unitBytes } from './layout.ts';
-import { PresenceMap } from './presence-map.ts';
-import { dataFileOf, requireSound, shared, sizeOf, type SharedReplacement } from './shared.ts';
+import type { DataFile } from '../replacement/data-file.ts';
+import { unitBytes } from '../replacement/layout.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import { dataFileOf, requireSound, shared, sizeOf, type SharedReplacement } from '../replacement/shared.ts';
 
 const frozen = 2n;
 

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { run, veneerPath, veneerRefuses } from '../cli/veneer.ts';
-import { eventually, placeForTest, type MountPlace } from './mounted.ts';
+import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
 
 interface Refused {
   readonly folder: string;

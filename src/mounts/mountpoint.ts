@@ -7,8 +7,8 @@ import { commandOf } from '../base/byte-arguments.ts';
 import { inOneLine, systemErrorCode, UnavailableError, UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { mountLines, type MountLine } from '../base/mount-points.ts';
+import { unmountAsRoot } from '../base/system-calls.ts';
 import { findRecord, isEnding } from './mount-record.ts';
-import { unmountAsRoot } from './system-calls.ts';
 
 const run = promisify(execFile);
 const fuseDevice = '/dev/fuse';

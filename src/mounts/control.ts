@@ -5,10 +5,10 @@ import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
-import type { FillStatus } from './fill-job.ts';
-import type { SourceStatus } from './source-watch.ts';
-import type { FileStatistics } from './statistics.ts';
-import type { TransportStatus } from './transport.ts';
+import type { FillStatus } from '../fill/job.ts';
+import type { SourceStatus } from '../base/source-watch.ts';
+import type { FileStatistics } from '../fill/statistics.ts';
+import type { TransportStatus } from './transport-status.ts';
 
 export interface MountStatus {
   readonly pid: number;

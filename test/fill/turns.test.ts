@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { FillTurns } from '../../src/mount/fill-turns.ts';
+import { FillTurns } from '../../src/fill/turns.ts';
 
 const never = new AbortController().signal;
 

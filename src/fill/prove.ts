@@ -7,11 +7,18 @@
  *   counts as unwritten may hold a write that no flush had covered. A unit that differs then is no proof of anything.
  */
 import { createHash } from 'node:crypto';
-import type { DataFile } from './data-file.ts';
-import { presentBit, unitBytes, writtenBit } from './layout.ts';
-import { PresenceMap } from './presence-map.ts';
-import { dataFileOf, readVisible, shared, sizeOf, type BaseFile, type SharedReplacement } from './shared.ts';
-import { servesAlone } from './states.ts';
+import type { DataFile } from '../replacement/data-file.ts';
+import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
+import { PresenceMap } from '../replacement/presence-map.ts';
+import {
+  dataFileOf,
+  readVisible,
+  shared,
+  sizeOf,
+  type BaseFile,
+  type SharedReplacement,
+} from '../replacement/shared.ts';
+import { servesAlone } from '../replacement/states.ts';
 
 export interface Proof {
   /** SHA-256 of what the replacement reads as. */

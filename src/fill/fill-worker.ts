@@ -4,8 +4,8 @@ import { assert } from '../base/errors.ts';
 import { GateMemory, SourceGate, useSourceGate } from '../base/source-gate.ts';
 import { toFailure, type Failure } from '../base/worker-team.ts';
 import { BlockCache } from '../backup/block-cache.ts';
-import { runFillTask, type FillTask, type KeyTask } from './fill-thread.ts';
-import type { FillThreadData, FillThreadMessage } from './fill-threads.ts';
+import { runFillTask, type FillTask, type KeyTask } from './thread.ts';
+import type { FillThreadData, FillThreadMessage } from './threads.ts';
 
 const port = parentPort;
 assert(port !== null, 'the module of a fill was loaded outside a worker');

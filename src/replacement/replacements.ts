@@ -17,19 +17,11 @@ import type { ThreadKey } from '../backup/seal.ts';
 import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { discardedPathOf, mapPathOf } from '../plugin/beside.ts';
-import {
-  dataOf,
-  isKept,
-  mapOf,
-  mayBeMap,
-  belongs,
-  requireBelongs,
-  type ReplacementPlace,
-} from '../replacement/beside.ts';
-import { openReplacement, removeReplacement, unlinkReplacement, type OpenReplacement } from '../replacement/open.ts';
-import { Replacement, type SharedReplacement } from '../replacement/replacement.ts';
+import { currentPath, openPath } from '../base/open-path.ts';
+import { dataOf, isKept, mapOf, mayBeMap, belongs, requireBelongs, type ReplacementPlace } from './beside.ts';
+import { openReplacement, removeReplacement, unlinkReplacement, type OpenReplacement } from './open.ts';
+import { Replacement, type SharedReplacement } from './replacement.ts';
 import { DiskSignals, markOf } from './disk-signals.ts';
-import { currentPath, openPath } from './place.ts';
 import { PluginHome } from './plugin-home.ts';
 
 /** Which native file it is whose writes are kept: plain values. */
