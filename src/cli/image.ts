@@ -20,6 +20,7 @@ import { assertMayPut, isKeptPart } from '../mounts/output-place.ts';
 import { writtenSource } from '../mount/written-ranges.ts';
 import { formatNames, formatOfName, type FormatName } from '../native/formats.ts';
 import { extractNative } from '../plugin/extract.ts';
+import { sourceFormatNames } from '../source/formats.ts';
 import { nativeSource } from '../source/open-source.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress } from './progress.ts';
@@ -45,13 +46,16 @@ interface CreateFlags extends KeyFlags {
   readonly changed?: string;
   readonly force?: boolean;
   readonly threads?: string;
-  readonly sourceFormat?: FormatName;
+  readonly sourceFormat?: string;
 }
 
 function createCommand(): Command {
   return withKeyOptions(new Command('create'))
     .description('make an image of a disk')
-    .argument('<source>', 'raw file, block device, or VHDX, VHD, VMDK, VDI or qcow2 file')
+    .argument(
+      '<source>',
+      'raw file, block device, or VHDX, VHD, VMDK, VDI, qcow2 or QED file, or the first part (.001) of a raw disk that was split',
+    )
     .argument('<image>', 'the image to make: .spf for a full one, .spi for an incremental')
     .addOption(
       new Option('--codec <name>', 'how blocks are compressed (default: zstd, or as the parent)').choices(codecs),
@@ -63,7 +67,7 @@ function createCommand(): Command {
     .option('--threads <count>', 'threads that compress (default: one for each core)')
     .addOption(
       new Option('--source-format <name>', 'what the source is, whatever its name and its content say').choices(
-        formatNames,
+        sourceFormatNames,
       ),
     )
     .option('--encrypt', 'seal every block; the key or passphrase given here opens the chain from now on')

@@ -3,7 +3,7 @@ import { UnsupportedError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { Firmware } from '../bootable/geometry.ts';
 import type { Target } from '../guest/plan.ts';
-import type { FormatName } from '../native/formats.ts';
+import { qemuFormats, type FormatName } from '../native/formats.ts';
 
 /** How the guest's disk is attached, and QEMU's devices for that. */
 const controllerDevices = {
@@ -93,15 +93,6 @@ export interface DriveRequest {
   /** The guest may write, and it is gone when QEMU ends. */
   readonly temporary: boolean;
 }
-
-const qemuFormats: Readonly<Record<FormatName, string>> = {
-  vhdx: 'vhdx',
-  vhd: 'vpc',
-  vmdk: 'vmdk',
-  vdi: 'vdi',
-  qcow2: 'qcow2',
-  raw: 'raw',
-};
 
 export function driveArguments({ file, format, controller, temporary }: DriveRequest): string[] {
   const drive = [`file=${quoted(file)}`, `format=${qemuFormats[format]}`, 'if=none', 'id=disk0', 'aio=threads'];

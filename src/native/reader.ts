@@ -4,9 +4,9 @@
  * A file from elsewhere may be wrong in any way. A reader refuses it with a FormatError or an UnsupportedError; it never reads
  * outside the file, and its time and memory do not follow from numbers that it has not checked.
  */
+import path from 'node:path';
 import { FormatError, UnsupportedError } from '../base/errors.ts';
 import type { Disk } from '../disk/disk.ts';
-import type { FormatName } from './formats.ts';
 
 /** A disk that knows what a differencing file calls it: a VHD's unique id, a VMDK's content id. */
 export interface NativeDisk extends Disk {
@@ -18,8 +18,10 @@ export interface ParentReference {
   /** Names and paths as the file has them, with slashes for backslashes, the most useful first. */
   readonly names: readonly string[];
   readonly identity: string | undefined;
-  /** The format that the parent has, by the rules of the child's or because the child says so; undefined where nothing says it. */
-  readonly format?: FormatName | undefined;
+  /** The name of the reader for it, by the rules of the child's format; undefined where these do not say it. */
+  readonly format?: string | undefined;
+  /** What the child says that it is, by QEMU's names. */
+  readonly qemuFormat?: string | undefined;
   /** To be handed on as `depth` when the parent is opened: it is what ends a loop of parents. */
   readonly depth: number;
 }
@@ -31,6 +33,61 @@ export interface ReaderOptions {
   readonly depth?: number;
   /** Budget for pages of tables. */
   readonly tableCacheBytes?: number;
+}
+
+/** Bytes, as latin1, by which a file of a format is known. */
+export interface Signature {
+  readonly magic: string;
+  /** Where they stand; below zero: from the end of the file. Default 0. */
+  readonly at?: number;
+}
+
+/** What lies beside a file that is read, as far as its reader may follow what the file says. */
+export interface ReaderContext {
+  /** Of the file, without its folder. */
+  readonly fileName: string;
+  readonly depth: number;
+  /** Whether the user, or the file's child, says that it is of this format. */
+  readonly isSaid: boolean;
+  openParent(reference: ParentReference): NativeDisk;
+  /** Opens the first of these names that lies in the folder of the file, or below it. @throws UnavailableError where none does */
+  openBeside(names: readonly string[]): { readonly file: Disk; readonly context: ReaderContext };
+  /** Names of what is in the folder. */
+  namesBeside(): readonly string[];
+}
+
+/** One format that disks are read from: an entry of the registry (readers.ts; of what is no native format, source/formats.ts). */
+export interface DiskReader {
+  /** As `--source-format` has it. */
+  readonly name: string;
+  /** With its article, for messages: "a VHDX file". */
+  readonly what: string;
+  /** QEMU's name, where QEMU has the format. */
+  readonly qemuName?: string;
+  /** Whether a file is called as those of this format are. */
+  isNamed(fileName: string): boolean;
+  readonly signatures: readonly Signature[];
+  /** Whether a text describes such a disk. */
+  describes?(text: string): boolean;
+  /** Its files have no mark of their own: what no other format knows is the disk's bytes. */
+  readonly isBare?: boolean;
+  /** On success the disk owns `file`; on an error the caller still does. @throws FormatError, UnsupportedError, UnavailableError, UsageError */
+  open(file: Disk, context: ReaderContext): NativeDisk;
+}
+
+/** Whether a file name has one of these extensions, in small letters or large ones. */
+export function hasExtension(fileName: string, extensions: readonly string[]): boolean {
+  const extension = /\.([^.]+)$/.exec(fileName)?.[1]?.toLowerCase();
+  return extension !== undefined && extensions.includes(extension);
+}
+
+/** A parent's path as it may be meant: as it is; with Windows' slashes; and only its last name. */
+export function spellingsOf(names: readonly string[]): string[] {
+  const spellings = names.flatMap((name) => {
+    const posix = name.replaceAll('\\', '/');
+    return [name, posix, path.posix.basename(posix)];
+  });
+  return [...new Set(spellings)];
 }
 
 /** A longer chain of parents is taken for a loop. */

@@ -38,6 +38,10 @@ export class TableCache {
     return this.#page(offset, 4).getUint32(offset % pageBytes);
   }
 
+  u64le(offset: number): bigint {
+    return this.#page(offset, 8).getBigUint64(offset % pageBytes, true);
+  }
+
   u64be(offset: number): bigint {
     return this.#page(offset, 8).getBigUint64(offset % pageBytes);
   }
@@ -56,17 +60,18 @@ export class TableCache {
     return count;
   }
 
-  /** The same for big-endian entries of 64 bits; it also ends where the lower 32 bits overflow. */
-  countSteps64(offset: number, limit: number, step: number): number {
+  /** The same for entries of 64 bits; it also ends where the lower 32 bits overflow. */
+  countSteps64(offset: number, limit: number, step: number, littleEndian = false): number {
     const page = this.#page(offset, 8);
     const first = offset % pageBytes;
     const end = Math.min(limit, Math.floor((page.byteLength - first) / 8));
-    const [high, low] = [page.getUint32(first), page.getUint32(first + 4)];
+    const [highAt, lowAt] = littleEndian ? [first + 4, first] : [first, first + 4];
+    const [high, low] = [page.getUint32(highAt, littleEndian), page.getUint32(lowAt, littleEndian)];
     let count = 1;
     while (
       count < end &&
-      page.getUint32(first + count * 8 + 4) === low + count * step &&
-      page.getUint32(first + count * 8) === high
+      page.getUint32(lowAt + count * 8, littleEndian) === low + count * step &&
+      page.getUint32(highAt + count * 8, littleEndian) === high
     ) {
       count++;
     }

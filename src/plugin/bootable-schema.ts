@@ -4,7 +4,15 @@
  */
 import { z } from 'zod';
 import { mayBeName } from '../base/names.ts';
-import { configBytes, firmwares, maxBootFileBytes, maxVolumes, partitionStyles, partitionTypeNames, type BootableGeometry } from '../bootable/geometry.ts';
+import {
+  configBytes,
+  firmwares,
+  maxBootFileBytes,
+  maxVolumes,
+  partitionStyles,
+  partitionTypeNames,
+  type BootableGeometry,
+} from '../bootable/geometry.ts';
 import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
 import { guid, size } from './geometry-schema.ts';
 

@@ -7,21 +7,20 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
+import { FormatError, UnavailableError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import type { SourceKind } from '../backup/create.ts';
 import type { Disk } from '../disk/disk.ts';
 import { openFileDisk, openResolvedFileDisk } from '../disk/file.ts';
-import { formatNames, qemuFormats, type FormatName } from '../native/formats.ts';
-import { openQcow2 } from '../native/qcow2/read.ts';
-import { openRaw } from '../native/raw/read.ts';
-import type { NativeDisk, ParentReference, ReaderOptions } from '../native/reader.ts';
-import { openVdi } from '../native/vdi/read.ts';
-import { openVhd } from '../native/vhd/read.ts';
-import type { ParentLocator } from '../native/vhdx/parent-locator.ts';
-import { openVhdx, type ParentFile } from '../native/vhdx/read.ts';
-import { openVmdk } from '../native/vmdk/read.ts';
+import {
+  spellingsOf,
+  type DiskReader,
+  type NativeDisk,
+  type ParentReference,
+  type ReaderContext,
+} from '../native/reader.ts';
+import { sourceFormat, sourceFormatNames, sourceFormats } from './formats.ts';
 import { formatOf, insistByOption, type Insist } from './source-format.ts';
 
 /** A source as `createImage` takes it: as what it was said to be, or as what its name and its content say. */
@@ -33,12 +32,46 @@ export const nativeSource: SourceKind = { open: openSource, workerUrl: workerUrl
  * @throws UsageError where they do not agree; FormatError, UnsupportedError, UnavailableError
  */
 export function openSource(filePath: string, format?: string): Disk {
-  const said = formatNames.find((known) => known === format);
+  const said = sourceFormat(format);
   if (format !== undefined && said === undefined)
-    throw new UsageError(`"${format}" is not a disk format; use ${formatNames.join(', ')}`);
+    throw new UsageError(`"${format}" is not a disk format; use ${sourceFormatNames.join(', ')}`);
   const file = openFileDisk(filePath);
+  return opened(file, filePath, () => {
+    const reader = said ?? formatOf(file, filePath, insistByOption);
+    return reader.open(file, contextOf(filePath, 0, said !== undefined));
+  });
+}
+
+/** What a reader may know of the place of its file. */
+function contextOf(filePath: string, depth: number, isSaid: boolean): ReaderContext {
+  const context: ReaderContext = {
+    fileName: path.basename(filePath),
+    depth,
+    isSaid,
+    openParent: (reference) => openParent(filePath, reference),
+    openBeside(names) {
+      const found = findBeside(filePath, names);
+      return { file: openResolvedFileDisk(found), context: contextOf(found, depth, true) };
+    },
+    namesBeside: () => fs.readdirSync(path.dirname(filePath)),
+  };
+  return context;
+}
+
+function openParent(childPath: string, reference: ParentReference): NativeDisk {
+  const parentPath = findBeside(childPath, spellingsOf(reference.names));
+  const file = openResolvedFileDisk(parentPath);
+  return opened(file, parentPath, () => {
+    const said = saidFormat(childPath, reference);
+    const reader = said ?? formatOf(file, parentPath, insistInChild(childPath));
+    return reader.open(file, contextOf(parentPath, reference.depth, said !== undefined));
+  });
+}
+
+/** On success the disk owns the file. @throws what opening it throws, with the path in it */
+function opened(file: Disk, filePath: string, open: () => NativeDisk): NativeDisk {
   try {
-    return openFormat(file, filePath, said ?? formatOf(file, filePath, insistByOption), 0);
+    return open();
   } catch (error) {
     file.close();
     if (!(error instanceof VeneerError) || error.message.includes(filePath)) throw error;
@@ -46,72 +79,33 @@ export function openSource(filePath: string, format?: string): Disk {
   }
 }
 
-function openFormat(file: Disk, filePath: string, format: FormatName, depth: number): NativeDisk {
-  const options: ReaderOptions = {
-    depth,
-    openParent: (reference) =>
-      openBeside(filePath, spellingsOf(reference.names), (parent) => openParent(filePath, parent, reference)),
-  };
-  switch (format) {
-    case 'raw':
-      return openRaw(file);
-    case 'vhdx':
-      return openVhdx(file, { openParent: (locator) => openVhdxParent(filePath, locator) });
-    case 'vhd':
-      return openVhd(file, options);
-    case 'vdi':
-      return openVdi(file, options);
-    case 'qcow2':
-      return openQcow2(file, options);
-    case 'vmdk':
-      return openVmdk(file, { ...options, openExtent: (name) => openBeside(filePath, [name], openResolvedFileDisk) });
-  }
-}
-
-function openParent(childPath: string, parentPath: string, { format, depth }: ParentReference): NativeDisk {
-  const file = openResolvedFileDisk(parentPath);
-  try {
-    return openFormat(file, parentPath, format ?? formatOf(file, parentPath, insistInChild(childPath)), depth);
-  } catch (error) {
-    file.close();
-    if (!(error instanceof VeneerError) || error.message.includes(parentPath)) throw error;
-    throw new VeneerError(error.code, `${parentPath}: ${error.message}`, { cause: error });
-  }
-}
-
-/** Only a qcow2 file leaves it open what its backing file is. */
-function insistInChild(childPath: string): Insist {
-  return (format) =>
-    `say so in the file made on it (qemu-img rebase -u -f qcow2 -F ${qemuFormats[format]} -b BACKING ${childPath})`;
-}
-
-function openVhdxParent(childPath: string, locator: ParentLocator): ParentFile {
-  const names = [locator.relativePath, locator.absoluteWin32Path, locator.volumePath].filter(
-    (name) => name !== undefined,
+/** @throws UnsupportedError when the child says a format that is not read */
+function saidFormat(childPath: string, { format, qemuFormat }: ParentReference): DiskReader | undefined {
+  if (format !== undefined) return sourceFormat(format);
+  if (qemuFormat === undefined) return undefined;
+  // The protocols of QEMU's early days make no more of a file than its bytes.
+  const said = qemuFormat === 'file' || qemuFormat === 'host_device' ? 'raw' : qemuFormat;
+  const found = sourceFormats.find(({ qemuName }) => qemuName === said);
+  if (found !== undefined) return found;
+  throw new UnsupportedError(
+    `${childPath}: its backing file is said to be of the format ${JSON.stringify(qemuFormat)}, which is not read; convert the disk with qemu-img`,
   );
-  return openBeside(childPath, spellingsOf(names), (parentPath) => ({
-    file: openResolvedFileDisk(parentPath),
-    openParent: (next: ParentLocator) => openVhdxParent(parentPath, next),
-  }));
 }
 
-/** A parent's path as it may be meant: as it is; with Windows' slashes; and only its last name. */
-function spellingsOf(names: readonly string[]): string[] {
-  const spellings = names.flatMap((name) => {
-    const posix = name.replaceAll('\\', '/');
-    return [name, posix, path.posix.basename(posix)];
-  });
-  return [...new Set(spellings)];
+/** Only a qcow2 file, or a QED one, leaves it open what its backing file is. */
+function insistInChild(childPath: string): Insist {
+  return ({ qemuName = 'raw' }) =>
+    `say so in the file made on it (qemu-img rebase -u -f qcow2 -F ${qemuName} -b BACKING ${childPath})`;
 }
 
-/** Opens the first of `names` that lies in the folder of `filePath` or below it. */
-function openBeside<T>(filePath: string, names: readonly string[], open: (path: string) => T): T {
+/** The first of `names` that lies in the folder of `filePath` or below it. */
+function findBeside(filePath: string, names: readonly string[]): string {
   const folder = fs.realpathSync(path.dirname(filePath));
   for (const name of names) {
     const found = existing(absolutePath(folder, name));
     if (found === undefined || !found.startsWith(folder === '/' ? folder : `${folder}/`)) continue;
     if (fs.realpathSync(filePath) === found) throw new FormatError(filePath, 'parent', 0, 'names itself');
-    return open(found);
+    return found;
   }
   if (names.length === 0)
     throw new UnavailableError(

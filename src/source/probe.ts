@@ -5,56 +5,43 @@
  */
 import { startsAsImage } from '../backup/image-description.ts';
 import type { Disk } from '../disk/disk.ts';
-import type { FormatName } from '../native/formats.ts';
-import { isDescriptor } from '../native/vmdk/descriptor.ts';
+import type { DiskReader, Signature } from '../native/reader.ts';
 import { maxDescriptorBytes } from '../native/vmdk/layout.ts';
 import { isPluginFile } from '../plugin/plugin-file.ts';
+import { sourceFormats } from './formats.ts';
 
 export interface Content {
   /** For messages: "a qcow2 file". */
   readonly what: string;
   /** What it is read as; undefined for what is not read. */
-  readonly format?: FormatName;
+  readonly format?: DiskReader;
   /** What to do with what is not read. */
   readonly instead?: string;
   /** One of our own files: never the disk itself. */
   readonly isOurs?: boolean;
 }
 
-interface Signature extends Content {
-  /** Bytes as latin1. */
-  readonly magic: string;
-  /** Where they stand; below zero: from the end of the file. */
-  readonly at?: number;
-}
+interface KnownSignature extends Content, Signature {}
 
 const convert = 'convert it with qemu-img';
 const unpack = 'unpack it';
 const restore = 'restore it with the program that made it';
 
-const read = (magic: string, format: FormatName, what: string, at = 0): Signature => ({ magic, at, format, what });
-const unread = (magic: string, what: string, instead: string, at = 0): Signature => ({ magic, at, what, instead });
-const packed = (magic: string, what: string, program: string): Signature =>
+const unread = (magic: string, what: string, instead: string, at = 0): KnownSignature => ({ magic, at, what, instead });
+const packed = (magic: string, what: string, program: string): KnownSignature =>
   unread(magic, `compressed with ${what}`, `decompress it first (${program})`);
 
 const footerBytes = 512;
 
 /** The more telling come first. */
-const signatures: readonly Signature[] = [
+const signatures: readonly KnownSignature[] = [
+  ...sourceFormats.flatMap((format) =>
+    format.signatures.map((signature) => ({ ...signature, format, what: format.what })),
+  ),
   unread('QFI\xfb\0\0\0\x01', 'a qcow file of version 1', convert),
-  read('QFI\xfb\0\0\0\x02', 'qcow2', 'a qcow2 file'),
-  read('QFI\xfb\0\0\0\x03', 'qcow2', 'a qcow2 file'),
   unread('QFI\xfb', 'a qcow2 file of an unknown version', convert),
-  read('vhdxfile', 'vhdx', 'a VHDX file'),
-  read('conectix', 'vhd', 'a VHD file'),
-  read('conectix', 'vhd', 'a VHD file', -footerBytes),
-  // Virtual PC before 2004 wrote a byte less.
-  read('conectix', 'vhd', 'a VHD file', -footerBytes + 1),
-  read('\x7f\x10\xda\xbe', 'vdi', 'a VDI file', 64),
-  read('KDMV', 'vmdk', 'a VMDK file'),
   unread('COWD', 'an old sparse VMDK of ESXi', 'convert it with vmkfstools'),
   unread('\xbe\xba\xfe\xca\0\0\0\0', 'a SESparse VMDK of ESXi', 'convert it with vmkfstools'),
-  unread('QED\0', 'a QED file', convert),
   unread('WithoutFreeSpace', 'a Parallels disk', convert),
   unread('WithouFreSpacExt', 'a Parallels disk', convert),
   unread('Bochs Virtual HD Image', 'a Bochs disk', convert),
@@ -144,7 +131,8 @@ function textOf(file: Disk, head: Uint8Array): Content[] {
     Buffer.from(readAt(file, 0, maxDescriptorBytes))
       .toString('utf8')
       .split('\0', 1)[0] ?? '';
-  if (isDescriptor(text)) return [{ format: 'vmdk', what: 'a VMDK file' }];
+  const described = sourceFormats.find((format) => format.describes?.(text) === true);
+  if (described !== undefined) return [{ format: described, what: described.what }];
   const plain = text.replace(/^\uFEFF/, '').trimStart();
   if (/^<\?xml|^<(?:domain|Envelope|Parallels_disk_image)\b/.test(plain))
     return [{ what: 'an XML text', instead: 'give the disk file that it tells of' }];

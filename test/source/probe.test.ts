@@ -9,7 +9,6 @@ import { KiB, MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/create.ts';
 import type { Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
-import type { FormatName } from '../../src/native/formats.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { openSource } from '../../src/source/open-source.ts';
 import { probe } from '../../src/source/probe.ts';
@@ -61,13 +60,14 @@ function refusalOf(file: string, format?: string): VeneerError {
 }
 
 /** QEMU's formats and options, what we call them, and the extensions that agree. */
-const readable: readonly (readonly [what: string, driver: string, options: string, FormatName, string[]])[] = [
+const readable: readonly (readonly [what: string, driver: string, options: string, format: string, string[]])[] = [
   ['qcow2', 'qcow2', '', 'qcow2', ['qcow2']],
   ['qcow2, version 2', 'qcow2', 'compat=0.10', 'qcow2', ['qcow2', 'QCOW2']],
   ['VHDX', 'vhdx', '', 'vhdx', ['vhdx', 'avhdx', 'AVHDX']],
   ['fixed VHD', 'vpc', 'subformat=fixed,force_size=on', 'vhd', ['vhd', 'avhd']],
   ['dynamic VHD', 'vpc', 'subformat=dynamic,force_size=on', 'vhd', ['vhd', 'avhd']],
   ['VDI', 'vdi', '', 'vdi', ['vdi']],
+  ['QED', 'qed', '', 'qed', ['qed', 'QED']],
   ['sparse VMDK', 'vmdk', '', 'vmdk', ['vmdk']],
   ['flat VMDK', 'vmdk', 'subformat=monolithicFlat', 'vmdk', ['vmdk']],
   ['stream-optimized VMDK', 'vmdk', 'subformat=streamOptimized', 'vmdk', ['vmdk']],
@@ -123,7 +123,6 @@ describe.each(readable)('a %s file', (_what, driver, options, format, extensions
 /** Contents that are never a disk. */
 const unreadable: readonly (readonly [what: string, contents: () => Uint8Array, says: RegExp])[] = [
   ['qcow of version 1', () => bytes('QFI\xfb\0\0\0\x01'), /version 1.*qemu-img/],
-  ['QED', () => bytes('QED\0'), /QED/],
   ['Parallels', () => bytes('WithoutFreeSpace'), /Parallels/],
   ['Parallels 2', () => bytes('WithouFreSpacExt'), /Parallels/],
   ['SESparse', () => bytes('\xbe\xba\xfe\xca\0\0\0\0'), /SESparse/],
@@ -284,7 +283,8 @@ describe('the backing file of a qcow2', () => {
     ['base.vmdk', 'raw', undefined, /is called a vmdk file/],
     ['base.img', 'qcow2', 'vmdk', /base\.img/],
     ['base.img', 'raw', 'qcow2', /base\.img/],
-    ['base.img', 'qed', 'qed', /"qed", which is not read/],
+    ['base.img', 'qed', 'qed', 'disk'],
+    ['base.img', 'parallels', 'parallels', /"parallels", which is not read/],
   ];
 
   it.each(cases)('%s that is %s, said to be %s', (name, base, said, reads) => {

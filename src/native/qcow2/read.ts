@@ -3,9 +3,17 @@ import { UnsupportedError } from '../../base/errors.ts';
 import { nameOfBytes } from '../../base/names.ts';
 import { alignUp, toOffset } from '../../base/ranges.ts';
 import type { Disk } from '../../disk/disk.ts';
-import { formatNames, qemuFormats, type FormatName } from '../formats.ts';
 import { mappedDisk, type Run } from '../mapped-disk.ts';
-import { checkField, checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
+import {
+  checkField,
+  checkInside,
+  hasExtension,
+  openParentOf,
+  readInside,
+  type DiskReader,
+  type NativeDisk,
+  type ReaderOptions,
+} from '../reader.ts';
 import { TableCache } from '../table-cache.ts';
 import { CompressedClusters, type Compression } from './compressed.ts';
 import {
@@ -27,6 +35,7 @@ import {
   minClusterBits,
   type FileHeader,
 } from './layout.ts';
+import { qcow2 } from './synthesize.ts';
 
 const structure = 'qcow2';
 /** With extended L2 entries a cluster has 32 subclusters (specification: "Extended L2 Entries"). */
@@ -44,7 +53,7 @@ interface Image {
   readonly compression: Compression;
   readonly backingName: string | undefined;
   /** What the file says that its backing file is. */
-  readonly backingFormat: FormatName | undefined;
+  readonly backingFormat: string | undefined;
 }
 
 /**
@@ -55,8 +64,8 @@ interface Image {
 export function openQcow2(file: Disk, options: ReaderOptions = {}): NativeDisk {
   const image = readImage(file);
   const { backingName } = image;
-  const format = image.backingFormat;
-  const reference = { names: backingName === undefined ? [] : [backingName], identity: undefined, format };
+  const qemuFormat = image.backingFormat;
+  const reference = { names: backingName === undefined ? [] : [backingName], identity: undefined, qemuFormat };
   const parent = backingName === undefined ? undefined : openParentOf(structure, reference, options);
   return mappedDisk(file, {
     structure,
@@ -81,7 +90,7 @@ function readImage(file: Disk): Image {
     version === 2 ? { extendedL2: false, compression: 'deflate' as const } : readFeatures(file, extensions);
   const l1Offset = checkL1(file, header, sizeBytes, clusterBytes, features.extendedL2);
   const backingName = readBackingName(file, header, clusterBytes);
-  const backingFormat = backingName === undefined ? undefined : backingFormatOf(extensions);
+  const backingFormat = backingName === undefined ? undefined : textOf(extensions.get(backingFormatExtension));
   return { file, version, sizeBytes, clusterBytes, l1Offset, ...features, backingName, backingFormat };
 }
 
@@ -136,19 +145,6 @@ function readExtensions(file: Disk, header: FileHeader, clusterBytes: number): E
     at += alignUp(lengthBytes, extensionAlignment);
   }
   return found;
-}
-
-/** @throws UnsupportedError when it is said to be of a format that is not read */
-function backingFormatOf(extensions: Extensions): FormatName | undefined {
-  const said = textOf(extensions.get(backingFormatExtension));
-  if (said === undefined) return undefined;
-  // The protocols of QEMU's early days, which make no more of a file than its bytes.
-  if (said === 'file' || said === 'host_device') return 'raw';
-  const format = formatNames.find((name) => qemuFormats[name] === said);
-  if (format !== undefined) return format;
-  throw new UnsupportedError(
-    `qcow2: the backing file is said to be of the format ${JSON.stringify(said)}, which is not read; convert the disk with qemu-img`,
-  );
 }
 
 function textOf(bytes: Uint8Array | undefined): string | undefined {
@@ -265,3 +261,12 @@ function inSubclusters(
   checkField(structure, 'L2 entry', cluster, cluster !== 0, 'a subcluster without a cluster is here');
   return { kind, lengthBytes, fileOffset: cluster + asked.within };
 }
+
+export const qcow2Reader: DiskReader = {
+  name: 'qcow2',
+  what: 'a qcow2 file',
+  qemuName: 'qcow2',
+  isNamed: (fileName) => hasExtension(fileName, qcow2.extensions),
+  signatures: [{ magic: 'QFI\xfb\0\0\0\x02' }, { magic: 'QFI\xfb\0\0\0\x03' }],
+  open: openQcow2,
+};

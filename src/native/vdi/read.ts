@@ -5,7 +5,16 @@ import { nilGuid } from '../../bytes/guid.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { sectorBytes } from '../geometry.ts';
 import { mappedDisk, type Run } from '../mapped-disk.ts';
-import { checkField, checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
+import {
+  checkField,
+  checkInside,
+  hasExtension,
+  openParentOf,
+  readInside,
+  type DiskReader,
+  type NativeDisk,
+  type ReaderOptions,
+} from '../reader.ts';
 import { TableCache } from '../table-cache.ts';
 import {
   blockBytes,
@@ -20,6 +29,7 @@ import {
   version,
   type Header,
 } from './layout.ts';
+import { vdi } from './synthesize.ts';
 
 const structure = 'VDI';
 /** Up to here all of the map is looked at when the file is opened: 4 TiB of disk. */
@@ -106,3 +116,12 @@ function locator(
     return { kind: differencing && entry === freeEntry ? 'parent' : 'zero', lengthBytes: length };
   };
 }
+
+export const vdiReader: DiskReader = {
+  name: 'vdi',
+  what: 'a VDI file',
+  qemuName: 'vdi',
+  isNamed: (fileName) => hasExtension(fileName, vdi.extensions),
+  signatures: [{ magic: '\x7f\x10\xda\xbe', at: 64 }],
+  open: openVdi,
+};

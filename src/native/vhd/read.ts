@@ -6,6 +6,8 @@ import { sliceDisk } from '../../disk/slice.ts';
 import { sectorBytes } from '../geometry.ts';
 import { mappedDisk, type Run } from '../mapped-disk.ts';
 import {
+  hasExtension,
+  type DiskReader,
   checkField,
   checkInside,
   openParentOf,
@@ -29,6 +31,7 @@ import {
   type DynamicHeader,
   type Footer,
 } from './layout.ts';
+import { vhd } from './synthesize.ts';
 
 const structure = 'VHD';
 /** A block's size lies in a range that any writer stays in. */
@@ -198,3 +201,17 @@ function parentReference(file: Disk, header: DynamicHeader): Omit<ParentReferenc
     .map((name) => name.replaceAll('\\', '/'));
   return { names, identity: header.parentUniqueId, format: 'vhd' };
 }
+
+export const vhdReader: DiskReader = {
+  name: 'vhd',
+  what: 'a VHD file',
+  qemuName: 'vpc',
+  isNamed: (fileName) => hasExtension(fileName, vhd.extensions),
+  signatures: [
+    { magic: 'conectix' },
+    { magic: 'conectix', at: -512 },
+    // Virtual PC before 2004 wrote a byte less.
+    { magic: 'conectix', at: -511 },
+  ],
+  open: openVhd,
+};

@@ -7,10 +7,12 @@ import { FormatError, UnavailableError, UnsupportedError } from '../../base/erro
 import { nilGuid, type Guid } from '../../bytes/guid.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { mappedDisk } from '../mapped-disk.ts';
+import { hasExtension, spellingsOf, type DiskReader, type ReaderContext } from '../reader.ts';
 import { BlockTable } from './block-table.ts';
 import { replayLog } from './log.ts';
 import { logPlaceOf, overlap, readCurrentHeader, readMetadata, readRegions, type Region } from './metadata.ts';
 import type { ParentLocator } from './parent-locator.ts';
+import { vhdx } from './synthesize.ts';
 
 export type { ParentLocator } from './parent-locator.ts';
 
@@ -112,4 +114,19 @@ function openOrClose({ file, openParent }: ParentFile, cacheBytes: number | unde
     file.close();
     throw error;
   }
+}
+
+export const vhdxReader: DiskReader = {
+  name: 'vhdx',
+  what: 'a VHDX file',
+  qemuName: 'vhdx',
+  isNamed: (fileName) => hasExtension(fileName, vhdx.extensions),
+  signatures: [{ magic: 'vhdxfile' }],
+  open: (file, context) => openVhdx(file, { openParent: (locator) => parentBeside(locator, context) }),
+};
+
+function parentBeside(locator: ParentLocator, context: ReaderContext): ParentFile {
+  const names = [locator.relativePath, locator.absoluteWin32Path, locator.volumePath];
+  const { file, context: next } = context.openBeside(spellingsOf(names.filter((name) => name !== undefined)));
+  return { file, openParent: (further) => parentBeside(further, next) };
 }

@@ -7,10 +7,19 @@ import type { Disk } from '../../disk/disk.ts';
 import { sliceDisk } from '../../disk/slice.ts';
 import { zeroDisk } from '../../disk/zero.ts';
 import { mappedDisk } from '../mapped-disk.ts';
-import { checkInside, openParentOf, readInside, type NativeDisk, type ReaderOptions } from '../reader.ts';
+import {
+  checkInside,
+  hasExtension,
+  openParentOf,
+  readInside,
+  type DiskReader,
+  type NativeDisk,
+  type ReaderOptions,
+} from '../reader.ts';
 import { isDescriptor, parseDescriptor, type DescribedExtent, type Descriptor } from './descriptor.ts';
 import { maxDescriptorBytes, maxFlatDiskBytes } from './layout.ts';
 import { openSparseExtent, type SparseExtent } from './sparse-extent.ts';
+import { vmdk } from './synthesize.ts';
 
 const structure = 'VMDK';
 
@@ -125,3 +134,18 @@ function mapExtent(file: Disk, extent: SparseExtent, parent: Disk | undefined, s
     owns: [],
   });
 }
+
+export const vmdkReader: DiskReader = {
+  name: 'vmdk',
+  what: 'a VMDK file',
+  qemuName: 'vmdk',
+  isNamed: (fileName) => hasExtension(fileName, vmdk.extensions),
+  signatures: [{ magic: 'KDMV' }],
+  describes: isDescriptor,
+  open: (file, context) =>
+    openVmdk(file, {
+      depth: context.depth,
+      openParent: (reference) => context.openParent(reference),
+      openExtent: (name) => context.openBeside([name]).file,
+    }),
+};
