@@ -19,7 +19,14 @@ import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
+import {
+  firstSourceOf,
+  openPluginDisk,
+  sealingKey,
+  tellImageFolders,
+  type AllowedPaths,
+  type PluginDisk,
+} from '../plugin/resolve.ts';
 import { isKept, isOwnKept } from '../replacement/beside.ts';
 import { Replacement, type DirectFile, type SharedReplacement } from '../replacement/replacement.ts';
 import { currentPath } from './place.ts';
@@ -349,6 +356,7 @@ export class NativeFileState implements Closable {
     this.counters.set('source', firstSourceOf(plugin, this.#pluginPath));
     try {
       this.#disk = openPluginDisk(plugin, this.#pluginPath, allowed, cache, keys);
+      if (!this.#identity.isPresented) tellImageFolders(plugin, this.#pluginPath, allowed);
     } catch (error) {
       if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;

@@ -16,7 +16,7 @@ import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts'
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
-import { isKept, mayBeMap, peekHeader } from '../replacement/beside.ts';
+import { isKept, mayBeMap, peekHeader, requireNotRenamed } from '../replacement/beside.ts';
 import type { RemovedPlace } from '../replacement/open.ts';
 import type { Classifier, NativeSource } from './classify.ts';
 import { markOf } from './disk-signals.ts';
@@ -143,7 +143,7 @@ export class Natives implements Closable {
     requireOneName(native.stat, path.dirname(pluginPath), path.basename(pluginPath), name);
     if (lengthBytes(native.file.name) > maxNameBytes)
       throw new FormatError(name, 'name', 0, 'is longer than a name may be; give its plugin file a shorter one');
-    if (!kept.discard) isKept(kept.place);
+    if (!kept.discard && !isKept(kept.place)) requireNotRenamed(kept.place);
   }
 
   stateOf(place: Place, native: FoundNative): NativeFileState {

@@ -64,7 +64,7 @@ it('an image that another process has just finished is not written over', async 
   const finished = fs.readFileSync(folder.file('finished'));
   const imagePath = folder.file('disk.spf');
   // What another process is about to rename: it is done just while ours waits between opening the file and locking it.
-  fs.renameSync(folder.file('finished'), `${imagePath}.part`);
+  fs.renameSync(folder.file('finished'), `${imagePath}.veneer-part`);
   const delay = { syscall: 'flock', what: 'delay_enter=1500000', when: 1 };
   const script = path.join(import.meta.dirname, 'create-image-script.ts');
   const args = [...straceArguments(delay, []), process.execPath, script, source.path, imagePath];
@@ -73,7 +73,7 @@ it('an image that another process has just finished is not written over', async 
   child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
   const closed = once(child, 'close');
   await setTimeout(1000);
-  fs.renameSync(`${imagePath}.part`, imagePath);
+  fs.renameSync(`${imagePath}.veneer-part`, imagePath);
   const [status] = (await closed) as [number];
   expect(said).toMatch(/another process has just finished it/);
   expect(status).toBe(3);

@@ -276,7 +276,7 @@ it('a disk is extracted over a block device where --yes says so, and through a l
   const said = await veneerOk('image', 'extract', newest, folder.file('disk'), '--yes');
   expect(said).toMatch(/written over the device and read back; the 2 MiB behind them are as they were/);
   expect(fs.statSync(device.path).rdev).toBe(inode);
-  expect(fs.existsSync(`${device.path}.part`)).toBe(false);
+  expect(fs.existsSync(`${device.path}.veneer-part`)).toBe(false);
   device.detach();
   const expected = Buffer.alloc(8 * MiB, 0xa5);
   fs.readFileSync(raw).copy(expected);

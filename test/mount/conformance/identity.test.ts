@@ -284,7 +284,7 @@ describeTransports('names of plugin files', (transport) => {
     const files = {
       'notes.replacement': 'notes',
       'x.replacement-map': 'no map',
-      'y.replacement-map.part': 'unfinished',
+      'y.replacement-map.veneer-part': 'unfinished',
     };
     for (const [name, text] of Object.entries(files)) {
       await fs.promises.writeFile(place.under(name), text);
