@@ -3,7 +3,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { isUnfinishedName } from '../base/durable.ts';
-import { systemErrorCode } from '../base/errors.ts';
+import { systemErrorCode, isShortage } from '../base/errors.ts';
 import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -119,7 +119,7 @@ function readableContents(place: Place, name: string | undefined, key: string, m
   try {
     return classifyContents(place, name, key, mayBePlugin);
   } catch (error) {
-    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT') throw error;
+    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT' || isShortage(error)) throw error;
     return { kind: 'unreadable', error: error as Error };
   }
 }

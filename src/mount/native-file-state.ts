@@ -54,7 +54,8 @@ export interface NativeFileIdentity {
   readonly plugin: PluginFile;
   /** What the plugin file was called when it was opened. */
   readonly pluginPath: string;
-  readonly allowed: AllowedPaths;
+  /** Asked anew each time: the mounted folder may be moved. */
+  readonly allowed: () => AllowedPaths;
   /** What threads tell each other of the plugin file by; see DiskSignals. */
   readonly mark: number;
   /** Its name in `status` and messages. */
@@ -322,7 +323,7 @@ export class NativeFileState implements Closable {
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
     const { keys, replacements } = this.#context;
     return replacements.acquire({ ...replacement, pluginFd: this.#pluginFd, makes }, () =>
-      sealingKey(plugin, this.#pluginPath, allowed, keys).toThread(),
+      sealingKey(plugin, this.#pluginPath, allowed(), keys).toThread(),
     );
   }
 
@@ -351,7 +352,8 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { plugin, allowed } = this.#identity;
+    const { plugin } = this.#identity;
+    const allowed = this.#identity.allowed();
     const { cache, keys, log, onImageOpened } = this.#context;
     this.counters.set('source', firstSourceOf(plugin, this.#pluginPath));
     try {

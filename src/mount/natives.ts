@@ -54,7 +54,7 @@ export interface NativeDisk {
 }
 
 export interface NativesContext {
-  readonly allowed: AllowedPaths;
+  readonly allowed: () => AllowedPaths;
   /** Whether plugin files may point to what those who may write them may not read. */
   readonly trustsPluginFiles: boolean;
   /** Show every image as a native disk of this format. */
@@ -155,7 +155,7 @@ export class Natives implements Closable {
       const name = this.#context.nameOf(place);
       const counters = this.#context.statistics.counters(name);
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
-      const allowed = this.#allowedFor(source);
+      const allowed = (): AllowedPaths => this.#allowedFor(source);
       const mark = markOf(native.stat);
       const { plugin, isPresented } = source;
       const identity = { file, plugin, pluginPath: place.path, allowed, mark, name, isPresented, replacement };
@@ -213,8 +213,8 @@ export class Natives implements Closable {
 
   /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */
   #allowedFor({ ownership }: NativeSource): AllowedPaths {
-    const { allowed, trustsPluginFiles } = this.#context;
-    return trustsPluginFiles ? allowed : { ...allowed, ownership };
+    const allowed = this.#context.allowed();
+    return this.#context.trustsPluginFiles ? allowed : { ...allowed, ownership };
   }
 
   /** As Filter.closeIdle. */

@@ -7,7 +7,7 @@
 import * as fs from '../base/fs.ts';
 import { LRUCache } from 'lru-cache';
 import path from 'node:path';
-import { FormatError, ForbiddenError, systemErrorCode, UnavailableError } from '../base/errors.ts';
+import { FormatError, ForbiddenError, isShortage, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import { openRegular } from '../base/regular-file.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { namesWithFile } from '../native/formats.ts';
@@ -82,6 +82,7 @@ export function isOwnKept(place: ReplacementPlace): boolean {
   try {
     return isKept(place);
   } catch (error) {
+    if (isShortage(error)) throw error;
     if (error instanceof FormatError || error instanceof ForbiddenError || error instanceof UnavailableError)
       return false;
     throw error;
@@ -127,7 +128,8 @@ export function requireNotRenamed({ path: shown, at = shown, pluginId, owner }: 
       const stat = fs.lstatSync(map.at, { bigint: true, throwIfNoEntry: false });
       const belonging = stat === undefined ? undefined : belongingOf(map, stat, owner);
       return belonging?.pluginId === pluginId && replacementStates[belonging.state] !== 'final';
-    } catch {
+    } catch (error) {
+      if (isShortage(error)) throw error;
       // Somebody else's, or nobody's.
       return false;
     }
@@ -215,7 +217,8 @@ export function peekHeader(filePath: string): MapHeader | undefined {
   try {
     // Only looked at: whoever uses it asks whose it is.
     return readMapHeader({ at, shown: at }, fs.lstatSync(at));
-  } catch {
+  } catch (error) {
+    if (isShortage(error)) throw error;
     return undefined;
   }
 }
