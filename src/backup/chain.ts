@@ -8,7 +8,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { assert, FormatError, UnavailableError } from '../base/errors.ts';
-import { unfinishedSuffix } from '../base/durable.ts';
+import { isUnfinishedName } from '../base/durable.ts';
 import { closeAll } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
 import { MiB } from '../base/units.ts';
@@ -273,7 +273,7 @@ class ImageFolder {
     if (this.#byId !== undefined) return this.#byId;
     this.#byId = new Map();
     for (const entry of fs.readdirSync(this.path, { withFileTypes: true })) {
-      if (!entry.isFile() || entry.name.endsWith(unfinishedSuffix)) continue;
+      if (!entry.isFile() || isUnfinishedName(entry.name)) continue;
       const imagePath = path.join(this.path, entry.name);
       const imageId = idOfImage(imagePath);
       if (imageId !== undefined) this.#byId.set(imageId, imagePath);

@@ -6,8 +6,8 @@
  * images made on it, and plugin files that point to it, accept the result as what they were made on. Its parent is that of the oldest input.
  *
  * Crash order. At any moment the chain reads as before; a rerun goes on from where it was.
- * 1. OUT.part: superblock, key blocks; records, leaves; pages, root, provenance; fdatasync; commit; fdatasync
- * 2. to replace: OUT.part is opened again, all of it is read and checked, and its index is compared with the inputs'
+ * 1. OUT.veneer-part: superblock, key blocks; records, leaves; pages, root, provenance; fdatasync; commit; fdatasync
+ * 2. to replace: OUT.veneer-part is opened again, all of it is read and checked, and its index is compared with the inputs'
  * 3. rename to OUT, which may be the newest input's own name; fsync of the folder. From here on both say the same, and either is accepted
  * 4. to replace: the inputs are removed, the newest first, so that no image is ever there without the parent it names; fsync of the folder
  */

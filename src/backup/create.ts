@@ -1,7 +1,7 @@
 /**
  * Makes an image of a source disk, on all cores.
  *
- * Crash order: until step 4 the file is IMAGE.part, which is never opened as an image.
+ * Crash order: until step 4 the file is IMAGE.veneer-part, which is never opened as an image.
  * 1. superblock; key blocks of an encrypted image
  * 2. records and leaves, by all threads; then pages, the root, and the provenance of an encrypted image
  * 3. fdatasync; commit block; fdatasync

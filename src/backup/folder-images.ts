@@ -1,7 +1,7 @@
 /** The images of a folder, and which of them are made on which; and the folders of a tree that hold images. */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { unfinishedSuffix } from '../base/durable.ts';
+import { isUnfinishedName } from '../base/durable.ts';
 import { describeError, systemErrorCode, VeneerError } from '../base/errors.ts';
 import { foldersFrom } from '../base/folder-tree.ts';
 import { closing } from '../base/ownership.ts';
@@ -37,7 +37,7 @@ export function listImages(folder: string, chainId?: Guid): FolderImages {
   const images: FolderImage[] = [];
   const damaged: { path: string; reason: string }[] = [];
   for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
-    if (!entry.isFile() || entry.name.endsWith(unfinishedSuffix)) continue;
+    if (!entry.isFile() || isUnfinishedName(entry.name)) continue;
     const file = path.join(folder, entry.name);
     try {
       if (!isImageFile(file)) continue;
@@ -64,7 +64,7 @@ export function imageFolders(folder: string, isSkipped: (folder: string) => bool
 function holdsImages(folder: string): boolean {
   return fs
     .readdirSync(folder, { withFileTypes: true })
-    .filter((entry) => entry.isFile() && !entry.name.endsWith(unfinishedSuffix))
+    .filter((entry) => entry.isFile() && !isUnfinishedName(entry.name))
     .some((entry) => mayBeImage(path.join(folder, entry.name)));
 }
 

@@ -5,7 +5,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { BigIntStats } from '../base/fs.ts';
 import { FormatError, IntegrityError, UsageError, VeneerError } from '../base/errors.ts';
-import { unfinishedSuffix } from '../base/durable.ts';
+import { isUnfinishedName } from '../base/durable.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { crc32c } from '../bytes/checksum.ts';
 import { ImageFile } from './handle.ts';
@@ -47,7 +47,7 @@ export class Image implements Closable {
    * @throws UnavailableError, FormatError, IntegrityError, UnsupportedError
    */
   static open(imagePath: string): Image {
-    if (imagePath.endsWith(unfinishedSuffix)) {
+    if (isUnfinishedName(imagePath)) {
       throw new UsageError(`${imagePath}: is an unfinished image; its creation was interrupted, run it again`);
     }
     return Image.openCommitted(imagePath);

@@ -1,4 +1,4 @@
-/** The file that becomes an image: IMAGE.part, written by one process at a time, and removed when that fails. */
+/** The file that becomes an image: IMAGE.veneer-part, written by one process at a time, and removed when that fails. */
 import * as fs from '../base/fs.ts';
 import { openUnfinished, resizeFile, unfinishedPathOf } from '../base/durable.ts';
 import { UsageError } from '../base/errors.ts';
@@ -8,7 +8,7 @@ import { lockExclusively } from '../base/file-lock.ts';
 const permissions = 0o777;
 
 /**
- * Has `write` fill IMAGE.part, which it gives its name itself. What an interrupted job left in the file is gone before.
+ * Has `write` fill IMAGE.veneer-part, which it gives its name itself. What an interrupted job left in the file is gone before.
  * @param check called before anything is written, once the file is ours
  * @param from images that it is made of, or on: nobody may read it who may not read all of them
  * @throws UsageError when another process writes it; whatever `write` throws: the file is removed then

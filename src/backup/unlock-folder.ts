@@ -1,7 +1,7 @@
 /** The keys of the encrypted chains in a folder, opened once, so that a wrong key is known at once and the right one is at hand for all. */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { unfinishedSuffix } from '../base/durable.ts';
+import { isUnfinishedName } from '../base/durable.ts';
 import { UsageError, VeneerError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
@@ -25,7 +25,7 @@ export function unlockFolder(folder: string, keys: ThreadKeys): ThreadKeys {
   if (ring.isEmpty) return keys;
   const chains = new Map<Guid, boolean>();
   for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
-    if (!entry.isFile() || entry.name.endsWith(unfinishedSuffix)) continue;
+    if (!entry.isFile() || isUnfinishedName(entry.name)) continue;
     const unlocked = tryUnlock(path.join(folder, entry.name), ring, chains);
     if (unlocked !== undefined) chains.set(unlocked.chainId, unlocked.isOpen);
   }

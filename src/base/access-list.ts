@@ -16,6 +16,32 @@ const fsetxattr = libc.func(
   'int fsetxattr(int fd, const char *name, const uint8_t *value, size_t size, int flags)',
 ) as (fd: number, name: string, value: Uint8Array, size: number, flags: number) => number;
 
+/** Whom a list names besides the owner, the owner's group and all others. */
+export interface NamedWriters {
+  readonly users: readonly number[];
+  readonly groups: readonly number[];
+}
+
+/** acl(5): a version, then entries of tag, permissions and id; numbers are little-endian. */
+const entriesAt = 4;
+const entryBytes = 8;
+const tag = { user: 0x02, group: 0x08, mask: 0x10 } as const;
+const mayWrite = 0o2;
+
+/** Who may write a file by its list. None where it has none, or its file system knows none. */
+export function namedWriters(fd: number): NamedWriters {
+  const list = Buffer.alloc(maxBytes);
+  const length = fgetxattr(fd, attribute, list, list.length);
+  const entries = Array.from({ length: Math.max(0, Math.floor((length - entriesAt) / entryBytes)) }, (_, index) => {
+    const at = entriesAt + index * entryBytes;
+    return { tag: list.readUInt16LE(at), permissions: list.readUInt16LE(at + 2), id: list.readUInt32LE(at + 4) };
+  });
+  const mask = entries.find((entry) => entry.tag === tag.mask)?.permissions ?? mayWrite;
+  const idsOf = (wanted: number): number[] =>
+    entries.flatMap((entry) => (entry.tag === wanted && (entry.permissions & mask & mayWrite) !== 0 ? [entry.id] : []));
+  return { users: idsOf(tag.user), groups: idsOf(tag.group) };
+}
+
 /**
  * Gives a file the access control list of another, where that has one.
  * @returns false where it has one, and the other file system takes none

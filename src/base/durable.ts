@@ -2,9 +2,9 @@
  * Files that appear whole or not at all.
  *
  * Crash order of a durable commit:
- * 1. write everything to NAME.part
- * 2. fdatasync NAME.part
- * 3. rename NAME.part to NAME
+ * 1. write everything to NAME.veneer-part
+ * 2. fdatasync NAME.veneer-part
+ * 3. rename NAME.veneer-part to NAME
  * 4. fsync the folder
  */
 import * as fs from './fs.ts';
@@ -14,18 +14,26 @@ import { writeFailure, writeFully } from './full-io.ts';
 import { suffixed } from './suffixed.ts';
 
 /** The suffix of a file that is not finished; a file with it is never opened as what it may become. */
-export const unfinishedSuffix = '.part';
+export const unfinishedSuffix = '.veneer-part';
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDWR } = fs.constants;
 
-/** NAME.part. */
+/** What earlier versions called it: not written or removed any more, and never opened as what it may become. */
+const earlierSuffix = '.part';
+
+/** Whether a file is called as one that is not finished. */
+export function isUnfinishedName(name: string): boolean {
+  return name.endsWith(unfinishedSuffix) || name.endsWith(earlierSuffix);
+}
+
+/** NAME.veneer-part. */
 export function unfinishedPathOf(finalPath: string): string {
   return suffixed(finalPath, unfinishedSuffix);
 }
 
 /**
 /**
- * Opens NAME.part for writing: a new file in the place of whatever had that name (an interrupted job's, or something that was put there for
+ * Opens NAME.veneer-part for writing: a new file in the place of whatever had that name (an interrupted job's, or something that was put there for
  * us to write into), or, for one who locks it first, with what an interrupted job left in it. A link there is not followed, for it may lead
  * anywhere, and a pipe not waited for.
  * @param mode of fileModes
@@ -120,7 +128,7 @@ export function syncFolder(folder: string, shown = folder): void {
 }
 
 /**
- * Steps 2 to 4: gives an open, completely written NAME.part its final name.
+ * Steps 2 to 4: gives an open, completely written NAME.veneer-part its final name.
  * @param shown what messages call the file
  * @throws CapacityError, UnavailableError; when step 4 fails the file has its final name and is complete, but a power loss may undo that
  */

@@ -126,6 +126,15 @@ export function systemErrorCode(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
+/**
+ * Whether something failed since this process has no more files or memory, and not by what it was done to: nothing follows from it about a
+ * file. Whoever makes something of failures lets these go on to who asked.
+ */
+export function isShortage(error: unknown): boolean {
+  if (['EMFILE', 'ENFILE', 'ENOMEM'].includes(systemErrorCode(error) ?? '')) return true;
+  return error instanceof Error && error.cause !== undefined && isShortage(error.cause);
+}
+
 /** What another program has said, without its line breaks. */
 export function inOneLine(text: string): string {
   return text.trim().replaceAll(/\s*\n\s*/g, ' ');

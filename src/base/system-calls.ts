@@ -222,14 +222,20 @@ export function copyFileRange(from: number, offset: number, to: number, target: 
  * @returns the limit now
  */
 export function raiseFileLimit(): number {
-  const limits = new BigUint64Array(2);
-  checked(getrlimit(RLIMIT_NOFILE, limits), 'getrlimit', 'open files');
-  const [soft = 0n, hard = 0n] = limits;
+  const { soft: softNow, hard: hardNow } = fileLimit();
+  const [soft, hard] = [BigInt(softNow), BigInt(hardNow)];
   for (const wanted of [BigInt(kernelFileLimit()), hard]) {
     if (wanted <= soft || setrlimit(RLIMIT_NOFILE, BigUint64Array.of(wanted, wanted > hard ? wanted : hard)) === 0)
       return Number(wanted > soft ? wanted : soft);
   }
   return Number(soft);
+}
+
+/** How many files this process may have open, and how far it may raise that itself. */
+export function fileLimit(): { soft: number; hard: number } {
+  const limits = new BigUint64Array(2);
+  checked(getrlimit(RLIMIT_NOFILE, limits), 'getrlimit', 'open files');
+  return { soft: Number(limits[0]), hard: Number(limits[1]) };
 }
 
 function kernelFileLimit(): number {

@@ -1,5 +1,5 @@
 /**
- * The plain disk file of a sealed replacement that serves alone, made beside it as NAME.replacement-plain.part. Nobody may write meanwhile
+ * The plain disk file of a sealed replacement that serves alone, made beside it as NAME.replacement-plain.veneer-part. Nobody may write meanwhile
  * (`freeze`). Whatever an interrupted attempt has left is made anew.
  *
  * Durable when it returns, under its unfinished name: finalize.ts gives it the plugin file's.

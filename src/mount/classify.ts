@@ -2,8 +2,8 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
-import { unfinishedSuffix } from '../base/durable.ts';
-import { systemErrorCode } from '../base/errors.ts';
+import { isUnfinishedName } from '../base/durable.ts';
+import { systemErrorCode, isShortage } from '../base/errors.ts';
 import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
@@ -65,7 +65,7 @@ export class Classifier {
     const name = told === undefined ? undefined : path.basename(told);
     // Whoever makes an image or a plugin file under the mount writes it, and gives it its name when it is whole.
     // The record of a plugin file whose disk file is in place stands for no disk any more.
-    if (name !== undefined && (name.endsWith(unfinishedSuffix) || isRecordName(name))) return plain;
+    if (name !== undefined && (isUnfinishedName(name) || isRecordName(name))) return plain;
     const named = `${keyOf(stat)}:${name ?? ''}`;
     const known = this.#known.get(named);
     if (known !== undefined) return known;
@@ -119,7 +119,7 @@ function readableContents(place: Place, name: string | undefined, key: string, m
   try {
     return classifyContents(place, name, key, mayBePlugin);
   } catch (error) {
-    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT') throw error;
+    if (systemErrorCode(error) === undefined || systemErrorCode(error) === 'ENOENT' || isShortage(error)) throw error;
     return { kind: 'unreadable', error: error as Error };
   }
 }
@@ -132,7 +132,7 @@ function classifyContents(place: Place, name: string | undefined, key: string, m
     if (startsAsImage(first)) return image;
     if (!mayBePlugin || !isPluginFile(first)) return plain;
     try {
-      const ownership = ownershipOf(fs.fstatSync(fd, { bigint: true }));
+      const ownership = ownershipOf(fs.fstatSync(fd, { bigint: true }), fd);
       if (name === undefined) throw systemError('ENAMETOOLONG', 'open', 'a plugin file');
       const plugin = parsePluginFile(fs.readFileSync(fd), place.path);
       return {

@@ -75,7 +75,6 @@ const renameExchange = 2;
 
 export class Filter implements Closable {
   readonly #options: FilterOptions;
-  readonly #allowed: AllowedPaths;
   readonly #statistics: Statistics;
   readonly #log: Log;
   readonly #classifier = new Classifier();
@@ -101,7 +100,6 @@ export class Filter implements Closable {
     this.#options = options;
     this.#behind = new Behind(rights);
     this.#leftovers = new SeenLeftovers(log);
-    this.#allowed = { folders: [options.folder, ...options.allowPaths] };
     this.#statistics = statistics;
     this.#log = log;
     this.#replacements = replacements;
@@ -109,7 +107,7 @@ export class Filter implements Closable {
     this.#madeNames = new MadeNames(this.#classifier, options.present);
     this.#natives = new Natives(
       {
-        allowed: this.#allowed,
+        allowed: () => this.#allowed,
         trustsPluginFiles: options.trustPluginFiles || process.getuid?.() !== 0,
         present: options.present,
         write: options.write,
@@ -120,7 +118,7 @@ export class Filter implements Closable {
         log,
         replacements,
         mountId: options.mountId,
-        folder: () => currentPath(this.#rootFd),
+        folder: () => this.#folder,
         onImageOpened,
         nameOf: (place) => this.nameOf(place),
       },
@@ -139,14 +137,23 @@ export class Filter implements Closable {
     return (this.#listed ??= new ListedNumbers(this.numbers)).of(folder, fd);
   }
 
-  /** The mounted folder itself. */
+  /** The mounted folder itself, whatever it is called by now. */
   get root(): Place {
-    return new NamedPlace(this.#options.folder);
+    return new NamedPlace(`/proc/self/fd/${this.#rootFd}`, '', () => this.#folder);
+  }
+
+  /** What it is called by now. */
+  get #folder(): string {
+    return currentPath(this.#rootFd);
+  }
+
+  get #allowed(): AllowedPaths {
+    return { folders: [this.#folder, ...this.#options.allowPaths] };
   }
 
   /** Whether a path behind the mount is the folder, or one in it. */
   isInside(absolute: string): boolean {
-    const { folder } = this.#options;
+    const folder = this.#folder;
     return absolute === folder || absolute.startsWith(folder === '/' ? folder : `${folder}/`);
   }
 
@@ -251,7 +258,7 @@ export class Filter implements Closable {
    * whose writes are kept. What is gone, or cannot be looked at, is left out.
    */
   *survey(): Generator<{ kind: Classification['kind']; disk: NativeDisk | undefined }> {
-    for (const name of fs.readdirSync(this.#options.folder)) {
+    for (const name of fs.readdirSync(this.root.at)) {
       const place = this.newChild(this.root, name);
       try {
         const found = this.#classifier.classify(place, place.stat());
@@ -471,7 +478,7 @@ export class Filter implements Closable {
     const told = pathIfTold(place);
     if (told === undefined) return '(a path that is too long to be told)';
     const shown = place.part === '' ? told : path.join(path.dirname(told), place.part);
-    return path.relative(this.#options.folder, shown);
+    return path.relative(this.#folder, shown);
   }
 
   /**

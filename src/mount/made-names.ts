@@ -7,7 +7,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { unfinishedSuffix } from '../base/durable.ts';
+import { isUnfinishedName } from '../base/durable.ts';
 import { systemErrorCode } from '../base/errors.ts';
 import { discardSuffix, hasStem, startOfShortened } from '../plugin/beside.ts';
 import { extensionOf, namesWithFile, type FormatName } from '../native/formats.ts';
@@ -121,7 +121,7 @@ function placeOf(folder: Place, source: string, name: string): Place {
 
 /** What a file is; undefined for what can make no name, is gone, or cannot be looked at: that keeps nobody from the others. */
 function classified(folder: Place, name: string, classifier: Classifier): Classification | undefined {
-  if (name.endsWith(unfinishedSuffix)) return undefined;
+  if (isUnfinishedName(name)) return undefined;
   const place = placeOf(folder, name, '');
   try {
     const stat = fs.lstatSync(place.at, { bigint: true, throwIfNoEntry: false });

@@ -20,7 +20,14 @@ import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import type { PluginFile } from '../plugin/plugin-file.ts';
-import { firstSourceOf, openPluginDisk, sealingKey, type AllowedPaths, type PluginDisk } from '../plugin/resolve.ts';
+import {
+  firstSourceOf,
+  openPluginDisk,
+  sealingKey,
+  tellImageFolders,
+  type AllowedPaths,
+  type PluginDisk,
+} from '../plugin/resolve.ts';
 import { isKept, isOwnKept } from '../replacement/beside.ts';
 import { Replacement, type DirectFile, type SharedReplacement } from '../replacement/replacement.ts';
 import { currentPath } from '../base/open-path.ts';
@@ -45,7 +52,8 @@ export interface NativeFileIdentity {
   readonly plugin: PluginFile;
   /** What the plugin file was called when it was opened. */
   readonly pluginPath: string;
-  readonly allowed: AllowedPaths;
+  /** Asked anew each time: the mounted folder may be moved. */
+  readonly allowed: () => AllowedPaths;
   /** What threads tell each other of the plugin file by; see DiskSignals. */
   readonly mark: number;
   /** Its name in `status` and messages. */
@@ -313,7 +321,7 @@ export class NativeFileState implements Closable {
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
     const { keys, replacements } = this.#context;
     return replacements.acquire({ ...replacement, pluginFd: this.#pluginFd, makes }, () =>
-      sealingKey(plugin, this.#pluginPath, allowed, keys).toThread(),
+      sealingKey(plugin, this.#pluginPath, allowed(), keys).toThread(),
     );
   }
 
@@ -342,11 +350,13 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { plugin, allowed } = this.#identity;
+    const { plugin } = this.#identity;
+    const allowed = this.#identity.allowed();
     const { cache, keys, log, onImageOpened } = this.#context;
     this.counters.set('source', firstSourceOf(plugin, this.#pluginPath));
     try {
       this.#disk = openPluginDisk(plugin, this.#pluginPath, allowed, cache, keys);
+      if (!this.#identity.isPresented) tellImageFolders(plugin, this.#pluginPath, allowed);
     } catch (error) {
       if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;

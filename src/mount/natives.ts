@@ -15,7 +15,7 @@ import type { FormatName } from '../native/formats.ts';
 import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
-import { isKept, mayBeMap, peekHeader } from '../replacement/beside.ts';
+import { isKept, mayBeMap, peekHeader, requireNotRenamed } from '../replacement/beside.ts';
 import type { RemovedPlace } from '../replacement/open.ts';
 import type { NativeDisk } from '../fill/fillable.ts';
 import { markOf } from '../replacement/disk-signals.ts';
@@ -37,7 +37,7 @@ export interface FoundNative {
 }
 
 export interface NativesContext {
-  readonly allowed: AllowedPaths;
+  readonly allowed: () => AllowedPaths;
   /** Whether plugin files may point to what those who may write them may not read. */
   readonly trustsPluginFiles: boolean;
   /** Show every image as a native disk of this format. */
@@ -126,7 +126,7 @@ export class Natives implements Closable {
     requireOneName(native.stat, path.dirname(pluginPath), path.basename(pluginPath), name);
     if (lengthBytes(native.file.name) > maxNameBytes)
       throw new FormatError(name, 'name', 0, 'is longer than a name may be; give its plugin file a shorter one');
-    if (!kept.discard) isKept(kept.place);
+    if (!kept.discard && !isKept(kept.place)) requireNotRenamed(kept.place);
   }
 
   stateOf(place: Place, native: FoundNative): NativeFileState {
@@ -138,7 +138,7 @@ export class Natives implements Closable {
       const name = this.#context.nameOf(place);
       const counters = this.#context.statistics.counters(name);
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
-      const allowed = this.#allowedFor(source);
+      const allowed = (): AllowedPaths => this.#allowedFor(source);
       const mark = markOf(native.stat);
       const { plugin, isPresented } = source;
       const identity = { file, plugin, pluginPath: place.path, allowed, mark, name, isPresented, replacement };
@@ -196,8 +196,8 @@ export class Natives implements Closable {
 
   /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */
   #allowedFor({ ownership }: NativeSource): AllowedPaths {
-    const { allowed, trustsPluginFiles } = this.#context;
-    return trustsPluginFiles ? allowed : { ...allowed, ownership };
+    const allowed = this.#context.allowed();
+    return this.#context.trustsPluginFiles ? allowed : { ...allowed, ownership };
   }
 
   /** As Filter.closeIdle. */

@@ -4,7 +4,7 @@
  */
 import * as fs from '../base/fs.ts';
 import { availableParallelism } from 'node:os';
-import { describeError, UnavailableError } from '../base/errors.ts';
+import { describeError, UnavailableError, isShortage } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { openOwnFile } from '../base/own-files.ts';
 import { GateMemory } from '../base/source-gate.ts';
@@ -197,16 +197,26 @@ async function serve(
     if (request.command === 'stop') setImmediate(() => end?.());
     return statusOf(record, options, { statistics, transport, fills, sources });
   });
-  const look = setInterval(() => {
+  const every = (ms: number, action: () => void): NodeJS.Timeout =>
+    setInterval(() => {
+      try {
+        action();
+      } catch (error) {
+        // The mount does not end by it: what was not looked at now is at the next turn.
+        if (!isShortage(error)) throw error;
+        log('warn', `the mount is short of files or memory: ${describeError(error)}`, {});
+      }
+    }, ms);
+  const look = every(lookEveryMs, () => {
     fills.look();
     mountLog.tellLeftOut();
     if (!transport.look()) void stop();
     if (!isMountpoint(real.mountpoint)) end?.();
-  }, lookEveryMs);
-  const watch = setInterval(() => {
+  });
+  const watch = every(watchEveryMs, () => {
     sources.look();
     transport.lookAtSources();
-  }, watchEveryMs);
+  });
   const ended = gone.then(async () => {
     clearInterval(look);
     clearInterval(watch);

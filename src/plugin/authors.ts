@@ -4,6 +4,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
+import { namedWriters, type NamedWriters } from '../base/access-list.ts';
 import { identityOfUser } from '../base/accounts.ts';
 import { ForbiddenError, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import { nobody, withIdentity, type Identity } from '../base/identity.ts';
@@ -13,6 +14,7 @@ export interface Ownership {
   readonly uid: number;
   readonly gid: number;
   readonly mode: number;
+  readonly named: NamedWriters;
 }
 
 interface Author {
@@ -25,8 +27,10 @@ const groupMayWrite = 0o020;
 const othersMayWrite = 0o002;
 const { O_RDONLY, O_NONBLOCK, O_NOFOLLOW, O_DIRECTORY } = fs.constants;
 
-export function ownershipOf(stat: fs.BigIntStats): Ownership {
-  return { uid: Number(stat.uid), gid: Number(stat.gid), mode: Number(stat.mode) };
+/** @param fd of the file; undefined for an image that is shown with no plugin file: it points to nothing but itself */
+export function ownershipOf(stat: fs.BigIntStats, fd?: number): Ownership {
+  const named = fd === undefined ? { users: [], groups: [] } : namedWriters(fd);
+  return { uid: Number(stat.uid), gid: Number(stat.gid), mode: Number(stat.mode), named };
 }
 
 /**
@@ -49,11 +53,17 @@ export function requireReadable(
 }
 
 /** None where it is root alone. */
-function authorsOf({ uid, gid, mode }: Ownership): Author[] {
+function authorsOf({ uid, gid, mode, named }: Ownership): Author[] {
   const owner = uid === 0 ? undefined : identityOfUser(uid);
   const authors: Author[] = owner === undefined ? [] : [{ title: `user ${uid}`, identity: owner }];
   if ((mode & groupMayWrite) !== 0 && gid !== 0 && gid !== owner?.gid)
     authors.push({ title: `group ${gid}`, identity: { ...nobody, gid } });
+  for (const user of named.users) {
+    if (user === 0 || user === uid) continue;
+    authors.push({ title: `user ${user}`, identity: identityOfUser(user) });
+  }
+  for (const group of named.groups)
+    if (group !== 0) authors.push({ title: `group ${group}`, identity: { ...nobody, gid: group } });
   if ((mode & othersMayWrite) !== 0) authors.push({ title: 'everybody', identity: nobody });
   return authors;
 }

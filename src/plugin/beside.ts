@@ -3,8 +3,8 @@
  * native file's own; all of these are longer than it, and so cut where a name would be too long (base/suffixed.ts).
  *
  *   NAME.replacement                 what was written (data)
- *   NAME.replacement-map             which parts of it (map); .part while it is made
- *   NAME.replacement-plain.part      a sealed one while it is decrypted
+ *   NAME.replacement-map             which parts of it (map); .veneer-part while it is made
+ *   NAME.replacement-plain.veneer-part  a sealed one while it is decrypted
  *   NAME.discard.replacement...      the same of a mount that throws away at its end what was written
  */
 import * as fs from '../base/fs.ts';

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { z } from 'zod';
 import { flushFile, syncFolder, writeFileDurably } from '../base/durable.ts';
 import { fileModes } from '../base/file-modes.ts';
-import { systemErrorCode, UnavailableError } from '../base/errors.ts';
+import { isShortage, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { tryLock } from '../base/file-lock.ts';
 import { writeFully } from '../base/full-io.ts';
@@ -90,7 +90,8 @@ function linesOf(file: string): RegisteredPointer[] {
   let fd: number;
   try {
     fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
-  } catch {
+  } catch (error) {
+    if (isShortage(error)) throw error;
     return [];
   }
   try {

@@ -5,7 +5,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { VeneerError } from '../base/errors.ts';
+import { isShortage, VeneerError } from '../base/errors.ts';
 import { foldersFrom } from '../base/folder-tree.ts';
 import type { Guid } from '../bytes/guid.ts';
 import {
@@ -86,7 +86,8 @@ function imageIdsOf(file: string): Guid[] {
       fs.closeSync(fd);
     }
   } catch (error) {
-    if (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)) return [];
+    if (!isShortage(error) && (error instanceof VeneerError || (error instanceof Error && 'syscall' in error)))
+      return [];
     throw error;
   }
 }

@@ -22,6 +22,7 @@ import { readBootFile } from './boot-file.ts';
 import type { ImagePointer } from './bootable-schema.ts';
 import { openPatchSetOf } from './patch-set-file.ts';
 import { imagesOf, type PluginFile } from './plugin-file.ts';
+import { registerPointers } from './pointer-registry.ts';
 
 /** Where pointers may lead. All absolute; the first is the mounted folder. */
 export interface AllowedPaths {
@@ -240,6 +241,21 @@ function openPointer(
     }
   };
   return sourceGate().through(sourceOf(named, pluginPath), open, (disk) => disk.close());
+}
+
+/**
+ * Has the folders of its images know of a plugin file: it may lie elsewhere than where it was made. What cannot be told is let be.
+ * @param pluginPath absolute, and under no mount
+ */
+export function tellImageFolders(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths): void {
+  for (const image of imagesOf(plugin)) {
+    try {
+      const { named } = judged(image, pluginPath, allowed);
+      sourceGate().through(sourceOf(named, pluginPath), () => registerPointers(pluginPath, [image]));
+    } catch (error) {
+      if (sourceGate().passage !== 'passed') throw error;
+    }
+  }
 }
 
 /** @throws FormatError when it is another image than the pointer's */

@@ -6,10 +6,22 @@
  */
 import * as fs from '../base/fs.ts';
 import { LRUCache } from 'lru-cache';
-import { FormatError, ForbiddenError, systemErrorCode, UnavailableError } from '../base/errors.ts';
+import path from 'node:path';
+import { FormatError, ForbiddenError, isShortage, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import { openRegular } from '../base/regular-file.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { dataPathOf, hasReplacement, mapPathOf, openBeside, type BesideOwner } from '../plugin/beside.ts';
+import { namesWithFile } from '../native/formats.ts';
+import {
+  dataPathOf,
+  discardSuffix,
+  hasReplacement,
+  hasStem,
+  mapPathOf,
+  mappedStems,
+  openBeside,
+  startOfShortened,
+  type BesideOwner,
+} from '../plugin/beside.ts';
 import { mapHeaderBytes, mapMagic, type MapHeader } from './layout.ts';
 import { readHeader } from './map-file.ts';
 import { heldBytesOf } from './sealed-file.ts';
@@ -70,6 +82,7 @@ export function isOwnKept(place: ReplacementPlace): boolean {
   try {
     return isKept(place);
   } catch (error) {
+    if (isShortage(error)) throw error;
     if (error instanceof FormatError || error instanceof ForbiddenError || error instanceof UnavailableError)
       return false;
     throw error;
@@ -98,6 +111,51 @@ export function requireBelongs(header: Belonging, place: ReplacementPlace, shown
     16,
     'holds writes of another plugin file; move it and its .replacement away to start anew',
   );
+}
+
+/** Of a folder as it was: the stems of maps whose native file is not there. */
+const strays = new LRUCache<string, readonly string[]>({ max: 256 });
+
+/**
+ * A disk whose plugin file was renamed with no mount that would see it has its writes under the old name. It would read as if it had none.
+ * @throws UnavailableError where writes of this very plugin file lie in its folder under a name that nothing there has
+ */
+export function requireNotRenamed({ path: shown, at = shown, pluginId, owner }: ReplacementPlace): void {
+  const folder = path.dirname(at);
+  const found = straysIn(folder).find((stem) => {
+    const map = mapOf({ path: path.join(path.dirname(shown), stem), at: `${folder}/${stem}` });
+    try {
+      const stat = fs.lstatSync(map.at, { bigint: true, throwIfNoEntry: false });
+      const belonging = stat === undefined ? undefined : belongingOf(map, stat, owner);
+      return belonging?.pluginId === pluginId && replacementStates[belonging.state] !== 'final';
+    } catch (error) {
+      if (isShortage(error)) throw error;
+      // Somebody else's, or nobody's.
+      return false;
+    }
+  });
+  if (found === undefined) return;
+  const [data, map] = [path.basename(dataPathOf(found)), path.basename(mapPathOf(found))];
+  throw new UnavailableError(
+    `${shown}: its plugin file was renamed, and what was written to it is still called ${data} and ${map}; rename these in the same way, or move them away to start anew`,
+  );
+}
+
+function straysIn(folder: string): readonly string[] {
+  const { dev, ino, mtimeNs, ctimeNs } = fs.statSync(folder, { bigint: true });
+  const key = `${dev}:${ino}:${mtimeNs}:${ctimeNs}`;
+  const remembered = strays.get(key);
+  if (remembered !== undefined) return remembered;
+  const stems = mappedStems(folder).map((stem) => path.basename(stem));
+  const names = stems.length === 0 ? [] : fs.readdirSync(folder);
+  const found = stems.filter((stem) => {
+    if (stem.endsWith(discardSuffix)) return false;
+    const owners = [stem, ...namesWithFile(stem)];
+    const isShortened = startOfShortened(stem) !== undefined;
+    return !names.some((name) => owners.includes(name) || (isShortened && hasStem(name, stem)));
+  });
+  strays.set(key, found);
+  return found;
 }
 
 /** Undefined when it went this moment. */
@@ -159,7 +217,8 @@ export function peekHeader(filePath: string): MapHeader | undefined {
   try {
     // Only looked at: whoever uses it asks whose it is.
     return readMapHeader({ at, shown: at }, fs.lstatSync(at));
-  } catch {
+  } catch (error) {
+    if (isShortage(error)) throw error;
     return undefined;
   }
 }

@@ -3,7 +3,7 @@
  *
  * Crash order of making one:
  * 1. the data file, with its size, and fsync of it and of the folder
- * 2. the map as NAME.replacement-map.part, with its header, and its durable commit to NAME.replacement-map: from now on there is a replacement
+ * 2. the map as NAME.replacement-map.veneer-part, with its header, and its durable commit to NAME.replacement-map: from now on there is a replacement
  * A data file without a map is left over from a crash between the two and holds nothing: it is made anew. Each is a new file, so that nobody
  * has it open who should not; what is there is used only where it is trusted (plugin/beside.ts) and belongs to this file (beside.ts).
  * The data file is locked as long as the replacement is open.

@@ -5,7 +5,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { SeveralNamesError, systemErrorCode, UnavailableError } from '../base/errors.ts';
+import { isShortage, SeveralNamesError, systemErrorCode, UnavailableError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BesideOwner } from '../plugin/beside.ts';
 import { openPath } from '../base/open-path.ts';
@@ -61,7 +61,7 @@ export class PluginHome implements Closable {
     try {
       folderFd = openPath(path.dirname(found), true);
     } catch (error) {
-      if (systemErrorCode(error) === undefined) throw error;
+      if (systemErrorCode(error) === undefined || isShortage(error)) throw error;
       return undefined;
     }
     const stat = fs.fstatSync(pluginFd);

@@ -23,6 +23,7 @@ import { openReplacement, removeReplacement, unlinkReplacement, type OpenReplace
 import { Replacement, type SharedReplacement } from './replacement.ts';
 import { DiskSignals, markOf } from './disk-signals.ts';
 import { PluginHome } from './plugin-home.ts';
+import { fileLimit } from '../base/system-calls.ts';
 
 /** Which native file it is whose writes are kept: plain values. */
 export interface KeptFile {
@@ -70,6 +71,8 @@ export function placeIn(home: PluginHome, file: KeptFile): ReplacementPlace | un
     ? { ...file.place, path: discardedPathOf(shown), at: discardedPathOf(at), owner }
     : { ...file.place, path: shown, at, owner };
 }
+
+const reservedFiles = 64;
 
 interface Entry {
   readonly open: OpenReplacement;
@@ -184,6 +187,7 @@ export class OpenReplacements implements Replacements, Closable {
     if (asked.discard) removeDiscarded(place);
     const isThere = isKept(place);
     if (!isThere && !asked.makes) return undefined;
+    requireFiles(place.path);
     const open = openReplacement(place, chainKey);
     if (!home.isStillThere) {
       open.close();
@@ -213,6 +217,19 @@ export class OpenReplacements implements Replacements, Closable {
       );
     return entry;
   }
+}
+
+/**
+ * What a replacement has open stays open: so many files are left for all else that a mount does.
+ * @throws UnavailableError
+ */
+function requireFiles(shown: string): void {
+  const { soft } = fileLimit();
+  const left = soft - fs.readdirSync('/proc/self/fd').length;
+  if (left >= reservedFiles) return;
+  throw new UnavailableError(
+    `${shown}: no further disk can be opened for what was written to it, for this mount may have ${soft} files open; allow more (ulimit -n), or unmount others`,
+  );
 }
 
 /** Numbers of a file that is held open are given to no other. */

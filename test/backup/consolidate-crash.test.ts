@@ -49,7 +49,7 @@ beforeAll(async () => {
     originals.set(name, fs.readFileSync(path.join(images, name)));
     models.set(name, source.model.copy());
   }
-  watched = [images, ...[...names, `${newest}.part`].map((name) => path.join(images, name))];
+  watched = [images, ...[...names, `${newest}.veneer-part`].map((name) => path.join(images, name))];
 });
 afterAll(() => folder.remove());
 
@@ -144,7 +144,7 @@ describe('a consolidation that replaces', () => {
         const where = `ENOSPC at ${syscall} ${when} of ${count}: ${run.stderr}`;
         expect(run.status, where).toBe(3);
         expect(run.stderr.trimEnd().split('\n'), where).toHaveLength(1);
-        expect(namesNow(), where).not.toContain(`${newest}.part`);
+        expect(namesNow(), where).not.toContain(`${newest}.veneer-part`);
         expectWhole(where);
       }
     },

@@ -36,7 +36,7 @@ beforeAll(() => {
   source.write(9 * MiB, random.bytes(1.2 * MiB));
   imageFolder = folder.file('images');
   imagePath = path.join(imageFolder, 'disk.spf');
-  unfinished = `${imagePath}.part`;
+  unfinished = `${imagePath}.veneer-part`;
   watched = [imagePath, unfinished, imageFolder];
   fs.mkdirSync(imageFolder);
 });

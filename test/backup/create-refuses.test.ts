@@ -53,9 +53,9 @@ describe('the creation of an image is refused, and nothing is touched', () => {
     using folder = new TempFolder();
     const source = await makeChain(folder);
     await expectNothingDone(folder, () => createImage(source.path, source.path, { force: true }));
-    fs.copyFileSync(source.path, folder.file('disk.spf.part'));
-    await expectNothingDone(folder, () => createImage(folder.file('disk.spf.part'), folder.file('disk.spf')));
-    fs.symlinkSync(folder.file('disk.spf.part'), folder.file('link'));
+    fs.copyFileSync(source.path, folder.file('disk.spf.veneer-part'));
+    await expectNothingDone(folder, () => createImage(folder.file('disk.spf.veneer-part'), folder.file('disk.spf')));
+    fs.symlinkSync(folder.file('disk.spf.veneer-part'), folder.file('link'));
     await expectNothingDone(folder, () => createImage(folder.file('link'), folder.file('disk.spf')));
   });
 
@@ -63,11 +63,11 @@ describe('the creation of an image is refused, and nothing is touched', () => {
     using folder = new TempFolder();
     const source = await makeChain(folder);
     const precious = folder.write('precious', 'not to be lost');
-    fs.symlinkSync(precious, folder.file('disk.spf.part'));
+    fs.symlinkSync(precious, folder.file('disk.spf.veneer-part'));
     await createImage(source.path, folder.file('disk.spf'));
     expect(fs.readFileSync(precious, 'utf8')).toBe('not to be lost');
     expect(fs.lstatSync(folder.file('disk.spf')).isFile()).toBe(true);
-    expect(fs.existsSync(folder.file('disk.spf.part'))).toBe(false);
+    expect(fs.existsSync(folder.file('disk.spf.veneer-part'))).toBe(false);
   });
 
   it('when the source is empty, a folder, a pipe or not there', async () => {
@@ -148,7 +148,7 @@ it('what an interrupted creation left behind is written over', async () => {
   using folder = new TempFolder();
   const source = new SourceDisk(folder.file('source.raw'), MiB);
   scribble(source, seededTest('left behind'), 5);
-  folder.write('disk.spf.part', Buffer.alloc(3 * MiB, 0x77));
+  folder.write('disk.spf.veneer-part', Buffer.alloc(3 * MiB, 0x77));
   await createImage(source.path, folder.file('disk.spf'));
   expect(folder.names()).toEqual(['disk.spf', 'source.raw']);
   expectImageHolds(folder.file('disk.spf'), source.model);

@@ -213,7 +213,7 @@ class Source:
 class Image:
     def __init__(self, path):
         self.path = path
-        require(not path.endswith(".part"), "unfinished")
+        require(not path.endswith(".veneer-part"), "unfinished")
         self.file = open(path, "rb")
         self.file_size = os.fstat(self.file.fileno()).st_size
         require(self.file_size >= 2 * BLOCK, "too short")
@@ -411,7 +411,7 @@ def prove(images, key):
 def find_parent(child, folder):
     for name in [child.parent_name] + sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
-        if not os.path.isfile(path) or name.endswith(".part"):
+        if not os.path.isfile(path) or name.endswith(".veneer-part"):
             continue
         with open(path, "rb") as file:
             first = file.read(48)

@@ -54,6 +54,18 @@ it('creation and extraction on a full file system fail with one line, leave noth
   expectImageHolds(imagePath, source.model);
 });
 
+/** In any process. */
+function isOpenSomewhere(file: string): boolean {
+  return fs.readdirSync('/proc').some((pid) => {
+    try {
+      return fs.readdirSync(`/proc/${pid}/fd`).some((fd) => fs.readlinkSync(`/proc/${pid}/fd/${fd}`) === file);
+    } catch {
+      // No process, or one that has ended.
+      return false;
+    }
+  });
+}
+
 it('an image that another process has just finished is not written over', async (ctx) => {
   const reason = whyNoStrace();
   if (reason !== undefined) ctx.skip(reason);
@@ -64,16 +76,16 @@ it('an image that another process has just finished is not written over', async 
   const finished = fs.readFileSync(folder.file('finished'));
   const imagePath = folder.file('disk.spf');
   // What another process is about to rename: it is done just while ours waits between opening the file and locking it.
-  fs.renameSync(folder.file('finished'), `${imagePath}.part`);
-  const delay = { syscall: 'flock', what: 'delay_enter=1500000', when: 1 };
+  fs.renameSync(folder.file('finished'), `${imagePath}.veneer-part`);
+  const delay = { syscall: 'flock', what: 'delay_enter=3000000', when: 1 };
   const script = path.join(import.meta.dirname, 'create-image-script.ts');
   const args = [...straceArguments(delay, []), process.execPath, script, source.path, imagePath];
   const child = spawn('strace', args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
   const closed = once(child, 'close');
-  await setTimeout(1000);
-  fs.renameSync(`${imagePath}.part`, imagePath);
+  while (child.exitCode === null && !isOpenSomewhere(`${imagePath}.veneer-part`)) await setTimeout(20);
+  fs.renameSync(`${imagePath}.veneer-part`, imagePath);
   const [status] = (await closed) as [number];
   expect(said).toMatch(/another process has just finished it/);
   expect(status).toBe(3);

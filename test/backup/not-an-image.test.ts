@@ -49,16 +49,16 @@ describe('what is not an image is refused', () => {
 
   it('an unfinished image, by its name', async () => {
     using image = await makeTinyImage();
-    fs.renameSync(image.path, `${image.path}.part`);
-    expect(() => openChain(`${image.path}.part`)).toThrow(UsageError);
-    expect(() => openChain(`${image.path}.part`)).toThrow(/unfinished/);
+    fs.renameSync(image.path, `${image.path}.veneer-part`);
+    expect(() => openChain(`${image.path}.veneer-part`)).toThrow(UsageError);
+    expect(() => openChain(`${image.path}.veneer-part`)).toThrow(/unfinished/);
   });
 
   it('an image as a parent that is none', async () => {
     using image = await makeTinyImage();
     const parent = image.folder.write('parent.spf', Buffer.alloc(8 * KiB));
     await expect(createImage(image.path, image.folder.file('new.spi'), { parent })).rejects.toThrow(FormatError);
-    expect(image.folder.names()).not.toContain('new.spi.part');
+    expect(image.folder.names()).not.toContain('new.spi.veneer-part');
   });
 });
 

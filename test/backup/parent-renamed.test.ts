@@ -34,7 +34,7 @@ it('parents are found among files that are no images, folders, pipes, links and 
   fs.renameSync(folder.file('1.spf'), folder.file('zzz'));
   folder.write('1.spf', 'not an image at all');
   folder.write('empty', '');
-  fs.copyFileSync(folder.file('zzz'), folder.file('copy.spf.part'));
+  fs.copyFileSync(folder.file('zzz'), folder.file('copy.spf.veneer-part'));
   fs.mkdirSync(folder.file('folder'));
   fs.symlinkSync('nowhere', folder.file('link'));
   spawnSync('mkfifo', [folder.file('pipe')]);

@@ -25,7 +25,10 @@ beforeAll(async () => {
   folder = made.folder.file('images');
   const names = namesIn(made);
   originals = new Map(names.map((name) => [name, fs.readFileSync(path.join(folder, name))]));
-  watched = [folder, ...[...names, ...afterwards.map((name) => `${name}.part`)].map((name) => path.join(folder, name))];
+  watched = [
+    folder,
+    ...[...names, ...afterwards.map((name) => `${name}.veneer-part`)].map((name) => path.join(folder, name)),
+  ];
 });
 afterAll(() => made[Symbol.dispose]());
 

@@ -120,7 +120,7 @@ describe('a pruned chain', () => {
     let left = 0;
     try {
       removed.mockImplementation((file, options) => {
-        if (String(file).endsWith('.part') || left-- > 0) remove(file, options);
+        if (String(file).endsWith('.veneer-part') || left-- > 0) remove(file, options);
         else throw new Error('killed');
       });
       syncBuiltinESMExports();

@@ -22,7 +22,7 @@ describe('a file that is written durably', () => {
   it('replaces an older one, and what an interrupted write left', () => {
     using folder = new TempFolder();
     folder.write('note', 'an older and longer text');
-    folder.write('note.part', 'what is left of an interrupted one, which is longer still');
+    folder.write('note.veneer-part', 'what is left of an interrupted one, which is longer still');
     writeFileDurably(folder.file('note'), Buffer.from('new'), 0o644);
     expect(folder.names()).toEqual(['note']);
     expect(fs.readFileSync(folder.file('note'), 'utf8')).toBe('new');
@@ -46,7 +46,7 @@ describe('a file that is written durably', () => {
     using folder = new TempFolder();
     const fd = openUnfinished(folder.file('note'), 'empty', 0o644);
     fs.writeSync(fd, 'text');
-    expect(folder.names()).toEqual(['note.part']);
+    expect(folder.names()).toEqual(['note.veneer-part']);
     commitFile(fd, folder.file('note'));
     fs.closeSync(fd);
     expect(folder.names()).toEqual(['note']);
@@ -55,7 +55,7 @@ describe('a file that is written durably', () => {
   it('is not written through a link that someone has put there', () => {
     using folder = new TempFolder();
     folder.write('precious', 'not to be lost');
-    fs.symlinkSync('precious', folder.file('note.part'));
+    fs.symlinkSync('precious', folder.file('note.veneer-part'));
     writeFileDurably(folder.file('note'), Buffer.from('new'), fileModes.diskFile);
     expect(fs.readFileSync(folder.file('precious'), 'utf8')).toBe('not to be lost');
     expect(fs.lstatSync(folder.file('note')).isFile()).toBe(true);
@@ -114,7 +114,7 @@ describe('what a file never takes the place of', () => {
 
   it('is a device', () => {
     expect(() => openUnfinished('/dev/null', 'empty', fileModes.diskFile)).toThrow(/is a character device/);
-    expect(fs.existsSync('/dev/null.part')).toBe(false);
+    expect(fs.existsSync('/dev/null.veneer-part')).toBe(false);
   });
 
   it.each(kinds)('is %s that got the name meanwhile', (_kind, make) => {

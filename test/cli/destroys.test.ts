@@ -171,6 +171,21 @@ describe('an image that a plugin file elsewhere points to', () => {
     expect(fs.readFileSync(registry, 'utf8')).toBe('');
   });
 
+  it('stays for a plugin file whose folder was moved, once its disk was read under a mount', async () => {
+    const { place, images } = await chainIn('images', 3);
+    fs.mkdirSync(folder.file('vms'));
+    await veneerOk('plugin', 'create', images[1] ?? '', folder.file('vms/vm.raw'));
+    fs.renameSync(folder.file('vms'), folder.file('moved'));
+    const mountpoint = folder.file('mount');
+    fs.mkdirSync(mountpoint);
+    await veneerOk('mount', folder.file('moved'), mountpoint, '--allow-path', place);
+    fs.readFileSync(path.join(mountpoint, 'vm.raw'));
+    await veneerOk('unmount', mountpoint);
+    expect(await veneerOk('chain', 'prune', place, '--keep-last', '1', '--dry-run')).toMatch(
+      /stays {4}1\.spi.*moved\/vm\.raw points to it/,
+    );
+  });
+
   it('stays while a mount may read it from there, whoever wrote the plugin file', async () => {
     const { place, images } = await chainIn('images', 3);
     const mounted = placeForTest();
@@ -219,6 +234,16 @@ describe('chains of a folder for each machine', () => {
     await refused(/none: holds no images/, 'chain', 'list', folder.file('none'));
     await refused(/none: holds no images/, 'chain', 'prune', folder.file('none'), '--keep-last', '1');
   });
+});
+
+it('a file of the user’s own that is called NAME.part stays, whatever makes NAME', async () => {
+  const made = ['vm.spf', 'vm.raw', 'out.raw', 'out.qcow2'];
+  for (const name of made) folder.write(`${name}.part`, 'mine');
+  await veneerOk('image', 'create', raw, folder.file('vm.spf'));
+  await veneerOk('plugin', 'create', folder.file('vm.spf'), folder.file('vm.raw'));
+  for (const name of ['out.raw', 'out.qcow2'])
+    await veneerOk('image', 'extract', folder.file('vm.spf'), folder.file(name));
+  for (const name of made) expect(fs.readFileSync(folder.file(`${name}.part`), 'utf8')).toBe('mine');
 });
 
 it('a wrong clock does not have the wrong end kept, and is told', async () => {
@@ -276,7 +301,7 @@ it('a disk is extracted over a block device where --yes says so, and through a l
   const said = await veneerOk('image', 'extract', newest, folder.file('disk'), '--yes');
   expect(said).toMatch(/written over the device and read back; the 2 MiB behind them are as they were/);
   expect(fs.statSync(device.path).rdev).toBe(inode);
-  expect(fs.existsSync(`${device.path}.part`)).toBe(false);
+  expect(fs.existsSync(`${device.path}.veneer-part`)).toBe(false);
   device.detach();
   const expected = Buffer.alloc(8 * MiB, 0xa5);
   fs.readFileSync(raw).copy(expected);

@@ -197,9 +197,9 @@ describe('veneer differencing create', () => {
   });
 
   it('writes it at once: what is left of an earlier attempt does not matter', async () => {
-    fs.writeFileSync(file('late.qcow2.part'), Buffer.alloc(3 * MiB, 1));
+    fs.writeFileSync(file('late.qcow2.veneer-part'), Buffer.alloc(3 * MiB, 1));
     await veneerOk('differencing', 'create', file('vm.raw'), file('late.qcow2'));
-    expect(folder.names()).not.toContain('late.qcow2.part');
+    expect(folder.names()).not.toContain('late.qcow2.veneer-part');
     expect(fs.statSync(file('late.qcow2')).size).toBeLessThan(MiB);
   });
 });

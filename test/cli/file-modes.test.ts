@@ -67,7 +67,7 @@ async function makeAll(folder: TempFolder, umask: number): Promise<Made> {
     diskFile: [folder.file('disk.raw')],
     replacement: [plainData, sealedData],
     replacementMap: [plainMap, sealedMap],
-    replacementPlain: [`${plainPathOf(sealedPlace.path)}.part`],
+    replacementPlain: [`${plainPathOf(sealedPlace.path)}.veneer-part`],
     machineVariables: hasUefi ? [variables] : [],
     runFolder: [record.slice(0, record.lastIndexOf('/'))],
     record: [record],

@@ -50,7 +50,7 @@ it(
     const noStrace = whyNoStrace();
     if (noStrace !== undefined) ctx.skip(noStrace);
     const { place, raw, plugin, key } = await completeDisk();
-    killAt('rename', [`${plugin}.replacement-plain.part`], 'finalize', '--decrypt', plugin, ...key);
+    killAt('rename', [`${plugin}.replacement-plain.veneer-part`], 'finalize', '--decrypt', plugin, ...key);
     expect(fs.readFileSync(plugin, 'utf8')).toContain('"plugin file"');
     expect(fs.statSync(place.behind('vm-flat.vmdk')).size).toBe(sizeBytes);
     await place.mount(...key);

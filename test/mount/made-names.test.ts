@@ -67,7 +67,7 @@ describe('names that only the mount has', () => {
 });
 
 const stems = ['vm', 'vm-flat', 'a.b'];
-const extensions = ['', '.spf', '.spi', '.SPI', '.vmdk', '.vhdx', '.raw', '.part', '.spi.vhdx', '.spf.spi'];
+const extensions = ['', '.spf', '.spi', '.SPI', '.vmdk', '.vhdx', '.raw', '.veneer-part', '.spi.vhdx', '.spf.spi'];
 
 function randomNames(random: Seeded): Set<string> {
   return new Set(Array.from({ length: random.between(1, 12) }, () => random.pick(stems) + random.pick(extensions)));

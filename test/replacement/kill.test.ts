@@ -68,7 +68,7 @@ describe.each(kinds)('a process that writes into a replacement (%s data file)', 
       const { data, map } = filesOf(place);
       return {
         job: { place, arena, seed, steps: soak ? 110 : 40 },
-        watched: [data, map, `${map}.part`, folder.file(name)],
+        watched: [data, map, `${map}.veneer-part`, folder.file(name)],
       };
     };
     const whole = startAfresh('whole');

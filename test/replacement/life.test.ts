@@ -84,9 +84,9 @@ describe('the life of a replacement', () => {
         const place = placeOf(path.join(folder.file(name), 'disk.raw'), baseBytes, kind);
         fs.writeFileSync(place.path, plugin);
         const { data, map } = filesOf(place);
-        const plain = `${data}-plain.part`;
+        const plain = `${data}-plain.veneer-part`;
         const record = `${place.path}.finalized`;
-        const made = [data, map, `${map}.part`, plain, place.path, record, `${record}.part`];
+        const made = [data, map, `${map}.veneer-part`, plain, place.path, record, `${record}.veneer-part`];
         return { place, watched: [...made, folder.file(name)] };
       };
       const whole = startAfresh('whole');
@@ -251,9 +251,9 @@ describe('what an interrupted finalize may have left', () => {
     folder.write('disk.raw', plugin.slice(0, -20));
     expectKept('disk.raw', 'disk.raw.finalized');
     folder.write('disk.raw', 'a disk');
-    folder.write('disk.raw.replacement-plain.part', 'a disk');
-    expectKept('disk.raw', 'disk.raw.finalized', 'disk.raw.replacement-plain.part');
-    fs.rmSync(folder.file('disk.raw.replacement-plain.part'));
+    folder.write('disk.raw.replacement-plain.veneer-part', 'a disk');
+    expectKept('disk.raw', 'disk.raw.finalized', 'disk.raw.replacement-plain.veneer-part');
+    fs.rmSync(folder.file('disk.raw.replacement-plain.veneer-part'));
     // A plain one that has not been renamed is the only one there is.
     if (kind === 'plain') expectKept('disk.raw', 'disk.raw.finalized');
     else expect(removeLeftovers(folder.path)).toEqual([place.path]);

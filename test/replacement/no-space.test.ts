@@ -115,7 +115,10 @@ describe('a process whose system call fails', () => {
     fs.mkdirSync(folder.file(name));
     const place = placeOf(path.join(folder.file(name), 'disk.vhdx'), smallBase);
     const { data, map } = filesOf(place);
-    return { job: { place, arena: small, seed, steps: 40 }, watched: [data, map, `${map}.part`, folder.file(name)] };
+    return {
+      job: { place, arena: small, seed, steps: 40 },
+      watched: [data, map, `${map}.veneer-part`, folder.file(name)],
+    };
   }
 
   /**

@@ -114,7 +114,11 @@ describe('a sealed data file', () => {
     ])
       expect(thrownBy(change)).toBeInstanceOf(UnavailableError);
     writePlain(file.open.parts, place.path);
-    expectSameBytes(fs.readFileSync(`${plainPathOf(place.path)}.part`), file.read(0, baseBytes), 'the plain file');
+    expectSameBytes(
+      fs.readFileSync(`${plainPathOf(place.path)}.veneer-part`),
+      file.read(0, baseBytes),
+      'the plain file',
+    );
     thaw(file.open.parts);
     file.replacement.write(Buffer.alloc(1, 9), 0);
     expect(file.read(0, 1)).toEqual(Buffer.alloc(1, 9));

@@ -241,6 +241,26 @@ describeTransports('names of plugin files', (transport) => {
     expect(await textOf(place.under('behind/vm.raw'))).toBe('image');
   });
 
+  it('one that is renamed behind without its writes is refused until these are renamed, too; a copy of it is another disk', async () => {
+    for (const name of ['old.raw', 'old.vmdk']) {
+      const renamed = name.replace('old', 'new');
+      plugin(place, name);
+      const data = formatOf(name) === 'vmdk' ? 'old-flat.vmdk' : name;
+      await write(place.under(data), 'kept');
+      fs.copyFileSync(place.behind(name), place.behind(`copy-${name}`));
+      expect(await textOf(place.under(`copy-${data}`))).toBe('image');
+      await place.unmount();
+      fs.renameSync(place.behind(name), place.behind(renamed));
+      await place.mount(...transport.options);
+      const now = data.replace('old', 'new');
+      await expect(open(place.under(now))).rejects.toMatchObject({ code: 'EIO' });
+      await place.expectComplaint(/was renamed, and what was written to it is still called old.*\.replacement and/);
+      for (const suffix of ['.replacement', '.replacement-map'])
+        fs.renameSync(place.behind(data + suffix), place.behind(now + suffix));
+      expect(await textOf(place.under(now))).toBe('kept');
+    }
+  });
+
   it('one that takes the place of another behind the mount neither reads nor loses what was written to that', async () => {
     plugin(place, 'replaced.raw');
     await write(place.under('replaced.raw'), 'first');
@@ -284,7 +304,7 @@ describeTransports('names of plugin files', (transport) => {
     const files = {
       'notes.replacement': 'notes',
       'x.replacement-map': 'no map',
-      'y.replacement-map.part': 'unfinished',
+      'y.replacement-map.veneer-part': 'unfinished',
     };
     for (const [name, text] of Object.entries(files)) {
       await fs.promises.writeFile(place.under(name), text);

@@ -131,10 +131,10 @@ describeTransports('presented images', (transport) => {
     const { place } = await imagePlace();
     fs.copyFileSync(place.behind('vm.spf'), place.behind('damaged.spf'));
     fs.truncateSync(place.behind('damaged.spf'), 64 * 1024);
-    fs.copyFileSync(place.behind('vm.spf'), place.behind('unfinished.spf.part'));
+    fs.copyFileSync(place.behind('vm.spf'), place.behind('unfinished.spf.veneer-part'));
     await place.mount(...present);
     const names = await readdir(place.mountpoint);
-    for (const name of ['vm.spf', 'vm.vhdx', 'vm.spf.vhdx', 'damaged.spf', 'unfinished.spf.part'])
+    for (const name of ['vm.spf', 'vm.vhdx', 'vm.spf.vhdx', 'damaged.spf', 'unfinished.spf.veneer-part'])
       expect(names).toContain(name);
     expect(names).not.toContain('unfinished.spf.vhdx');
     await expect(open(place.under('damaged.vhdx'))).rejects.toMatchObject({ code: 'EIO' });

@@ -133,9 +133,12 @@ describeTransports('what may be done with plugin files and new images', (transpo
     const raw = place.temporary.file('disk.raw');
     writeDisk(raw, 'unfinished');
     await createImage(raw, place.behind('whole.spf'));
-    fs.writeFileSync(place.behind('vm.spf.part'), fs.readFileSync(place.behind('whole.spf')).subarray(0, 64 * KiB));
+    fs.writeFileSync(
+      place.behind('vm.spf.veneer-part'),
+      fs.readFileSync(place.behind('whole.spf')).subarray(0, 64 * KiB),
+    );
     await place.mount(...transport.options);
-    await unlink(place.under('vm.spf.part'));
+    await unlink(place.under('vm.spf.veneer-part'));
     expect(fs.readdirSync(place.folder)).toEqual(['whole.spf']);
   });
 });

@@ -106,6 +106,36 @@ describe.skipIf(whyNotAsOthers !== undefined)('images that are private', () => {
     });
   });
 
+  it.each([
+    ['a user', [2, 6, someone.uid], /user 61001 may write it/],
+    ['a group', [8, 6, someone.gid], /group 61001 may write it/],
+  ])(
+    'root’s plugin file that %s may write by an access control list points to nothing that he may not read',
+    async (_whose, entry, says) => {
+      const place = await guestPlace();
+      give(place.behind('vm.vhdx'), 0, 0o644);
+      for (const name of ['vm.spf', 'vm.spi']) fs.chmodSync(place.behind(name), 0o600);
+      const root = new ActingUser({ name: 'root', uid: 0, gid: 0, groups: [] });
+      const others = [
+        [1, 6, 0xffffffff],
+        [4, 4, 0xffffffff],
+        [16, 6, 0xffffffff],
+        [32, 4, 0xffffffff],
+      ];
+      const entries = [...others, entry].sort(([a = 0], [b = 0]) => a - b);
+      try {
+        expect(
+          await root.call(place.folder, 'setAccessList', ['vm.vhdx'], ['system.posix_acl_access', entries]),
+        ).toBeNull();
+      } finally {
+        root.end();
+      }
+      await place.mount('--transport', 'kernel');
+      expect(await codeOf(readPart(place.under('vm.vhdx'), payload, 4096))).toBe('EACCES');
+      await place.expectComplaint(says);
+    },
+  );
+
   it('who may not read a plugin file does not read its disk, and who may by an access control list does', async () => {
     const place = await guestPlace();
     give(place.behind('vm.vhdx'), 0, 0o600);
