@@ -2,9 +2,8 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
-import { beforeAll, expect, it, onTestFinished } from 'vitest';
+import { beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import { buildGuestVolume, type GuestVolume } from '../../examples/guest/guest.ts';
 import { createImage } from '../../src/backup/create.ts';
 import { MiB } from '../../src/base/units.ts';
@@ -33,7 +32,7 @@ beforeAll(async () => {
 /** A folder with the image and a plugin file; `home` takes what the tool leaves in the temporary folder. */
 async function placeWith(name: string, ...options: readonly string[]): Promise<MountPlace & { home: string }> {
   const place = Object.assign(placeForTest(), { home: '' });
-  place.home = place.temporary.file('tmp');
+  place.home = place.temporary.file('own');
   fs.mkdirSync(place.home);
   fs.copyFileSync(image, place.behind('vm.spf'));
   const boot = ['--boot', 'bios', '--kernel-arguments', 'quiet no_timer_check', ...options];
@@ -172,6 +171,11 @@ it(
 it('what cannot be started is refused in one line, and nothing is left behind', async () => {
   const place = await placeWith('vm.vhdx');
   const plugin = place.behind('vm.vhdx');
+  // Of its own, since other tests boot at the same time.
+  const temporary = place.temporary.file('own');
+  fs.mkdirSync(temporary);
+  vi.stubEnv('TMPDIR', temporary);
+  onTestFinished(() => void vi.unstubAllEnvs());
   const refuses = async (...args: readonly string[]): Promise<string> => await veneerRefuses('boot', ...args);
   expect(await refuses(place.behind('vm.spf'))).toMatch(
     /vm\.spf: is not a sound plugin file; make one with veneer plugin/,
@@ -185,7 +189,7 @@ it('what cannot be started is refused in one line, and nothing is left behind', 
   );
   expect(await refuses(plugin, '--memory', 'much')).toMatch(/--memory: "much" is not a size/);
   expect(await refuses(plugin, '--processors', '0')).toMatch(/--processors: "0" is not a number from 1 to 64/);
-  expect(fs.readdirSync(os.tmpdir()).filter((name) => name.startsWith('veneer-boot-'))).toEqual([]);
+  expect(fs.readdirSync(temporary)).toEqual([]);
 });
 
 it('a missing QEMU or UEFI firmware is named with its package', async (ctx) => {
