@@ -172,9 +172,7 @@ it('what cannot be started is refused in one line, and nothing is left behind', 
   const place = await placeWith('vm.vhdx');
   const plugin = place.behind('vm.vhdx');
   // Of its own, since other tests boot at the same time.
-  const temporary = place.temporary.file('own');
-  fs.mkdirSync(temporary);
-  vi.stubEnv('TMPDIR', temporary);
+  vi.stubEnv('TMPDIR', place.home);
   onTestFinished(() => void vi.unstubAllEnvs());
   const refuses = async (...args: readonly string[]): Promise<string> => await veneerRefuses('boot', ...args);
   expect(await refuses(place.behind('vm.spf'))).toMatch(
@@ -189,7 +187,7 @@ it('what cannot be started is refused in one line, and nothing is left behind', 
   );
   expect(await refuses(plugin, '--memory', 'much')).toMatch(/--memory: "much" is not a size/);
   expect(await refuses(plugin, '--processors', '0')).toMatch(/--processors: "0" is not a number from 1 to 64/);
-  expect(fs.readdirSync(temporary)).toEqual([]);
+  expectNothingLeft(place);
 });
 
 it('a missing QEMU or UEFI firmware is named with its package', async (ctx) => {
