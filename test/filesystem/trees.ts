@@ -13,7 +13,7 @@ export const links: readonly (readonly [string, string])[] = [
   ['etc/relative', 'fstab'],
   ['etc/absolute', '/etc/fstab'],
   ['etc/upwards', '../../../etc/fstab'],
-  [`etc/${'long-'.repeat(16)}name`, `../etc/${'../guest'.repeat(60)}fstab`],
+  [`etc/${'long-'.repeat(16)}name`, `../etc/${'./'.repeat(60)}fstab`],
   ['lib', 'usr/lib'],
 ];
 export const lookedUpThroughLinks = [
