@@ -103,11 +103,12 @@ export function isDescriptor(text: string): boolean {
 }
 
 /**
- * Reads a descriptor.
+ * Reads a descriptor: the text up to the zeros that hypervisors fill its file with.
  * @throws FormatError when a line of it is none that belongs there
  * @throws UnsupportedError for kinds of extents that are not read, and for extents outside the folder
  */
-export function parseDescriptor(text: string): Descriptor {
+export function parseDescriptor(filled: string): Descriptor {
+  const text = filled.split('\0', 1)[0] ?? '';
   if (!isDescriptor(text)) throw wrong('signature', 1, 'is not there');
   const settings = new Map<string, string>();
   const extents: DescribedExtent[] = [];

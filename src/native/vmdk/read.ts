@@ -73,7 +73,7 @@ function openDescribed(file: Disk, options: VmdkReaderOptions, opened: Closable[
   if (!isDescriptor(text)) {
     throw new FormatError(structure, 'magic', 0, 'is neither a descriptor nor a sparse extent');
   }
-  const descriptor = parseDescriptor(text.split('\0', 1)[0] ?? '');
+  const descriptor = parseDescriptor(text);
   let sizeBytes = 0;
   for (const extent of descriptor.extents) sizeBytes += extent.sizeBytes;
   if (sizeBytes === 0 || sizeBytes > maxFlatDiskBytes) {
