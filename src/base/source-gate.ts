@@ -1,6 +1,6 @@
 /**
  * The gate that a thread passes on its way into a source of images: a folder, or a mounted file system, that may lie on a server that has
- * died. In shared memory it says which thread is inside which source, so that whoever watches (mount/source-watch.ts) can tell, without
+ * died. In shared memory it says which thread is inside which source, so that whoever watches (source-watch.ts) can tell, without
  * asking a thread that may be blocked, and can give it up.
  *
  * Who decides: while a thread is inside, the watcher may give it up, by one atomic change of the thread's word; leaving takes the word back by

@@ -28,6 +28,7 @@ import { isRecordName, separateRecord } from '../replacement/record.ts';
 import { unlinkReplacement } from '../replacement/open.ts';
 import type { Log } from '../base/log.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
+import { requireOneName } from '../replacement/plugin-home.ts';
 import { diskKey, type Replacements } from '../replacement/replacements.ts';
 import type { Statistics } from '../fill/statistics.ts';
 import type { TimeChange } from '../base/system-calls.ts';
@@ -351,7 +352,10 @@ export class Filter implements Closable {
     this.#behind.makeLink(from, to);
   }
 
-  /** With a plugin file goes what was written to it. */
+  /**
+   * With a plugin file goes what was written to it.
+   * @throws SeveralNamesError where it has writes, and another name that would be left without them
+   */
   removeFile(place: Place): void {
     const plugin = this.#requireChangeable(place);
     if (plugin === undefined) {
@@ -360,6 +364,8 @@ export class Filter implements Closable {
     }
     this.#replacements.signals.whileNamesStay(() => {
       const kept = this.#natives.keptBeside(place, plugin);
+      if (kept.length > 0)
+        requireOneName(place.stat(), path.dirname(place.at), path.basename(place.at), this.nameOf(place));
       this.#behind.removeFile(place);
       for (const file of kept) unlinkReplacement(file);
     });

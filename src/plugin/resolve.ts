@@ -244,14 +244,15 @@ function openPointer(
 }
 
 /**
- * Has the folders of its images know of a plugin file: it may lie elsewhere than where it was made. What cannot be told is let be.
+ * Has the folders of its images know of a plugin file: it may lie elsewhere than where it was made. What cannot be told, or would have to be
+ * waited for, is let be: a guest waits for the read that this is a part of.
  * @param pluginPath absolute, and under no mount
  */
 export function tellImageFolders(plugin: PluginFile, pluginPath: string, allowed: AllowedPaths): void {
   for (const image of imagesOf(plugin)) {
     try {
       const { named } = judged(image, pluginPath, allowed);
-      sourceGate().through(sourceOf(named, pluginPath), () => registerPointers(pluginPath, [image]));
+      sourceGate().through(sourceOf(named, pluginPath), () => registerPointers(pluginPath, [image], false));
     } catch (error) {
       if (sourceGate().passage !== 'passed') throw error;
     }

@@ -80,7 +80,16 @@ class Model {
     const plugin = this.plugin(name);
     if (plugin === undefined) return 'ENOENT';
     if (this.namesOf(plugin).length > 1) return 'EMLINK';
-    return this.kept.has(name) && this.own(name) === undefined ? 'EIO' : plugin;
+    if (this.kept.has(name)) return this.own(name) === undefined ? 'EIO' : plugin;
+    return this.#mayHaveBeen(name, plugin) ? 'EIO' : plugin;
+  }
+
+  /** Whether writes of its id lie in its folder under a name that nothing has: nobody can tell whether it was renamed, or is a copy. */
+  #mayHaveBeen(name: string, plugin: Plugin): boolean {
+    const folder = path.dirname(name);
+    return [...this.kept].some(
+      ([other, { id }]) => path.dirname(other) === folder && !this.files.has(other) && id === plugin.id,
+    );
   }
 
   /** What a read by a handle gives. */
@@ -91,17 +100,19 @@ class Model {
     return own?.text ?? 'image';
   }
 
-  /** Whether a write by a handle is kept. */
-  write({ plugin, name }: Handle, text: string): boolean {
+  /** What becomes of a write by a handle. */
+  write({ plugin, name }: Handle, text: string): 'done' | 'EIO' | 'EMLINK' {
     if (plugin.kept === undefined) {
-      if (name === undefined || this.namesOf(plugin).length > 1) return false;
+      const names = this.namesOf(plugin);
+      if (names.length > 1) return 'EMLINK';
+      if (name === undefined) return 'EIO';
       const kept = this.kept.get(name) ?? { id: plugin.id, text: 'image' };
-      if (kept.id !== plugin.id) return false;
+      if (kept.id !== plugin.id) return 'EIO';
       this.kept.set(name, kept);
       plugin.kept = kept;
     }
     plugin.kept.text = text;
-    return true;
+    return 'done';
   }
 
   put(name: string, file: File): void {
@@ -290,8 +301,14 @@ class Driver {
   #remove(name: string): string {
     if (!this.#model.files.has(name)) return 'nothing to remove';
     const filter = this.#filter;
-    filter.removeFile(this.#place(filter, name));
-    if (this.#model.own(name) !== undefined) this.#model.kept.delete(name);
+    const plugin = this.#model.plugin(name);
+    const isOwn = this.#model.own(name) !== undefined;
+    // The other name would be left without what was written.
+    const mayGo = !isOwn || plugin === undefined || this.#model.namesOf(plugin).length === 1;
+    const did = attempt(() => filter.removeFile(this.#place(filter, name)));
+    expect(did, `remove ${name}`).toBe(mayGo ? 'done' : 'EMLINK');
+    if (!mayGo) return `remove ${name}: ${did}`;
+    if (isOwn) this.#model.kept.delete(name);
     this.#model.remove(name);
     return `remove ${name}`;
   }
@@ -429,7 +446,7 @@ class Driver {
     if (this.#random.oneIn(2)) return `reads ${text}`;
     const written = `text ${++this.#made}`;
     const did = attempt(() => file.write(Buffer.from(written.padEnd(textBytes)), at));
-    expect(did, 'write').toBe(this.#model.write(handle, written) ? 'done' : 'EIO');
+    expect(did, 'write').toBe(this.#model.write(handle, written));
     return `writes ${written}: ${did}`;
   }
 

@@ -10,13 +10,11 @@ import { HeldPlace, type Place } from '../place.ts';
 
 export class Folders implements Closable {
   readonly #filter: Filter;
-  readonly #root: string;
   readonly #rootFd: number;
 
   constructor(filter: Filter) {
     this.#filter = filter;
-    this.#root = filter.root.path;
-    this.#rootFd = openPath(this.#root);
+    this.#rootFd = openPath(filter.root.at, true);
   }
 
   /** @param use has the place until it returns: only its last name can be one that the folder behind does not have */
@@ -35,7 +33,7 @@ export class Folders implements Closable {
         this.#letGo(fd);
         fd = next;
       }
-      return use(new HeldPlace(fd, '', [this.#root, ...names].join('/')));
+      return use(new HeldPlace(fd, '', [this.#filter.root.path, ...names].join('/')));
     } finally {
       this.#letGo(fd);
     }

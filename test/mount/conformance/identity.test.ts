@@ -226,6 +226,25 @@ describeTransports('names of plugin files', (transport) => {
     expect(fs.readdirSync(place.behind('moving')).sort()).toEqual(['new.raw', 'written.raw']);
   });
 
+  it('the mounted folder itself may be moved behind the mount: disks are opened, and first written, where it is then', async () => {
+    plugin(place, 'a.raw');
+    plugin(place, 'b.raw');
+    await write(place.under('a.raw'), 'before');
+    const handle = await open(place.under('b.raw'), 'r+');
+    const elsewhere = place.temporary.file('elsewhere');
+    fs.renameSync(place.folder, elsewhere);
+    try {
+      await handle.write(Buffer.from('first'.padEnd(16)), 0, 16, at);
+      expect(await textOf(place.under('a.raw'))).toBe('before');
+      expect(await textOf(place.under('b.raw'))).toBe('first');
+      expect(fs.existsSync(`${elsewhere}/b.raw.replacement`)).toBe(true);
+    } finally {
+      await handle.close();
+      fs.renameSync(elsewhere, place.folder);
+    }
+    expect(await textOf(place.under('b.raw'))).toBe('first');
+  });
+
   it('a folder that is moved behind the mount before the first write gets it all the same', async () => {
     plugin(place, 'behind/vm.raw');
     const handle = await open(place.under('behind/vm.raw'), 'r+');
