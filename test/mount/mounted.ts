@@ -126,8 +126,9 @@ export class MountPlace {
 
   /** Ends the serving process as a crash would. */
   async kill(): Promise<void> {
-    for (const pid of this.servers()) kill(pid);
-    await eventually(() => expect(this.servers()).toEqual([]));
+    const servers = this.servers();
+    for (const pid of servers) kill(pid);
+    await eventually(() => expect(servers.filter(isAlive)).toEqual([]));
   }
 
   /** Takes everything away. Idempotent, and synchronous so that it also runs while the process exits. */
@@ -168,6 +169,16 @@ function processesNaming(argument: string): number[] {
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .filter((pid) => readOrNothing(`/proc/${pid}/cmdline`).split('\0').includes(argument))
     .map(Number);
+}
+
+/** Whether any thread of it still runs: what it has open and locked is given up by the last one, after its arguments are. */
+function isAlive(pid: number): boolean {
+  try {
+    const threads = fs.readdirSync(`/proc/${pid}/task`);
+    return threads.length > 1 || !/^State:\tZ/m.test(readOrNothing(`/proc/${pid}/status`));
+  } catch {
+    return false;
+  }
 }
 
 /** Processes may end while they are looked at. */
