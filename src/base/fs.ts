@@ -18,7 +18,7 @@ type PathCall = (path: never, ...rest: never[]) => unknown;
 function withPath<F extends PathCall>(call: () => F): F {
   return ((path: never, ...rest: never[]) => {
     const at = native(path);
-    if (at === path) return call()(at, ...rest);
+    if (at === path && !isHeld(path)) return call()(at, ...rest);
     return named([path], () => call()(at, ...rest));
   }) as F;
 }
@@ -28,15 +28,35 @@ function withTwoPaths<F extends (from: never, to: never, ...rest: never[]) => un
     named([from, to], () => call()(native(from), native(to), ...rest))) as F;
 }
 
-/** Node's messages name a path as text: where that is another, they get the one that was given. */
+/** Node's messages name a path as text: where that is another, they get the one that a user knows. */
 function named<T>(paths: readonly string[], call: () => T): T {
   try {
     return call();
   } catch (error) {
     if (error instanceof Error) {
-      for (const path of paths) error.message = error.message.replace(bytesOfName(path).toString(), () => path);
+      for (const path of paths)
+        error.message = error.message.replace(bytesOfName(path).toString(), () => shownPath(path));
     }
     throw error;
+  }
+}
+
+const heldFolder = '/proc/self/fd/';
+
+/** Whether a path begins at a descriptor of this process. */
+function isHeld(path: unknown): path is string {
+  return typeof path === 'string' && path.startsWith(heldFolder);
+}
+
+/** What messages call a path: of one that begins at a descriptor, what that leads to now. */
+export function shownPath(path: string): string {
+  if (!isHeld(path)) return path;
+  const behind = path.indexOf('/', heldFolder.length);
+  const end = behind < 0 ? path.length : behind;
+  try {
+    return readlinkSync(path.slice(0, end)) + path.slice(end);
+  } catch {
+    return path;
   }
 }
 

@@ -4,6 +4,7 @@
  * A worker answers with messages of the caller's own type and ends by itself; what it throws reaches the caller as the error it was.
  */
 import { parentPort, Worker, workerData } from 'node:worker_threads';
+import { inSources } from './source-stack.ts';
 import { AssertionError, VeneerError, type ErrorCode } from './errors.ts';
 
 /** An error on its way between threads. */
@@ -86,7 +87,7 @@ export function toFailure(error: unknown): Failure['failure'] {
     const cause = error.cause instanceof Error ? `: ${error.cause.message}` : '';
     return { code: error.code, message: error.message + cause };
   }
-  return { code: undefined, message: error instanceof Error ? (error.stack ?? error.message) : String(error) };
+  return { code: undefined, message: error instanceof Error ? inSources(error.stack ?? error.message) : String(error) };
 }
 
 export function fromFailure({ failure }: Failure): Error {

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import { describeError, inOneLine, VeneerError } from '../base/errors.ts';
 import { givenArguments } from '../base/given-names.ts';
 import { printable } from '../base/printable.ts';
+import { inSources } from '../base/source-stack.ts';
 import { warn } from './output.ts';
 
 /** In the order of the help. Each is loaded when it is asked for: a command should not wait for the code of all others. */
@@ -35,8 +36,6 @@ function prepare(command: Command): void {
   for (const child of command.commands) prepare(child);
 }
 
-// The build has few files; the stacks of errors should name ours.
-process.setSourceMapsEnabled(true);
 const given = givenArguments();
 const asked = given.find((argument) => !argument.startsWith('-')) ?? '';
 for (const [name, load] of Object.entries(commands))
@@ -63,5 +62,5 @@ function isKnown(error: unknown): boolean {
 function stackOf(error: unknown): string[] {
   if (!(error instanceof Error)) return [String(error)];
   const { stack = '', message } = error;
-  return stack.replace(message, () => printable(message)).split('\n');
+  return inSources(stack.replace(message, () => printable(message))).split('\n');
 }

@@ -11,6 +11,7 @@ import { spawnSync } from 'node:child_process';
 import { commandOf } from '../base/byte-arguments.ts';
 import * as fs from '../base/fs.ts';
 import { printable } from '../base/printable.ts';
+import { inSources } from '../base/source-stack.ts';
 import { connectionOf } from '../mounts/mountpoint.ts';
 import type { Log } from '../base/log.ts';
 import { exitNow, unmountAsRoot } from '../base/system-calls.ts';
@@ -22,7 +23,7 @@ const unmountsWithinMs = 5000;
 export function endOnCrash(mountpoint: string, log: Log): () => void {
   const crashed = (error: unknown): void => {
     try {
-      const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+      const stack = error instanceof Error ? inSources(error.stack ?? error.message) : String(error);
       attempt(() => log('error', `the mount ends, its main thread has failed: ${stack}`, {}));
       const told = `veneer: ${mountpoint}: the mount ends, its main thread has failed: ${stack}`;
       attempt(() => process.stderr.write(`${told.split('\n').map(printable).join('\n')}\n`));
