@@ -16,6 +16,7 @@ const fuseDevice = '/dev/fuse';
 const mountType = 'fuse.veneer';
 const diesWithinMs = 2000;
 const answersWithinMs = 2000;
+const busyMs = 1000;
 const lookEveryMs = 20;
 
 /**
@@ -71,26 +72,36 @@ function mountLine(absolute: string): MountLine | undefined {
 }
 
 /**
- * Unmounts: root by itself, others through fusermount3. `lazily` takes the mount out of the tree at once, though files in it are still open.
- * @throws UsageError when it is busy, or not mounted
+ * Unmounts: root by itself, others through fusermount3. `lazily` takes the mount out of the tree at once, though files in it are still open. Who
+ * only looks in (a file manager, a monitor that asks for free space) makes it busy for a moment, which is waited for.
+ * @throws UsageError when it stays busy, or is not mounted
  */
 export async function unmount(absolute: string, lazily: boolean): Promise<void> {
-  try {
-    if (process.getuid?.() === 0) {
-      unmountAsRoot(absolute, lazily);
+  for (const endsBy = performance.now() + busyMs; ;) {
+    try {
+      await unmountNow(absolute, lazily);
       return;
+    } catch (error) {
+      const reason = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : '';
+      const isBusy = /busy/i.test(reason) || systemErrorCode(error) === 'EBUSY';
+      if (!isBusy)
+        throw new UsageError(`${absolute}: cannot be unmounted: ${reason === '' ? String(error) : reason}`);
+      if (performance.now() > endsBy)
+        throw new UsageError(
+          `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,
+        );
     }
-    const { program, args } = commandOf(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
-    await run(program, args);
-  } catch (error) {
-    const reason = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : '';
-    if (/busy/i.test(reason) || systemErrorCode(error) === 'EBUSY') {
-      throw new UsageError(
-        `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,
-      );
-    }
-    throw new UsageError(`${absolute}: cannot be unmounted: ${reason === '' ? String(error) : reason}`);
+    await sleep(lookEveryMs);
   }
+}
+
+async function unmountNow(absolute: string, lazily: boolean): Promise<void> {
+  if (process.getuid?.() === 0) {
+    unmountAsRoot(absolute, lazily);
+    return;
+  }
+  const { program, args } = commandOf(await fusermount(), ['-u', ...(lazily ? ['-z'] : []), '--', absolute]);
+  await run(program, args);
 }
 
 /**
