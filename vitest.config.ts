@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import process from 'node:process';
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
+import { slowTests } from './test/slow-tests.ts';
 
 /** A start of Node on two cores at rest, in milliseconds. */
 const startAtRestMs = 60;
@@ -21,6 +22,7 @@ const timeoutMs = 120_000 * Number(process.env['VENEER_SLOWNESS']);
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    exclude: [...configDefaults.exclude, ...(process.env['VENEER_FAST'] === undefined ? [] : slowTests)],
     // Real mounts, real guests and foreign judges: slow machines need time; what hangs still ends.
     testTimeout: timeoutMs,
     hookTimeout: timeoutMs,

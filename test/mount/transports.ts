@@ -1,6 +1,7 @@
 /** The transports that a conformance suite runs over: one suite, each time over another way to speak with the kernel. */
 import { describe } from 'vitest';
 import { veneer } from '../cli/veneer.ts';
+import { soak } from '../seeded.ts';
 import { MountPlace } from './mounted.ts';
 
 export interface Transport {
@@ -27,6 +28,15 @@ export function describeTransports(title: string, suite: (transport: Transport) 
   describe(`${title} (${fuseNative.name})`, () => suite(fuseNative));
   if (whyNoKernel === undefined) describe(`${title} (${kernel.name})`, () => suite(kernel));
   else describe.skip(`${title} (${kernel.name}: ${whyNoKernel})`, () => suite(kernel));
+}
+
+/**
+ * For what lies above all transports (plugin files, fills, keys, what is told): in the first that works here. A soak has it in each.
+ */
+export function describeAboveTransports(title: string, suite: (transport: Transport) => void): void {
+  if (soak) describeTransports(title, suite);
+  else if (whyNoKernel === undefined) describe(`${title} (${kernel.name})`, () => suite(kernel));
+  else describe(`${title} (${fuseNative.name})`, () => suite(fuseNative));
 }
 
 async function whyNot(transport: Transport): Promise<string | undefined> {

@@ -7,7 +7,7 @@ import { structuresOf } from '../../backup/crafted-image.ts';
 import { expectSameBytes } from '../../disk/model-disk.ts';
 import { change, readFrom, readPart, writeDisk, writeExpected, writeGuest, writePlugin } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const { O_RDONLY, O_DIRECT } = fs.constants;
 const blockBytes = 64 * KiB;
@@ -63,7 +63,7 @@ function flip(file: string, offset: number): void {
   change(file, offset, Buffer.of(byte ^ 0x40));
 }
 
-describeTransports('damage', (transport) => {
+describeAboveTransports('damage', (transport) => {
   it('a flipped byte of data costs exactly its block; the log names the block and where it lies', async () => {
     const { place, expected } = await guestPlace();
     const inNewest = storedBlock(place.behind('vm.spi'));

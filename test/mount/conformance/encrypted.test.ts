@@ -9,7 +9,7 @@ import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts
 import { Seeded, seededTest } from '../../seeded.ts';
 import { writeDisk } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const withinMs = 60_000;
 const sizeBytes = 12 * MiB + 512;
@@ -68,7 +68,7 @@ describe('a plugin file for an encrypted image', () => {
   });
 });
 
-describeTransports('the disk of an encrypted image', (transport) => {
+describeAboveTransports('the disk of an encrypted image', (transport) => {
   it.each(replacementKinds)(
     'whose writes are kept %s is written, filled, cut over and put in place',
     { timeout: 2 * withinMs },

@@ -11,7 +11,7 @@ import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts
 import { SmallDisk, whyNoSmallDisk } from '../../replacement/small-disk.ts';
 import { diskBytes, readFrom, readPart, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const withinMs = 60_000;
 const writer = path.join(import.meta.dirname, '../acknowledged-writes-script.ts');
@@ -65,7 +65,7 @@ async function expectSameDisk(qemu: string, file: string, raw: string): Promise<
   expect(await runOk('qemu-img', ['compare', '-f', qemu, '-F', 'raw', file, raw])).toContain('identical');
 }
 
-describeTransports('a disk that is filled', (transport) => {
+describeAboveTransports('a disk that is filled', (transport) => {
   it('in each format: written meanwhile, complete without its images, then an ordinary disk file', async () => {
     const { place, raw } = await placeWithGuest(...formats.map(({ name }) => name));
     await place.mount(...transport.options, '--fill-rate', '4M');

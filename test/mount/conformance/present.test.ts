@@ -8,7 +8,7 @@ import { formatNames } from '../../../src/native/formats.ts';
 import { runOk, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const { open, readdir, readFile, stat } = fs.promises;
 
@@ -27,7 +27,7 @@ async function expectDisk(file: string, raw: string): Promise<void> {
   expect(said).toContain('Images are identical');
 }
 
-describeTransports('presented images', (transport) => {
+describeAboveTransports('presented images', (transport) => {
   const present = [...transport.options, '--present', 'vhdx'];
 
   it('each image has a disk beside it: the newest of a chain by its plain name, an older one by its whole name', async () => {

@@ -8,7 +8,7 @@ import { mountFiles } from '../../../src/mounts/mount-record.ts';
 import { veneer, veneerOk } from '../../cli/veneer.ts';
 import { mapOf, readFrom, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports, type Transport } from '../transports.ts';
+import { describeAboveTransports, type Transport } from '../transports.ts';
 
 const direct = fs.constants.O_RDONLY | fs.constants.O_DIRECT;
 const payload = 5 * MiB;
@@ -20,7 +20,7 @@ async function guestPlace(transport: Transport, ...options: string[]): Promise<M
   return place;
 }
 
-describeTransports('status', (transport) => {
+describeAboveTransports('status', (transport) => {
   it('tells of every plugin file from the start, and of no other file', async () => {
     const place = await guestPlace(transport, '--cache', '32M');
     const status = await place.status();
