@@ -7,6 +7,7 @@
  * time is not believed counts as made with the one before it. Points that were consolidated into others count as well, so that what is believed
  * does not change when they have gone.
  */
+import { firstIndex } from '../base/search.ts';
 import type { Guid } from '../bytes/guid.ts';
 import type { FolderImage } from './folder-images.ts';
 
@@ -77,15 +78,9 @@ function longestRising(line: readonly Point[], notBeforeMs: number): Set<Point> 
   const before = new Map<Point, Point | undefined>();
   for (const point of line) {
     if (point.saysMs < notBeforeMs) continue;
-    let low = 0;
-    let high = ends.length;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      if ((ends[middle]?.saysMs ?? 0) <= point.saysMs) low = middle + 1;
-      else high = middle;
-    }
-    before.set(point, ends[low - 1]);
-    ends[low] = point;
+    const length = firstIndex(ends.length, (index) => (ends[index]?.saysMs ?? 0) > point.saysMs);
+    before.set(point, ends[length - 1]);
+    ends[length] = point;
   }
   const row = new Set<Point>();
   for (let point = ends.at(-1); point !== undefined; point = before.get(point)) row.add(point);

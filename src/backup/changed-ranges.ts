@@ -1,4 +1,5 @@
 /** The ranges of a disk that changed since the parent, as whatever tracks changes reports them. */
+import { firstIndex } from '../base/search.ts';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { closeAll } from '../base/ownership.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
@@ -105,15 +106,10 @@ export function overlayRanges(before: Disk, current: Disk, ranges: readonly Byte
 }
 
 function firstEndingAfter(ranges: readonly ByteRange[], offset: number): number {
-  let low = 0;
-  let high = ranges.length;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const range = ranges[middle];
-    if (range !== undefined && range.offset + range.length > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
+  return firstIndex(ranges.length, (index) => {
+    const range = ranges[index];
+    return range !== undefined && range.offset + range.length > offset;
+  });
 }
 
 function parseArray(text: string, name: string): unknown[] {

@@ -3,6 +3,7 @@
  * checked before it is believed.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
+import { firstIndex } from '../base/search.ts';
 import type { BigIntStats } from '../base/fs.ts';
 import { FormatError, IntegrityError, UsageError, VeneerError } from '../base/errors.ts';
 import { isUnfinishedName } from '../base/durable.ts';
@@ -290,14 +291,8 @@ export class Image implements Closable {
   /** Index of the first root entry whose page is at or after `pageNumber`. */
   #rootIndex(pageNumber: number): number {
     const view = new DataView(this.#root.buffer, this.#root.byteOffset, this.#root.byteLength);
-    let low = 0;
-    let high = this.#root.length / format.rootEntryBytes;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      if (view.getUint32(middle * format.rootEntryBytes, true) >= pageNumber) high = middle;
-      else low = middle + 1;
-    }
-    return low;
+    const count = this.#root.length / format.rootEntryBytes;
+    return firstIndex(count, (index) => view.getUint32(index * format.rootEntryBytes, true) >= pageNumber);
   }
 }
 

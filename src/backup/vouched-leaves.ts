@@ -6,6 +6,7 @@
  * of some KiB begins and what its hash is, so that a part can be read again alone.
  */
 import { createHash, hash } from 'node:crypto';
+import { firstIndex } from '../base/search.ts';
 import { FormatError, IntegrityError, VeneerError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
 import type { Image } from './image.ts';
@@ -71,7 +72,7 @@ export class VouchedLeaves {
 
   /** The first page at or after `from` that must hold something. */
   nextPage(from: number): number | undefined {
-    return this.#pages[firstAfter(this.#pages.length, (index) => (this.#pages[index] ?? 0) >= from)];
+    return this.#pages[firstIndex(this.#pages.length, (index) => (this.#pages[index] ?? 0) >= from)];
   }
 
   /**
@@ -93,12 +94,12 @@ export class VouchedLeaves {
   }
 
   #statesOf(parts: readonly MapPart[], leafNumber: number): LeafStates | undefined {
-    const part = parts[firstAfter(parts.length, (index) => (parts[index]?.firstLeaf ?? 0) > leafNumber) - 1];
+    const part = parts[firstIndex(parts.length, (index) => (parts[index]?.firstLeaf ?? 0) > leafNumber) - 1];
     if (part === undefined) return undefined;
     const { leafNumbers, states } = this.#kept.part(this.#imageIndex, part.offset, 2 * part.lengthBytes, () =>
       this.#read(part),
     );
-    const index = firstAfter(leafNumbers.length, (at) => (leafNumbers[at] ?? 0) >= leafNumber);
+    const index = firstIndex(leafNumbers.length, (at) => (leafNumbers[at] ?? 0) >= leafNumber);
     return leafNumbers[index] === leafNumber ? states[index] : undefined;
   }
 
@@ -144,16 +145,4 @@ function indexMap(image: Image, source: Source, pages: Set<number>): { parts: Ma
     offset += lengthBytes;
   }
   return { parts, mapHash: whole.digest('hex') };
-}
-
-/** The first index from 0 to `count` of which `isAfter` is true, which it stays; `count` where there is none. */
-function firstAfter(count: number, isAfter: (index: number) => boolean): number {
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    if (isAfter(middle)) high = middle;
-    else low = middle + 1;
-  }
-  return low;
 }

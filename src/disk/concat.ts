@@ -1,4 +1,5 @@
 /** Disks one behind the other as one disk: boot sectors and a volume, for one. Owns the disks below it. */
+import { firstIndex } from '../base/search.ts';
 import { assert } from '../base/errors.ts';
 import { closeAll } from '../base/ownership.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from './disk.ts';
@@ -60,12 +61,5 @@ export function concatDisks(disks: readonly Disk[]): Disk {
 
 /** Index of the last part that starts at or before `offset`. */
 function indexAt(parts: readonly Part[], offset: number): number {
-  let low = 0;
-  let high = parts.length - 1;
-  while (low < high) {
-    const middle = Math.ceil((low + high) / 2);
-    if ((parts[middle]?.start ?? 0) <= offset) low = middle;
-    else high = middle - 1;
-  }
-  return low;
+  return Math.max(0, firstIndex(parts.length, (index) => (parts[index]?.start ?? 0) > offset) - 1);
 }

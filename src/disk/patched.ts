@@ -1,4 +1,5 @@
 /** A disk with some of its bytes replaced: what a reconfigured guest reads. Owns the disk below it. */
+import { firstIndex } from '../base/search.ts';
 import { assert, UsageError } from '../base/errors.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from './disk.ts';
 
@@ -93,14 +94,9 @@ export function patchedDisk(below: Disk, patches: readonly (Patch | StoredPatch)
 }
 
 function firstEndingAfter(patches: readonly StoredPatch[], offset: number): number {
-  let low = 0;
-  let high = patches.length;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const patch = patches[middle];
+  return firstIndex(patches.length, (index) => {
+    const patch = patches[index];
     assert(patch !== undefined, 'binary search left its list');
-    if (patch.offset + patch.lengthBytes > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
+    return patch.offset + patch.lengthBytes > offset;
+  });
 }

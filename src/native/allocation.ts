@@ -4,6 +4,7 @@
  * It is written into the plugin file (a bitmap, zstd, base64), so that tables can be made with no image open.
  */
 import { zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { firstIndex } from '../base/search.ts';
 import { CapacityError, FormatError } from '../base/errors.ts';
 import type { Disk } from '../disk/disk.ts';
 
@@ -47,18 +48,14 @@ export function allocatedCount(runs: readonly AllocatedRun[]): number {
 }
 
 /**
- * The allocated run that holds `unit`, or the first behind it; undefined past the last. Binary search.
+ * The allocated run that holds `unit`, or the first behind it; undefined past the last.
  */
 export function runAtOrAfter(runs: readonly AllocatedRun[], unit: number): AllocatedRun | undefined {
-  let low = 0;
-  let high = runs.length;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const run = runs[middle];
-    if (run !== undefined && run.firstUnit + run.unitCount > unit) high = middle;
-    else low = middle + 1;
-  }
-  return runs[low];
+  const index = firstIndex(runs.length, (at) => {
+    const run = runs[at];
+    return run !== undefined && run.firstUnit + run.unitCount > unit;
+  });
+  return runs[index];
 }
 
 /** @throws CapacityError when the text would not fit a plugin file. */

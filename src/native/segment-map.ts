@@ -4,6 +4,7 @@
  * A synthesizer is a pure function from geometry to a SegmentMap: no file and no image is needed to make one. The disk is asked
  * for only when a `disk` segment is read, so that metadata reads never open an image.
  */
+import { firstIndex } from '../base/search.ts';
 import { assert, UsageError } from '../base/errors.ts';
 import { mergeExtents, type Disk, type Extent } from '../disk/disk.ts';
 
@@ -108,14 +109,8 @@ export class SegmentMap {
 
   /** Index of the last segment that starts at or before `offset`. */
   #indexAt(offset: number): number {
-    let low = 0;
-    let high = this.#starts.length - 1;
-    while (low < high) {
-      const middle = Math.ceil((low + high) / 2);
-      if ((this.#starts[middle] ?? 0) <= offset) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    const starts = this.#starts;
+    return Math.max(0, firstIndex(starts.length, (index) => (starts[index] ?? 0) > offset) - 1);
   }
 }
 

@@ -1,4 +1,5 @@
 /** From logical addresses to places on the one disk: the chunks, first from the super block, then all from the chunk tree. */
+import { firstIndex } from '../../base/search.ts';
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import { toOffset } from '../../base/ranges.ts';
 import * as format from './layout.ts';
@@ -42,16 +43,8 @@ export class ChunkMap {
   /** The places of [address, address+length) on the disk, the first being read first. */
   placesOf(address: bigint | number, length: number, what: string): number[] {
     const at = toOffset(BigInt(address), maxAddress, { structure: what, field: 'address', offset: 0 });
-    this.#sorted ??= [...this.#chunks.values()].sort((a, b) => a.start - b.start);
-    let low = 0;
-    let high = this.#sorted.length;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      const chunk = this.#sorted[middle];
-      if (chunk !== undefined && chunk.start <= at) low = middle + 1;
-      else high = middle;
-    }
-    const chunk = this.#sorted[low - 1];
+    const sorted = (this.#sorted ??= [...this.#chunks.values()].sort((a, b) => a.start - b.start));
+    const chunk = sorted[firstIndex(sorted.length, (index) => (sorted[index]?.start ?? Infinity) > at) - 1];
     if (chunk === undefined || at + length > chunk.start + chunk.lengthBytes)
       throw new FormatError(what, 'address', at, `${length} bytes there are in no chunk`);
     return chunk.places.map((place) => place + (at - chunk.start));

@@ -1,5 +1,6 @@
 /** Trees of items under keys: nodes are checked (checksum, address, generation, level) whenever they are read, in either of their copies. */
 import { LRUCache } from 'lru-cache';
+import { firstIndex } from '../../base/search.ts';
 import { FormatError, VeneerError } from '../../base/errors.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import type { VolumeReader } from '../volume-reader.ts';
@@ -102,14 +103,7 @@ export class Trees {
 
   /** The last child whose first key is not above `wanted`; -1 when all are. */
   #childFor(node: Node, wanted: format.Key): number {
-    let low = 0;
-    let high = node.itemCount;
-    while (low < high) {
-      const middle = Math.floor((low + high) / 2);
-      if (compare(this.#pointer(node, middle).key, wanted) <= 0) low = middle + 1;
-      else high = middle;
-    }
-    return low - 1;
+    return firstIndex(node.itemCount, (index) => compare(this.#pointer(node, index).key, wanted) > 0) - 1;
   }
 
   #pointer(node: Node, index: number): { key: format.Key; address: bigint; generation: bigint } {

@@ -1,4 +1,5 @@
 /** Reading data that lies in runs of clusters. */
+import { firstIndex } from '../../base/search.ts';
 import { FormatError } from '../../base/errors.ts';
 import type { Disk } from '../../disk/disk.ts';
 import type { Run } from './runs.ts';
@@ -11,17 +12,12 @@ interface RunData {
 
 /** The run that holds a cluster of the attribute. */
 export function findRun(runs: readonly Run[], cluster: number): Run | undefined {
-  let low = 0;
-  let high = runs.length;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const run = runs[middle];
-    if (run === undefined) return undefined;
-    if (cluster < run.first) high = middle;
-    else if (cluster >= run.first + run.count) low = middle + 1;
-    else return run;
-  }
-  return undefined;
+  const run = runs[firstIndex(runs.length, (index) => endOf(runs[index]) > cluster)];
+  return run !== undefined && run.first <= cluster ? run : undefined;
+}
+
+function endOf(run: Run | undefined): number {
+  return run === undefined ? Infinity : run.first + run.count;
 }
 
 /** Fills the target from an attribute of runs. @throws FormatError where it has none for a byte */

@@ -3,6 +3,7 @@
  * which it was written, or, at the front of a record, with a magic. Behind the newest sector lies one of an older round. A volume that was
  * unmounted cleanly has an unmount record there.
  */
+import { firstIndex } from '../../base/search.ts';
 import { UnsupportedError } from '../../base/errors.ts';
 import { KiB } from '../../base/units.ts';
 import { offsetOfBlock } from './extents.ts';
@@ -55,12 +56,5 @@ export function logIsDirty(fs: Xfs): boolean {
 function findHead(count: number, cycle: (index: number) => number): number {
   const first = cycle(0);
   if (cycle(count - 1) === first) return 0;
-  let low = 0;
-  let high = count - 1;
-  while (high - low > 1) {
-    const middle = Math.floor((low + high) / 2);
-    if (cycle(middle) === first) low = middle;
-    else high = middle;
-  }
-  return high;
+  return firstIndex(count, (index) => cycle(index) !== first);
 }

@@ -1,4 +1,5 @@
 /** A file with ranges written over in memory, perhaps made longer: what a log leaves when it is replayed. */
+import { firstIndex } from '../../base/search.ts';
 import { assert } from '../../base/errors.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
 
@@ -122,14 +123,9 @@ function flatten(writes: readonly Overlay[]): Overlay[] {
 }
 
 function firstEndingAfter(layers: readonly Overlay[], offset: number): number {
-  let low = 0;
-  let high = layers.length;
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const layer = layers[middle];
+  return firstIndex(layers.length, (index) => {
+    const layer = layers[index];
     assert(layer !== undefined, 'binary search left its list');
-    if (layer.offset + layer.lengthBytes > offset) high = middle;
-    else low = middle + 1;
-  }
-  return low;
+    return layer.offset + layer.lengthBytes > offset;
+  });
 }
