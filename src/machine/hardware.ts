@@ -3,7 +3,7 @@ import { UnsupportedError } from '../base/errors.ts';
 import { MiB } from '../base/units.ts';
 import type { Firmware } from '../bootable/geometry.ts';
 import type { Target } from '../guest/plan.ts';
-import { qemuFormats, type FormatName } from '../native/formats.ts';
+import { formatOf, type FormatName } from '../native/formats.ts';
 
 /** How the guest's disk is attached, and QEMU's devices for that. */
 const controllerDevices = {
@@ -95,7 +95,7 @@ export interface DriveRequest {
 }
 
 export function driveArguments({ file, format, controller, temporary }: DriveRequest): string[] {
-  const drive = [`file=${quoted(file)}`, `format=${qemuFormats[format]}`, 'if=none', 'id=disk0', 'aio=threads'];
+  const drive = [`file=${quoted(file)}`, `format=${formatOf(format).qemuName}`, 'if=none', 'id=disk0', 'aio=threads'];
   if (temporary) drive.push('snapshot=on');
   return ['-drive', drive.join(','), ...deviceArguments(controller)];
 }

@@ -11,7 +11,7 @@ import { namedGuid, type Guid } from '../bytes/guid.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing, ThreadKeys } from '../backup/key-ring.ts';
 import type { NativeFile } from '../native/format.ts';
-import type { FormatName } from '../native/formats.ts';
+import { formatOf, type FormatName } from '../native/formats.ts';
 import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
@@ -168,7 +168,7 @@ export class Natives implements Closable {
       pluginName: path.basename(pluginPath),
       fileName: file.name,
       index: source.files.indexOf(file),
-      holdsName: plugin.native.format === 'vmdk',
+      holdsName: formatOf(plugin.native.format).furtherFiles !== undefined,
       discard,
     };
   }

@@ -13,7 +13,7 @@ import { KeyRing } from '../backup/key-ring.ts';
 import { mergeRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import type { Disk } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
-import { synthesizeFiles, wholeLayouts } from '../native/formats.ts';
+import { formatOf, synthesizeFiles } from '../native/formats.ts';
 import type { DiskRun } from '../native/mapped-disk.ts';
 import { describesSameExtents } from '../native/vmdk/descriptor.ts';
 import { openPatchSetOf } from '../plugin/patch-set-file.ts';
@@ -108,7 +108,7 @@ function changedRanges(found: FoundPlugin, disk: Disk): ByteRange[] | undefined 
   };
   if (runs !== undefined && files.length === 1)
     return [...grown, ...changedRuns(files[0], withReplayed(written[0], replayed), runs(0, disk.sizeBytes))];
-  const isInPlace = runs === undefined && plugin.native.layout === wholeLayouts[plugin.native.format];
+  const isInPlace = runs === undefined && plugin.native.layout === formatOf(plugin.native.format).wholeLayout;
   if (!isInPlace || !isDescribedAsMade(shown, files)) return undefined;
   return [...grown, ...files.flatMap((file, index) => writtenInPlace(file, written[index]))];
 }

@@ -1,7 +1,7 @@
 /** The checks that every room makes: of a disk before a geometry is planned, and of a geometry that comes out of a plugin file. */
 import { CapacityError, FormatError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
-import type { DiskFacts, NativeFormat, PlanOptions } from './format.ts';
+import type { DiskFacts, PlanOptions } from './format.ts';
 
 /** The sector of VHD, VMDK, VDI and of a raw file's unit of size. */
 export const sectorBytes = 512;
@@ -12,7 +12,7 @@ export const sectorBytes = 512;
  * @throws CapacityError when the disk is larger than `maxDiskBytes`
  */
 export function chooseLayout<Name extends string>(
-  format: Pick<NativeFormat<unknown>, 'name'> & { readonly layouts: readonly [Name, ...Name[]] },
+  format: { readonly name: string; readonly layouts: readonly [Name, ...Name[]] },
   disk: DiskFacts,
   options: PlanOptions,
   maxDiskBytes: number,

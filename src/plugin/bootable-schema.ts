@@ -14,7 +14,7 @@ import {
   type BootableGeometry,
 } from '../bootable/geometry.ts';
 import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
-import { guid, size } from './geometry-schema.ts';
+import { guid, size } from '../native/schema.ts';
 
 /** Of a file beside the plugin file. */
 export const plainName = z

@@ -16,10 +16,10 @@ import { startsAsImage, type ImageDescription } from '../backup/image-descriptio
 import { allocatedRuns } from '../native/allocation.ts';
 import {
   formatNames,
+  formatOf,
   formatOfName,
   planGeometry,
   synthesizeFiles,
-  wholeLayouts,
   type FormatName,
   type Geometry,
 } from '../native/formats.ts';
@@ -202,7 +202,7 @@ export function presentImage(imagePath: string, format: FormatName): PluginFile 
   const facts = factsOf(description, identity, () => {
     throw new AssertionError('a layout that holds every block asked for the allocation');
   });
-  const native = planGeometry(format, facts, { layout: wholeLayouts[format] });
+  const native = planGeometry(format, facts, { layout: formatOf(format).wholeLayout });
   const plugin = describePlugin(description, { relativePath: path.basename(imagePath), identity, native });
   return parsePluginFile(encodePluginFile(plugin), imagePath);
 }

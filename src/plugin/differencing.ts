@@ -8,7 +8,7 @@ import type { Disk } from '../disk/disk.ts';
 import { writeDiskOut } from '../disk/write-out.ts';
 import { zeroDisk } from '../disk/zero.ts';
 import { synthesizeChild } from '../native/differencing.ts';
-import { formatNames, formatOfName, synthesizeFiles, type FormatName } from '../native/formats.ts';
+import { formatNames, formatOf, formatOfName, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { segmentDisk, type SegmentMap } from '../native/segment-map.ts';
 import { firstBytesOf, isImage } from './create.ts';
 import { isPluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
@@ -25,9 +25,6 @@ export interface MadeChild {
   /** Where the native files of the parent appear, behind the mount. */
   readonly parentPaths: readonly string[];
 }
-
-/** Formats of Hyper-V, which refuses files that look sparse. */
-const formatsWithoutHoles: readonly FormatName[] = ['vhdx', 'vhd'];
 
 /**
  * Writes an empty differencing file at `childPath`, in the plugin file's own folder: under the mount it stands beside its parent, which it
@@ -94,6 +91,6 @@ function assertMayReplace(childPath: string, force: boolean): void {
 /** The file's bytes; where holes would be found, zeros count as data and are written. */
 function childFile(map: SegmentMap, format: FormatName): Disk {
   const file = segmentDisk(map, zeroDisk(0));
-  if (!formatsWithoutHoles.includes(format)) return file;
+  if (formatOf(format).mayBeSparse) return file;
   return { ...file, extents: (offset, length) => [{ offset, length, kind: 'data' }] };
 }

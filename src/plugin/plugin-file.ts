@@ -12,7 +12,8 @@ import { openRegular } from '../base/regular-file.ts';
 import { KiB } from '../base/units.ts';
 import { targets } from '../guest/plan.ts';
 import { bootableSchema, imagePointer, plainName, type ImagePointer } from './bootable-schema.ts';
-import { geometrySchema, guid, size } from './geometry-schema.ts';
+import { geometrySchema } from '../native/formats.ts';
+import { guid, size } from '../native/schema.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
 /** What a plugin file is called once its disk file has taken its place: it stands for no disk any more. */

@@ -8,7 +8,7 @@ import { Classifier } from '../../src/mount/classify.ts';
 import { MadeNames } from '../../src/mount/made-names.ts';
 import { NamedPlace } from '../../src/mount/place.ts';
 import { namesOfStem, stemOf } from '../../src/mount/presented-name.ts';
-import { formatNames, namesWithFile, synthesizeFiles, wholeLayouts } from '../../src/native/formats.ts';
+import { formatNames, formatOf, namesWithFile, synthesizeFiles } from '../../src/native/formats.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { parsePluginFile } from '../../src/plugin/plugin-file.ts';
 import { seededTest, soak, type Seeded } from '../seeded.ts';
@@ -28,7 +28,7 @@ describe('names that only the mount has', () => {
   it('have an inverse: each further file of a disk leads back to its plugin file', () => {
     for (const format of formatNames) {
       const plugin = made.file(`inverse.${format}`);
-      createPluginFile(made.file('image'), plugin, { layout: wholeLayouts[format] });
+      createPluginFile(made.file('image'), plugin, { layout: formatOf(format).wholeLayout });
       const { native } = parsePluginFile(fs.readFileSync(plugin), plugin);
       for (const name of oddNames)
         for (const part of synthesizeFiles(native, name).slice(1)) expect(namesWithFile(part.name)).toContain(name);

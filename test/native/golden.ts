@@ -7,6 +7,7 @@ import { patchedDisk } from '../../src/disk/patched.ts';
 import { zeroDisk } from '../../src/disk/zero.ts';
 import { allocatedRuns } from '../../src/native/allocation.ts';
 import type { DiskFacts, NativeFormat } from '../../src/native/format.ts';
+import type { Geometry } from '../../src/native/formats.ts';
 import type { SegmentMap } from '../../src/native/segment-map.ts';
 import { ModelDisk } from '../disk/model-disk.ts';
 import { Seeded } from '../seeded.ts';
@@ -112,7 +113,7 @@ export function tinyDisk(): Disk {
 }
 
 /** The file that a format makes of a small disk, with `layout`; of several files the first. */
-export function wholeFile(format: NativeFormat<unknown>, layout: string, disk: Disk): Buffer {
+export function wholeFile(format: NativeFormat<Geometry>, layout: string, disk: Disk): Buffer {
   const [file] = format.synthesize(format.plan(factsOf(disk), { layout }), 'vm.x');
   if (file === undefined) throw new Error(`${format.name} made no file`);
   const bytes = Buffer.alloc(file.map.sizeBytes);

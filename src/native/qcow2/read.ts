@@ -35,7 +35,7 @@ import {
   minClusterBits,
   type FileHeader,
 } from './layout.ts';
-import { qcow2 } from './synthesize.ts';
+import { qcow2 } from './format.ts';
 
 const structure = 'qcow2';
 /** With extended L2 entries a cluster has 32 subclusters (specification: "Extended L2 Entries"). */

@@ -4,7 +4,7 @@ import { bytesOfName } from '../../base/names.ts';
 import { alignUp } from '../../base/ranges.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
-import type { NativeFormat } from '../format.ts';
+import type { DiskFacts, NativeFile, PlanOptions } from '../format.ts';
 import { checkGeometry, checkGeometrySize, chooseLayout, chosenUnit } from '../geometry.ts';
 import { coarserRuns, planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
@@ -28,33 +28,24 @@ import {
   type Qcow2Geometry,
 } from './layout.ts';
 
-const layouts = ['compact', 'full'] as const;
+export const layouts = ['compact', 'full'] as const;
 
-export const qcow2: NativeFormat<Qcow2Geometry> = {
-  name: 'qcow2',
-  extensions: ['qcow2'],
-  layouts,
-  plan(disk, options) {
-    const layout = chooseLayout({ name: 'qcow2', layouts }, disk, options, maxDiskBytes);
-    const asked = chosenUnit('qcow2', 'clusters', options, clusterSizes);
-    const common = { format: 'qcow2', sizeBytes: disk.sizeBytes } as const;
-    if (layout === 'full') return { ...common, layout, clusterBytes: asked ?? fullClusterBytes };
-    const { unitBytes, allocation } = planGrowing(disk, asked === undefined ? clusterSizes : [asked]);
-    return { ...common, layout, clusterBytes: unitBytes, allocation };
-  },
-  synthesize(geometry, fileName) {
-    const { sizeBytes, clusterBytes } = geometry;
-    checkGeometry('qcow2', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
-    checkGeometrySize('qcow2', sizeBytes, maxDiskBytes);
-    checkGeometry(
-      'qcow2',
-      'clusterBytes',
-      clusterSizes.includes(clusterBytes),
-      `${clusterBytes} is not a cluster size`,
-    );
-    return [{ name: fileName, map: synthesizeMap(geometry) }];
-  },
-};
+export function plan(disk: DiskFacts, options: PlanOptions): Qcow2Geometry {
+  const layout = chooseLayout({ name: 'qcow2', layouts }, disk, options, maxDiskBytes);
+  const asked = chosenUnit('qcow2', 'clusters', options, clusterSizes);
+  const common = { format: 'qcow2', sizeBytes: disk.sizeBytes } as const;
+  if (layout === 'full') return { ...common, layout, clusterBytes: asked ?? fullClusterBytes };
+  const { unitBytes, allocation } = planGrowing(disk, asked === undefined ? clusterSizes : [asked]);
+  return { ...common, layout, clusterBytes: unitBytes, allocation };
+}
+
+export function synthesize(geometry: Qcow2Geometry, fileName: string): readonly NativeFile[] {
+  const { sizeBytes, clusterBytes } = geometry;
+  checkGeometry('qcow2', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
+  checkGeometrySize('qcow2', sizeBytes, maxDiskBytes);
+  checkGeometry('qcow2', 'clusterBytes', clusterSizes.includes(clusterBytes), `${clusterBytes} is not a cluster size`);
+  return [{ name: fileName, map: synthesizeMap(geometry) }];
+}
 
 function synthesizeMap(geometry: Qcow2Geometry): SegmentMap {
   const { sizeBytes, clusterBytes } = geometry;

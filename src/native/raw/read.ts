@@ -2,7 +2,7 @@
 import { UnsupportedError } from '../../base/errors.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { hasExtension, type DiskReader } from '../reader.ts';
-import { raw } from './synthesize.ts';
+import { raw } from './format.ts';
 
 /**
  * The disk that a raw file holds, which is the file itself; closing it closes the file.

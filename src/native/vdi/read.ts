@@ -29,7 +29,7 @@ import {
   version,
   type Header,
 } from './layout.ts';
-import { vdi } from './synthesize.ts';
+import { vdi } from './format.ts';
 
 const structure = 'VDI';
 /** Up to here all of the map is looked at when the file is opened: 4 TiB of disk. */

@@ -2,7 +2,7 @@
 import { namedGuid, nilGuid } from '../../bytes/guid.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
-import type { NativeFormat } from '../format.ts';
+import type { DiskFacts, NativeFile, PlanOptions } from '../format.ts';
 import {
   checkGeometry,
   checkGeometrySize,
@@ -29,37 +29,33 @@ import {
   type VdiGeometry,
 } from './layout.ts';
 
-const layouts = ['static', 'dynamic'] as const;
+export const layouts = ['static', 'dynamic'] as const;
 
-export const vdi: NativeFormat<VdiGeometry> = {
-  name: 'vdi',
-  extensions: ['vdi'],
-  layouts,
-  plan(disk, options) {
-    const layout = chooseLayout({ name: 'vdi', layouts }, disk, options, maxDiskBytes);
-    requireSmallSectors('vdi', disk);
-    chosenUnit('vdi', 'blocks', options, [blockBytes]);
-    const common = { format: 'vdi', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
-    if (layout === 'static') return { ...common, layout };
-    return { ...common, layout, allocation: planGrowing(disk, [blockBytes]).allocation };
-  },
-  synthesize(geometry, fileName) {
-    const { sizeBytes } = geometry;
-    checkGeometry('vdi', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
-    checkGeometrySize('vdi', sizeBytes, maxDiskBytes);
-    const blockCount = Math.ceil(sizeBytes / blockBytes);
-    const runs: readonly AllocatedRun[] =
-      geometry.layout === 'static'
-        ? [{ firstUnit: 0, unitCount: blockCount, rank: 0 }]
-        : plannedRuns('vdi', geometry.allocation, blockCount);
-    const map = new SegmentMap([
-      { kind: 'bytes', bytes: headerBytes(geometry, blockCount, allocatedCount(runs)) },
-      blockMap(blockCount, runs),
-      ...runs.flatMap((run) => unitSegments(run.firstUnit, run.unitCount, blockBytes, sizeBytes)),
-    ]);
-    return [{ name: fileName, map }];
-  },
-};
+export function plan(disk: DiskFacts, options: PlanOptions): VdiGeometry {
+  const layout = chooseLayout({ name: 'vdi', layouts }, disk, options, maxDiskBytes);
+  requireSmallSectors('vdi', disk);
+  chosenUnit('vdi', 'blocks', options, [blockBytes]);
+  const common = { format: 'vdi', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
+  if (layout === 'static') return { ...common, layout };
+  return { ...common, layout, allocation: planGrowing(disk, [blockBytes]).allocation };
+}
+
+export function synthesize(geometry: VdiGeometry, fileName: string): readonly NativeFile[] {
+  const { sizeBytes } = geometry;
+  checkGeometry('vdi', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
+  checkGeometrySize('vdi', sizeBytes, maxDiskBytes);
+  const blockCount = Math.ceil(sizeBytes / blockBytes);
+  const runs: readonly AllocatedRun[] =
+    geometry.layout === 'static'
+      ? [{ firstUnit: 0, unitCount: blockCount, rank: 0 }]
+      : plannedRuns('vdi', geometry.allocation, blockCount);
+  const map = new SegmentMap([
+    { kind: 'bytes', bytes: headerBytes(geometry, blockCount, allocatedCount(runs)) },
+    blockMap(blockCount, runs),
+    ...runs.flatMap((run) => unitSegments(run.firstUnit, run.unitCount, blockBytes, sizeBytes)),
+  ]);
+  return [{ name: fileName, map }];
+}
 
 /** Entry n is the number of block n in the file. Behind the last entry follow zeros up to the first block. */
 function blockMap(blockCount: number, runs: readonly AllocatedRun[]): Segment {

@@ -31,7 +31,7 @@ import {
   type DynamicHeader,
   type Footer,
 } from './layout.ts';
-import { vhd } from './synthesize.ts';
+import { vhd } from './format.ts';
 
 const structure = 'VHD';
 /** A block's size lies in a range that any writer stays in. */

@@ -3,7 +3,7 @@ import { alignUp } from '../../base/ranges.ts';
 import { namedGuid, nilGuid, type Guid } from '../../bytes/guid.ts';
 import type { AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
-import type { NativeFormat } from '../format.ts';
+import type { DiskFacts, NativeFile, PlanOptions } from '../format.ts';
 import {
   checkGeometry,
   checkGeometrySize,
@@ -43,30 +43,26 @@ import {
   type VhdGeometry,
 } from './layout.ts';
 
-const layouts = ['fixed', 'dynamic'] as const;
+export const layouts = ['fixed', 'dynamic'] as const;
 
-export const vhd: NativeFormat<VhdGeometry> = {
-  name: 'vhd',
-  extensions: ['vhd', 'avhd'],
-  layouts,
-  plan(disk, options) {
-    const layout = chooseLayout({ name: 'vhd', layouts }, disk, options, maxDiskBytes);
-    requireSmallSectors('vhd', disk);
-    const asked = chosenUnit('vhd', 'blocks', options, layout === 'fixed' ? [] : blockSizes);
-    const common = { format: 'vhd', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
-    if (layout === 'fixed') {
-      return { ...common, layout, virtualSizeBytes: alignUp(disk.sizeBytes, fixedAlignmentBytes) };
-    }
-    const { unitBytes, allocation } = planGrowing(disk, [asked ?? defaultBlockBytes]);
-    return { ...common, layout, blockBytes: unitBytes, allocation };
-  },
-  synthesize(geometry, fileName) {
-    checkGeometry('vhd', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
-    checkGeometrySize('vhd', geometry.sizeBytes, maxDiskBytes);
-    const map = geometry.layout === 'fixed' ? synthesizeFixed(geometry) : synthesizeDynamic(geometry);
-    return [{ name: fileName, map }];
-  },
-};
+export function plan(disk: DiskFacts, options: PlanOptions): VhdGeometry {
+  const layout = chooseLayout({ name: 'vhd', layouts }, disk, options, maxDiskBytes);
+  requireSmallSectors('vhd', disk);
+  const asked = chosenUnit('vhd', 'blocks', options, layout === 'fixed' ? [] : blockSizes);
+  const common = { format: 'vhd', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
+  if (layout === 'fixed') {
+    return { ...common, layout, virtualSizeBytes: alignUp(disk.sizeBytes, fixedAlignmentBytes) };
+  }
+  const { unitBytes, allocation } = planGrowing(disk, [asked ?? defaultBlockBytes]);
+  return { ...common, layout, blockBytes: unitBytes, allocation };
+}
+
+export function synthesize(geometry: VhdGeometry, fileName: string): readonly NativeFile[] {
+  checkGeometry('vhd', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
+  checkGeometrySize('vhd', geometry.sizeBytes, maxDiskBytes);
+  const map = geometry.layout === 'fixed' ? synthesizeFixed(geometry) : synthesizeDynamic(geometry);
+  return [{ name: fileName, map }];
+}
 
 function synthesizeFixed(geometry: FixedGeometry): SegmentMap {
   const { sizeBytes, virtualSizeBytes } = geometry;

@@ -12,7 +12,7 @@ import { BlockTable } from './block-table.ts';
 import { replayLog } from './log.ts';
 import { logPlaceOf, overlap, readCurrentHeader, readMetadata, readRegions, type Region } from './metadata.ts';
 import type { ParentLocator } from './parent-locator.ts';
-import { vhdx } from './synthesize.ts';
+import { vhdx } from './format.ts';
 
 export type { ParentLocator } from './parent-locator.ts';
 

@@ -9,7 +9,7 @@ import { MiB } from '../../base/units.ts';
 import { namedGuid } from '../../bytes/guid.ts';
 import type { AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
-import type { DiskFacts, NativeFormat, PlanOptions } from '../format.ts';
+import type { DiskFacts, NativeFile, PlanOptions } from '../format.ts';
 import { checkGeometry, checkGeometrySize, chooseLayout, chosenUnit } from '../geometry.ts';
 import { planGrowing, plannedRuns, unitSegments, visitAllocated } from '../growing.ts';
 import { SegmentMap, type Segment } from '../segment-map.ts';
@@ -47,19 +47,9 @@ const defaultPayloadBlockBytes = 32 * MiB;
  */
 const absentState = payloadState.zero;
 
-const layouts = ['fixed', 'dynamic'] as const;
+export const layouts = ['fixed', 'dynamic'] as const;
 
-export const vhdx: NativeFormat<VhdxGeometry> = {
-  name: 'vhdx',
-  extensions: ['vhdx', 'avhdx'],
-  layouts,
-  plan,
-  synthesize(geometry, fileName) {
-    return [{ name: fileName, map: synthesize(geometry) }];
-  },
-};
-
-function plan(disk: DiskFacts, options: PlanOptions): VhdxGeometry {
+export function plan(disk: DiskFacts, options: PlanOptions): VhdxGeometry {
   const layout = chooseLayout({ name: 'vhdx', layouts }, disk, options, maxVirtualBytes);
   if (!sectorSizes.includes(disk.logicalSectorBytes)) {
     throw new UsageError(`vhdx has no sectors of ${disk.logicalSectorBytes} bytes, only of ${sectorSizes.join(', ')}`);
@@ -82,7 +72,11 @@ function plan(disk: DiskFacts, options: PlanOptions): VhdxGeometry {
   return { ...facts, payloadBlockBytes: unitBytes, allocation };
 }
 
-function synthesize(geometry: VhdxGeometry): SegmentMap {
+export function synthesize(geometry: VhdxGeometry, fileName: string): readonly NativeFile[] {
+  return [{ name: fileName, map: mapOf(geometry) }];
+}
+
+function mapOf(geometry: VhdxGeometry): SegmentMap {
   checkFields(geometry);
   const blocks = blocksOf(geometry);
   const blockCount = payloadBlockCount(blocks);

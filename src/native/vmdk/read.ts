@@ -19,7 +19,7 @@ import {
 import { isDescriptor, parseDescriptor, type DescribedExtent, type Descriptor } from './descriptor.ts';
 import { maxDescriptorBytes, maxFlatDiskBytes } from './layout.ts';
 import { openSparseExtent, type SparseExtent } from './sparse-extent.ts';
-import { vmdk } from './synthesize.ts';
+import { vmdk } from './format.ts';
 
 const structure = 'VMDK';
 

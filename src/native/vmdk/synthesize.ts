@@ -4,7 +4,7 @@ import { assert, CapacityError } from '../../base/errors.ts';
 import { formatBytes } from '../../base/units.ts';
 import { allocatedCount, type AllocatedRun } from '../allocation.ts';
 import { computedTable } from '../computed-table.ts';
-import type { NativeFile, NativeFormat } from '../format.ts';
+import type { DiskFacts, NativeFile, PlanOptions } from '../format.ts';
 import {
   checkGeometry,
   checkGeometrySize,
@@ -35,34 +35,30 @@ import {
   type VmdkGeometry,
 } from './layout.ts';
 
-const layouts = ['flat', 'sparse'] as const;
+export const layouts = ['flat', 'sparse'] as const;
 
-export const vmdk: NativeFormat<VmdkGeometry> = {
-  name: 'vmdk',
-  extensions: ['vmdk'],
-  layouts,
-  plan(disk, options) {
-    const maxDiskBytes = options.layout === 'sparse' ? maxSparseDiskBytes : maxFlatDiskBytes;
-    const layout = chooseLayout({ name: 'vmdk', layouts }, disk, options, maxDiskBytes);
-    requireSmallSectors('vmdk', disk);
-    const asked = chosenUnit('vmdk', 'grains', options, layout === 'flat' ? [] : grainSizes);
-    const common = { format: 'vmdk', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
-    if (layout === 'flat') return { ...common, layout };
-    const { unitBytes, allocation } = planGrowing(disk, asked === undefined ? grainSizes : [asked]);
-    const fileBytes = sparseFileBytes(disk.sizeBytes, unitBytes, allocatedCount(disk.allocatedRuns(unitBytes)));
-    if (fileBytes > maxSparseFileBytes) {
-      throw new CapacityError(
-        `with its tables the disk makes a sparse vmdk of ${formatBytes(fileBytes)}, the limit is ` +
-          `${formatBytes(maxSparseFileBytes)}; use --layout flat`,
-      );
-    }
-    return { ...common, layout, grainBytes: unitBytes, allocation };
-  },
-  synthesize(geometry, fileName) {
-    checkGeometry('vmdk', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
-    return geometry.layout === 'flat' ? synthesizeFlat(geometry, fileName) : synthesizeSparse(geometry, fileName);
-  },
-};
+export function plan(disk: DiskFacts, options: PlanOptions): VmdkGeometry {
+  const maxDiskBytes = options.layout === 'sparse' ? maxSparseDiskBytes : maxFlatDiskBytes;
+  const layout = chooseLayout({ name: 'vmdk', layouts }, disk, options, maxDiskBytes);
+  requireSmallSectors('vmdk', disk);
+  const asked = chosenUnit('vmdk', 'grains', options, layout === 'flat' ? [] : grainSizes);
+  const common = { format: 'vmdk', sizeBytes: disk.sizeBytes, identity: disk.identity } as const;
+  if (layout === 'flat') return { ...common, layout };
+  const { unitBytes, allocation } = planGrowing(disk, asked === undefined ? grainSizes : [asked]);
+  const fileBytes = sparseFileBytes(disk.sizeBytes, unitBytes, allocatedCount(disk.allocatedRuns(unitBytes)));
+  if (fileBytes > maxSparseFileBytes) {
+    throw new CapacityError(
+      `with its tables the disk makes a sparse vmdk of ${formatBytes(fileBytes)}, the limit is ` +
+        `${formatBytes(maxSparseFileBytes)}; use --layout flat`,
+    );
+  }
+  return { ...common, layout, grainBytes: unitBytes, allocation };
+}
+
+export function synthesize(geometry: VmdkGeometry, fileName: string): readonly NativeFile[] {
+  checkGeometry('vmdk', 'layout', layouts.includes(geometry.layout), `"${geometry.layout}" is not a layout of it`);
+  return geometry.layout === 'flat' ? synthesizeFlat(geometry, fileName) : synthesizeSparse(geometry, fileName);
+}
 
 const extentSuffix = '-flat';
 

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { CapacityError } from '../../../src/base/errors.ts';
 import { GiB, KiB, MiB, TiB } from '../../../src/base/units.ts';
 import { place } from '../../../src/native/qcow2/layout.ts';
-import { qcow2 } from '../../../src/native/qcow2/synthesize.ts';
+import { qcow2 } from '../../../src/native/qcow2/format.ts';
 import { scatteredFacts } from '../golden.ts';
 
 it.each([64 * KiB, 2 * MiB])(

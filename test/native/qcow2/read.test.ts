@@ -7,7 +7,7 @@ import { KiB, MiB } from '../../../src/base/units.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import { openQcow2 } from '../../../src/native/qcow2/read.ts';
-import { qcow2 } from '../../../src/native/qcow2/synthesize.ts';
+import { qcow2 } from '../../../src/native/qcow2/format.ts';
 import type { ParentReference } from '../../../src/native/reader.ts';
 import { convertedBytes, convertGolden, readsWhatQemuMade, writeThroughQemu, type Foreign } from '../foreign.ts';
 import { tinyDisk, wholeFile } from '../golden.ts';

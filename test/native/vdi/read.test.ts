@@ -7,7 +7,7 @@ import { openFileDisk } from '../../../src/disk/file.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import type { ParentReference } from '../../../src/native/reader.ts';
 import { openVdi } from '../../../src/native/vdi/read.ts';
-import { vdi } from '../../../src/native/vdi/synthesize.ts';
+import { vdi } from '../../../src/native/vdi/format.ts';
 import { convertGolden, readsWhatQemuMade, writeThroughQemu } from '../foreign.ts';
 import { tinyDisk, wholeFile } from '../golden.ts';
 import { survivesMutants } from '../mutants.ts';

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { CapacityError } from '../../../src/base/errors.ts';
 import { GiB, MiB } from '../../../src/base/units.ts';
 import { blockOffset, chsOf, maxDiskBytes } from '../../../src/native/vhd/layout.ts';
-import { vhd } from '../../../src/native/vhd/synthesize.ts';
+import { vhd } from '../../../src/native/vhd/format.ts';
 import { scatteredFacts } from '../golden.ts';
 
 it.each([

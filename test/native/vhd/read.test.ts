@@ -9,7 +9,7 @@ import { openFileDisk } from '../../../src/disk/file.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import type { ParentReference } from '../../../src/native/reader.ts';
 import { openVhd } from '../../../src/native/vhd/read.ts';
-import { vhd } from '../../../src/native/vhd/synthesize.ts';
+import { vhd } from '../../../src/native/vhd/format.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { convertGolden, readsWhatQemuMade, writeThroughQemu } from '../foreign.ts';
 import { tinyDisk, wholeFile } from '../golden.ts';

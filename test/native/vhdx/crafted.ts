@@ -38,7 +38,7 @@ import {
   logSectorBytes,
   logZeroDescriptor,
 } from '../../../src/native/vhdx/log.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { factsOf } from './disk-file.ts';
 
 const unitBytes = MiB;

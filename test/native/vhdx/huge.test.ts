@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { afterEach, describe, expect, it, type TestContext } from 'vitest';
 import { GiB, MiB, TiB } from '../../../src/base/units.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { soak } from '../../seeded.ts';
 import { materialize } from '../golden.ts';
 import { factsOf, seededDisk, seededPlaces, writeRawFile } from './disk-file.ts';

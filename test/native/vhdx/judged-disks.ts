@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { alignDown, alignUp } from '../../../src/base/ranges.ts';
 import { formatBytes, GiB, MiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { materialize } from '../golden.ts';
 import { soak } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';

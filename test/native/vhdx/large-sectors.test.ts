@@ -4,7 +4,7 @@ import { concatDisks } from '../../../src/disk/concat.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
 import { zeroDisk } from '../../../src/disk/zero.ts';
 import { openVhdx } from '../../../src/native/vhdx/read.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { materialize } from '../golden.ts';
 import { factsOf, seededDisk, sha256OfDisk } from './disk-file.ts';

@@ -4,7 +4,7 @@ import { GiB, MiB, TiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { openVhdx } from '../../../src/native/vhdx/read.ts';
 import { addMetadataItem, editHeaders, reseal, setPayloadEntry, synthesized } from './crafted.ts';
 import { materialize } from '../golden.ts';

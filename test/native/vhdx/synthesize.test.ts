@@ -7,7 +7,7 @@ import { allocatedCount, decodeRuns, type AllocatedRun } from '../../../src/nati
 import type { DiskFacts, PlanOptions } from '../../../src/native/format.ts';
 import type { DiskSource, SegmentMap } from '../../../src/native/segment-map.ts';
 import type { VhdxGeometry } from '../../../src/native/vhdx/layout.ts';
-import { vhdx } from '../../../src/native/vhdx/synthesize.ts';
+import { vhdx } from '../../../src/native/vhdx/format.ts';
 import { factsOf, seededBytes, seededDisk, seededNumbers } from './disk-file.ts';
 
 const noDisk: DiskSource = () => {

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { CapacityError, UsageError } from '../../../src/base/errors.ts';
 import { GiB, KiB, MiB, TiB } from '../../../src/base/units.ts';
 import { zeroDisk } from '../../../src/disk/zero.ts';
-import { vmdk } from '../../../src/native/vmdk/synthesize.ts';
+import { vmdk } from '../../../src/native/vmdk/format.ts';
 import { factsOf, scatteredFacts } from '../golden.ts';
 
 const flat = vmdk.plan(factsOf(zeroDisk(MiB)), { layout: 'flat' });

@@ -10,7 +10,7 @@ import { zeroDisk } from '../../../src/disk/zero.ts';
 import type { ParentReference } from '../../../src/native/reader.ts';
 import { parseDescriptor } from '../../../src/native/vmdk/descriptor.ts';
 import { openVmdk } from '../../../src/native/vmdk/read.ts';
-import { vmdk } from '../../../src/native/vmdk/synthesize.ts';
+import { vmdk } from '../../../src/native/vmdk/format.ts';
 import { convertedBytes, convertGolden, readsWhatQemuMade, writeThroughQemu, type Foreign } from '../foreign.ts';
 import { tinyDisk, wholeFile } from '../golden.ts';
 import { runProgram } from '../judges.ts';
