@@ -6,13 +6,9 @@ import { VeneerError } from '../base/errors.ts';
 import { concatDisks } from '../disk/concat.ts';
 import type { Disk } from '../disk/disk.ts';
 import { sliceDisk } from '../disk/slice.ts';
-import { openBtrfs } from '../filesystem/btrfs/open.ts';
-import { openExt4 } from '../filesystem/ext4/open.ts';
 import type { GuestFileSystem } from '../filesystem/file-system.ts';
 import type { Patch } from '../filesystem/edit/patch.ts';
-import { openFat } from '../filesystem/fat/volume.ts';
-import { openNtfs } from '../filesystem/ntfs/volume.ts';
-import { openXfs } from '../filesystem/xfs/open.ts';
+import { fileSystems } from '../filesystem/registry.ts';
 import { isPhysicalVolume, readLogicalVolumes } from './lvm/lvm.ts';
 import { readPartitionTable, type Partition, type PartitionTable } from './partition-table.ts';
 
@@ -38,9 +34,6 @@ export interface GuestDisk {
   readonly volumes: readonly GuestVolume[];
   readonly warnings: readonly string[];
 }
-
-type OpenFileSystem = (volume: Disk) => GuestFileSystem | undefined;
-const fileSystems: readonly OpenFileSystem[] = [openExt4, openXfs, openBtrfs, openNtfs, openFat];
 
 /** A run of a volume and where it lies on the disk. */
 interface Run {
@@ -116,9 +109,9 @@ function bareFileSystem(disk: Disk): boolean {
 }
 
 function detect(volume: Disk): { fileSystem?: GuestFileSystem; problem?: string } {
-  for (const open of fileSystems) {
+  for (const reader of fileSystems) {
     try {
-      const fileSystem = open(volume);
+      const fileSystem = reader.open(volume);
       if (fileSystem !== undefined) return { fileSystem };
     } catch (error) {
       if (!isRefusal(error)) throw error;

@@ -59,12 +59,12 @@ function writePieces(file: string, random: Seeded): void {
   }
 }
 
-/** What differs between the folder and the file system, at most a few lines: nothing, when all is well. */
+/** What differs between the folder and the file system (its own files apart), at most a few lines: nothing, when all is well. */
 export function differences(folder: string, fileSystem: GuestFileSystem, at = '/'): string[] {
   const found: string[] = [];
   const here = path.join(folder, at);
   const names = fs.readdirSync(here).sort();
-  const listed = fileSystem.list(at).filter((name) => name !== 'lost+found');
+  const listed = fileSystem.list(at).filter((name) => name !== 'lost+found' && !/^\$[A-Z]/.test(name));
   if (listed.join('/') !== names.join('/')) found.push(`${at}: ${listed.length} names where ${names.length} belong`);
   for (const name of names) {
     const entry = path.join(at, name);
@@ -128,4 +128,16 @@ export function run(program: string, ...args: readonly string[]): string {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
   });
+}
+
+/** What mkfs.xfs calls a prototype: the tree as text. */
+export function prototypeOf(from: string): string {
+  const lines = (at: string): string[] =>
+    fs.readdirSync(at, { withFileTypes: true }).flatMap((entry) => {
+      const place = `${at}/${entry.name}`;
+      if (entry.isDirectory()) return [`${entry.name} d--755 0 0`, ...lines(place), '$'];
+      if (entry.isSymbolicLink()) return [`${entry.name} l--777 0 0 ${fs.readlinkSync(place)}`];
+      return [`${entry.name} ---644 0 0 ${place}`];
+    });
+  return ['none', '0 0', 'd--755 0 0', ...lines(from), '$', ''].join('\n');
 }

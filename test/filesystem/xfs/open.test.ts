@@ -12,6 +12,7 @@ import {
   copyTree,
   differences,
   lookedUpThroughLinks,
+  prototypeOf,
   run,
   whyNoMounts,
   withMounted,
@@ -46,18 +47,6 @@ function withFileSystem<T>(image: string, use: (fileSystem: GuestFileSystem) => 
   const fileSystem = openXfs(disk.value);
   if (fileSystem === undefined) throw new Error(`${image} holds no XFS`);
   return use(fileSystem);
-}
-
-/** What mkfs.xfs calls a prototype: the tree as text. */
-function prototypeOf(from: string): string {
-  const lines = (at: string): string[] =>
-    fs.readdirSync(at, { withFileTypes: true }).flatMap((entry) => {
-      const place = `${at}/${entry.name}`;
-      if (entry.isDirectory()) return [`${entry.name} d--755 0 0`, ...lines(place), '$'];
-      if (entry.isSymbolicLink()) return [`${entry.name} l--777 0 0 ${fs.readlinkSync(place)}`];
-      return [`${entry.name} ---644 0 0 ${place}`];
-    });
-  return ['none', '0 0', 'd--755 0 0', ...lines(from), '$', ''].join('\n');
 }
 
 describe.skipIf(noMounts !== undefined)('XFS', () => {
