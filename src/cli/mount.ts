@@ -10,15 +10,8 @@ import { absolutePath, givenArguments } from '../base/given-names.ts';
 import type { Credential } from '../backup/key-slots.ts';
 import { singleFileFormats, type FormatName } from '../native/formats.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
-import {
-  defaultIdleMs,
-  defaultWorkers,
-  maxWorkers,
-  serveMount,
-  transportChoices,
-  type MountOptions,
-  type TransportChoice,
-} from '../mount/serve.ts';
+import { defaultIdleMs, defaultWorkers, maxWorkers, serveMount, type MountOptions } from '../mount/serve.ts';
+import { anyTransport, transportNames } from '../mount/transports.ts';
 import { defaultFillJobs } from '../fill/turns.ts';
 import { defaultCacheBytes } from '../mount/memory-budget.ts';
 import { defaultSourceTimeoutMs } from '../base/source-watch.ts';
@@ -36,7 +29,7 @@ interface MountFlags extends KeyFlags {
   readonly write?: WriteMode;
   readonly cache?: string;
   readonly idle: string;
-  readonly transport: TransportChoice;
+  readonly transport: string;
   readonly workers?: string;
   readonly fill?: boolean;
   readonly fillRate?: string;
@@ -76,7 +69,9 @@ export function mountCommand(): Command {
     .option('--cache <size>', 'memory for what is kept of images, of all disks together (default: 192M)')
     .option('--idle <seconds>', 'close an image that nobody read for so long', String(defaultIdleMs / 1000))
     .addOption(
-      new Option('--transport <name>', 'how to speak with the kernel').choices(transportChoices).default('auto'),
+      new Option('--transport <name>', 'how to speak with the kernel')
+        .choices([anyTransport, ...transportNames])
+        .default(anyTransport),
     )
     .option('--fill', 'copy every disk of the folder into a real disk file meanwhile (see: veneer fill)')
     .option('--fill-rate <size>', 'what all fills together copy in a second (default: no limit)')

@@ -34,16 +34,15 @@ import { raiseFileLimit } from '../base/system-calls.ts';
 import { endOnCrash } from './crash.ts';
 import { answerFill } from './fill-requests.ts';
 import { Filter } from './filter.ts';
-import { serveFuseNative } from './fuse-native/transport.ts';
 import { maxBeside } from './kernel/beside.ts';
-import { KernelTransport, type KernelOptions } from './kernel/transport.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import { MountLog } from './log.ts';
 import { LogLimit } from './log-limit.ts';
-import { divideCache, type CacheShares } from './memory-budget.ts';
+import { divideCache } from './memory-budget.ts';
 import { clearLeftovers } from './seen-leftovers.ts';
 import { Survey } from './survey.ts';
 import type { ServingTransport } from './transport.ts';
+import { startTransport } from './transports.ts';
 
 export interface MountOptions {
   readonly allowPaths: readonly string[];
@@ -58,8 +57,8 @@ export interface MountOptions {
   readonly cacheBytes: number;
   /** An image that nobody read for this long is closed. */
   readonly idleMs: number;
-  /** `auto`: the kernel's own protocol where it works, fuse-native elsewhere. */
-  readonly transport: TransportChoice;
+  /** Of transports.ts. */
+  readonly transport: string;
   /** Threads that answer, of the kernel transport. */
   readonly workers: number;
   /** Whether every disk of the mounted folder is filled. */
@@ -71,9 +70,6 @@ export interface MountOptions {
   /** A read of an image that takes longer fails. */
   readonly sourceTimeoutMs: number;
 }
-
-export const transportChoices = ['auto', 'kernel', 'fuse-native'] as const;
-export type TransportChoice = (typeof transportChoices)[number];
 
 const { O_RDWR, O_APPEND } = fs.constants;
 export const defaultIdleMs = 60_000;
@@ -147,15 +143,22 @@ async function serve(
   separateAll(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.
   process.umask(0);
-  const transport = await startTransport(filter, real, options, {
-    filter: filterOptions,
-    shares,
-    sources,
-    statistics,
-    replacements,
-    logFd,
-    logLimit: limit.buffer,
+  const transport = await startTransport(options.transport, {
+    filter,
     log,
+    options: {
+      filter: filterOptions,
+      mountpoint: real.mountpoint,
+      workers: options.workers,
+      cacheBytes: shares.blockBytes,
+      indexBytes: shares.indexBytes,
+      idleMs: options.idleMs,
+      sources,
+      statistics,
+      replacements,
+      logFd,
+      logLimit: limit.buffer,
+    },
   });
   const letGo = endOnCrash(real.mountpoint, log);
   const record = {
@@ -265,47 +268,6 @@ async function startFill(fills: Fills, disk: NativeDisk, { fill }: MountOptions,
     else await fills.takeUp(disk);
   } catch (error) {
     log('warn', `${disk.name}: is not filled: ${describeError(error)}`, { file: disk.name });
-  }
-}
-
-/** @throws UnavailableError: nothing is mounted then */
-async function startTransport(
-  filter: Filter,
-  real: { readonly folder: string; readonly mountpoint: string },
-  options: MountOptions,
-  shared: Pick<KernelOptions, 'filter' | 'sources' | 'statistics' | 'replacements' | 'logFd' | 'logLimit'> & {
-    readonly shares: CacheShares;
-    readonly log: Log;
-  },
-): Promise<ServingTransport> {
-  const { log, shares } = shared;
-  let whyNotKernel = '';
-  if (options.transport !== 'fuse-native') {
-    try {
-      return await KernelTransport.start(
-        {
-          ...options,
-          ...shared,
-          cacheBytes: shares.blockBytes,
-          indexBytes: shares.indexBytes,
-          diskKeyOf: (place) => filter.diskKeyOf(place),
-          mountpoint: real.mountpoint,
-        },
-        log,
-      );
-    } catch (error) {
-      if (isMountpoint(real.mountpoint)) await unmount(real.mountpoint, true);
-      if (options.transport === 'kernel')
-        throw new UnavailableError(`${real.mountpoint}: cannot be mounted`, { cause: error });
-      whyNotKernel = describeError(error);
-      log('warn', `the kernel transport does not work here, fuse-native is tried: ${whyNotKernel}`, {});
-    }
-  }
-  try {
-    return await serveFuseNative(filter, real.mountpoint, options.idleMs, log);
-  } catch (error) {
-    const first = whyNotKernel === '' ? '' : ` (kernel transport: ${whyNotKernel})`;
-    throw new UnavailableError(`${real.mountpoint}: cannot be mounted${first}`, { cause: error });
   }
 }
 
