@@ -15,9 +15,7 @@ import { plainPathOf } from '../plugin/beside.ts';
 import type { DataFile } from '../replacement/data-file.ts';
 import { unitBytes } from '../replacement/layout.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
-import { dataFileOf, requireSound, shared, sizeOf, type SharedReplacement } from '../replacement/shared.ts';
-
-const frozen = 2n;
+import { dataFileOf, requireSound, shared, sizeOf, writing, type SharedReplacement } from '../replacement/shared.ts';
 
 /** From now on writes are refused, until `thaw`. @throws UnavailableError when they are already, or an earlier flush failed */
 export function freeze(parts: SharedReplacement): void {
@@ -25,13 +23,13 @@ export function freeze(parts: SharedReplacement): void {
   map.locked('flush', 0, () =>
     map.allUnitsLocked(() => {
       requireSound(parts);
-      Atomics.store(new BigInt64Array(parts.numbers), shared.poisoned, frozen);
+      Atomics.store(new BigInt64Array(parts.numbers), shared.writing, writing.frozen);
     }),
   );
 }
 
 export function thaw(parts: SharedReplacement): void {
-  Atomics.compareExchange(new BigInt64Array(parts.numbers), shared.poisoned, frozen, 0n);
+  Atomics.compareExchange(new BigInt64Array(parts.numbers), shared.writing, writing.frozen, writing.allowed);
 }
 
 /**

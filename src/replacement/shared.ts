@@ -41,22 +41,30 @@ export interface BaseFile {
   read(target: Uint8Array, offset: number): void;
 }
 
-/**
- * Indexes into `numbers`: signed 64-bit. `poisoned` is 1 after a failed flush, and 2 while nothing may be written (decrypt.ts); `resizes` counts the starts and the ends of changes of size,
- * and so is odd during one, and during what else takes units away from readers; `direct` is 1 once a guest may write past the map, straight
- * to the data file; `suspect` is 1 after a power loss, until the file was verified: a unit that counts as unwritten may then hold a write
- * that no flush had covered, and so only the data file says what it holds.
- */
+/** Indexes into `numbers`: signed 64-bit. */
 export const shared = {
   sizeBytes: 0,
   visibleBytes: 1,
   sequence: 2,
   state: 3,
-  poisoned: 4,
+  /** One of `writing`. */
+  writing: 4,
+  /** Counts the starts and the ends of changes of size, and so is odd during one, and during what else takes units away from readers. */
   resizes: 5,
+  /** 1 once a guest may write past the map, straight to the data file. */
   direct: 6,
+  /** 1 after a power loss, until the file was verified: a unit that counts as unwritten may hold a write then; the data file alone says what it holds. */
   suspect: 7,
   count: 8,
+} as const;
+
+/** Whether anything may be written. */
+export const writing = {
+  allowed: 0n,
+  /** A flush failed: nothing is written or flushed any more. */
+  failed: 1n,
+  /** The file is being decrypted (fill/decrypt.ts). */
+  frozen: 2n,
 } as const;
 
 /** What changes in the header while a replacement is open. */
@@ -131,7 +139,7 @@ export function flushAll(parts: SharedReplacement, map: PresenceMap): void {
 
 /** Before a write. @throws UnavailableError as requireFlushed, and while the file is being decrypted */
 export function requireSound(parts: SharedReplacement): void {
-  if (Atomics.load(new BigInt64Array(parts.numbers), shared.poisoned) === 0n) return;
+  if (Atomics.load(new BigInt64Array(parts.numbers), shared.writing) === writing.allowed) return;
   requireFlushed(parts);
   throw new UnavailableError(
     `${parts.name}: is being decrypted into a plain disk file; write to that when it is done`,
@@ -143,7 +151,7 @@ export function requireSound(parts: SharedReplacement): void {
 
 /** @throws UnavailableError after a flush failed: what it covered may be lost, and going on would hide it */
 export function requireFlushed(parts: SharedReplacement): void {
-  if (Atomics.load(new BigInt64Array(parts.numbers), shared.poisoned) !== 1n) return;
+  if (Atomics.load(new BigInt64Array(parts.numbers), shared.writing) !== writing.failed) return;
   throw new UnavailableError(`${parts.name}: an earlier flush failed; unmount, check the disk below, and mount again`);
 }
 
@@ -156,7 +164,7 @@ export function orPoison(parts: SharedReplacement, header: HeaderChange, action:
   try {
     action();
   } catch (cause) {
-    Atomics.store(new BigInt64Array(parts.numbers), shared.poisoned, 1n);
+    Atomics.store(new BigInt64Array(parts.numbers), shared.writing, writing.failed);
     try {
       commitHeader(parts, header, nilGuid);
     } catch (error) {
