@@ -1,8 +1,13 @@
 /** Folders with all that makes file systems difficult, and volumes that foreign tools fill with them. */
 import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
+import { expect } from 'vitest';
+import { closing } from '../../src/base/ownership.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
+import type { Disk } from '../../src/disk/disk.ts';
+import { openFileDisk } from '../../src/disk/file.ts';
 import type { GuestFileSystem } from '../../src/filesystem/file-system.ts';
 import type { Patch } from '../../src/filesystem/edit/patch.ts';
 import { Seeded } from '../seeded.ts';
@@ -16,12 +21,7 @@ export const links: readonly (readonly [string, string])[] = [
   [`etc/${'long-'.repeat(16)}name`, `../etc/${'./'.repeat(60)}fstab`],
   ['lib', 'usr/lib'],
 ];
-export const lookedUpThroughLinks = [
-  '/etc/relative',
-  '/etc/absolute',
-  '/etc/upwards',
-  `/etc/${'long-'.repeat(16)}name`,
-];
+const lookedUpThroughLinks = ['/etc/relative', '/etc/absolute', '/etc/upwards', `/etc/${'long-'.repeat(16)}name`];
 
 /** Writes the tree. `manyNames`: of the largest folder. */
 export function writeTree(folder: string, seed: string, manyNames = 2000): void {
@@ -87,6 +87,38 @@ export function applyTo(image: string, patches: readonly Patch[]): void {
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** Anew in each run: the kernel mounts no two of one UUID at once. */
+export const uuid = randomUUID();
+export const label = 'a label';
+
+/** Reads a volume that was made with the label and the UUID here, and filled with the tree. @param lost what `differences` finds all the same */
+export function expectTree(
+  tree: string,
+  kind: string,
+  fileSystem: GuestFileSystem,
+  lost: readonly string[] = [],
+): void {
+  expect(fileSystem).toMatchObject({ kind, label, uuid, warnings: [] });
+  expect(differences(tree, fileSystem)).toEqual(lost);
+  const fstab = fs.readFileSync(`${tree}/etc/fstab`);
+  for (const link of lookedUpThroughLinks) expect(Buffer.from(fileSystem.readFile(link, MiB))).toEqual(fstab);
+  expect(fileSystem.stat('/lib/large')?.type).toBe('file');
+  for (const nothing of ['/circle', '/dangling', '/empty/under', '/missing'])
+    expect(fileSystem.stat(nothing)).toBeUndefined();
+}
+
+/** Opens what is in an image, which must be one of these. */
+export function withFileSystem<T>(
+  open: (volume: Disk) => GuestFileSystem | undefined,
+  image: string,
+  use: (fileSystem: GuestFileSystem) => T,
+): T {
+  using disk = closing(openFileDisk(image));
+  const fileSystem = open(disk.value);
+  if (fileSystem === undefined) throw new Error(`${image} holds no such file system`);
+  return use(fileSystem);
 }
 
 /** Why nothing can be mounted here; undefined where it can. */

@@ -1,19 +1,19 @@
 /** btrfs that the kernel filled: every name and byte is read, compressed or not, and btrfs check finds patched volumes sound. */
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { closing } from '../../../src/base/ownership.ts';
 import { MiB } from '../../../src/base/units.ts';
-import { openFileDisk } from '../../../src/disk/file.ts';
 import { openBtrfs } from '../../../src/filesystem/btrfs/open.ts';
-import type { GuestFileSystem } from '../../../src/filesystem/file-system.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import {
   applyTo,
   copyTree,
   differences,
-  lookedUpThroughLinks,
+  expectTree,
+  label,
   run,
+  uuid,
   whyNoMounts,
+  withFileSystem,
   withMounted,
   writeTree,
 } from '../trees.ts';
@@ -35,19 +35,12 @@ function make(
   const image = folder.file(name);
   fs.writeFileSync(image, '');
   fs.truncateSync(image, 256 * MiB);
-  run('mkfs.btrfs', '-q', '-f', '-L', 'a label', '-U', '01234567-89ab-cdef-0123-456789abcdef', ...options, image);
+  run('mkfs.btrfs', '-q', '-f', '-L', label, '-U', uuid, ...options, image);
   withMounted(image, mountOptions, fill);
   return image;
 }
 
 const filled = (mountpoint: string): void => copyTree(tree, mountpoint);
-
-function withFileSystem<T>(image: string, use: (fileSystem: GuestFileSystem) => T): T {
-  using disk = closing(openFileDisk(image));
-  const fileSystem = openBtrfs(disk.value);
-  if (fileSystem === undefined) throw new Error(`${image} holds no btrfs`);
-  return use(fileSystem);
-}
 
 const kinds: readonly (readonly [string, readonly string[], readonly string[]])[] = [
   ['btrfs', [], []],
@@ -61,18 +54,8 @@ const kinds: readonly (readonly [string, readonly string[], readonly string[]])[
 describe.skipIf(noMounts !== undefined)('btrfs', () => {
   it.each(kinds)('%s is read to the last name and byte', (title, options, mountOptions) => {
     const image = make(title.replaceAll(' ', '-'), options, mountOptions, filled);
-    withFileSystem(image, (fileSystem) => {
-      expect(fileSystem).toMatchObject({
-        kind: 'btrfs',
-        label: 'a label',
-        uuid: '01234567-89ab-cdef-0123-456789abcdef',
-        warnings: [],
-      });
-      expect(differences(tree, fileSystem)).toEqual([]);
-      const fstab = fs.readFileSync(`${tree}/etc/fstab`);
-      for (const link of lookedUpThroughLinks) expect(Buffer.from(fileSystem.readFile(link, MiB))).toEqual(fstab);
-      for (const nothing of ['/circle', '/dangling', '/empty/under', '/missing'])
-        expect(fileSystem.stat(nothing)).toBeUndefined();
+    withFileSystem(openBtrfs, image, (fileSystem) => {
+      expectTree(tree, 'btrfs', fileSystem);
     });
   });
 
@@ -84,7 +67,7 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
       fs.writeFileSync(`${mountpoint}/@home/here`, 'at home');
       run('btrfs', 'subvolume', 'set-default', `${mountpoint}/@`);
     });
-    withFileSystem(image, (fileSystem) => {
+    withFileSystem(openBtrfs, image, (fileSystem) => {
       expect(differences(tree, fileSystem)).toEqual([]);
       const others = fileSystem.subvolumes?.() ?? [];
       expect(others.map(({ name }) => name)).toEqual(['/', '@home']);
@@ -107,10 +90,10 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
       ];
       applyTo(
         image,
-        withFileSystem(image, (fileSystem) => fileSystem.replace(edits)),
+        withFileSystem(openBtrfs, image, (fileSystem) => fileSystem.replace(edits)),
       );
       run('btrfs', 'check', '--check-data-csum', image);
-      withFileSystem(image, (fileSystem) => {
+      withFileSystem(openBtrfs, image, (fileSystem) => {
         expect(
           Buffer.from(fileSystem.readFile('/usr/lib/large', 8 * MiB))
             .subarray(2 * MiB, 2 * MiB + 8)
@@ -128,7 +111,7 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
   it('compressed, inline and shared data are not patched, nor those compressed by LZO read', () => {
     const edit = (path: string) => [{ path, fileOffset: 0, after: Buffer.from('x') }];
     const compressed = make('compressed', [], ['compress-force=zstd'], filled);
-    withFileSystem(compressed, (fileSystem) => {
+    withFileSystem(openBtrfs, compressed, (fileSystem) => {
       expect(() => fileSystem.replace(edit('/usr/lib/compressible'))).toThrow(/is compressed/);
       expect(() => fileSystem.replace(edit('/tiny'))).toThrow(/inline extent/);
     });
@@ -136,7 +119,7 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
       filled(mountpoint);
       run('cp', '--reflink=always', `${mountpoint}/usr/lib/large`, `${mountpoint}/copy`);
     });
-    withFileSystem(shared, (fileSystem) => {
+    withFileSystem(openBtrfs, shared, (fileSystem) => {
       expect(() => fileSystem.replace(edit('/copy'))).toThrow(/shares its extent/);
       expect(() => fileSystem.readFile('/usr/lib/compressible', 8 * MiB)).toThrow(/LZO/);
     });
@@ -144,7 +127,7 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
 
   it('a damaged copy of a node is passed over, and damaged data are refused', () => {
     const image = make('damaged', [], [], filled);
-    const pieces = withFileSystem(image, (fileSystem) => fileSystem.locate('/usr/lib/large'));
+    const pieces = withFileSystem(openBtrfs, image, (fileSystem) => fileSystem.locate('/usr/lib/large'));
     const bytes = fs.readFileSync(image);
     const at = (pieces[0]?.volumeOffset ?? 0) + 5;
     bytes[at] = (bytes[at] ?? 0) ^ 1;
@@ -152,7 +135,7 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
     const [first] = run('btrfs-map-logical', '-l', String(root), image).match(/(?<=physical )\d+/g) ?? [];
     bytes.fill(0, Number(first), Number(first) + 4096);
     fs.writeFileSync(image, bytes);
-    withFileSystem(image, (fileSystem) => {
+    withFileSystem(openBtrfs, image, (fileSystem) => {
       expect(fileSystem.list('/etc')).toContain('fstab');
       expect(() => fileSystem.readFile('/usr/lib/large', 8 * MiB)).toThrow(/btrfs data at byte/);
     });

@@ -1,20 +1,20 @@
 /** XFS that the kernel filled: every name and byte is read, a log is judged, and xfs_repair finds patched volumes sound. */
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { closing } from '../../../src/base/ownership.ts';
 import { MiB } from '../../../src/base/units.ts';
-import { openFileDisk } from '../../../src/disk/file.ts';
-import type { GuestFileSystem } from '../../../src/filesystem/file-system.ts';
 import { openXfs } from '../../../src/filesystem/xfs/open.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import {
   applyTo,
   copyTree,
   differences,
-  lookedUpThroughLinks,
+  expectTree,
+  label,
   prototypeOf,
   run,
+  uuid,
   whyNoMounts,
+  withFileSystem,
   withMounted,
   writeTree,
 } from '../trees.ts';
@@ -37,33 +37,16 @@ function make(name: string, fill: ((mountpoint: string) => void) | undefined, ..
   const image = folder.file(name);
   fs.writeFileSync(image, '');
   fs.truncateSync(image, 320 * MiB);
-  run('mkfs.xfs', '-q', '-f', '-L', 'a label', '-m', 'uuid=01234567-89ab-cdef-0123-456789abcdef', ...options, image);
+  run('mkfs.xfs', '-q', '-f', '-L', label, '-m', `uuid=${uuid}`, ...options, image);
   if (fill !== undefined) withMounted(image, [], fill);
   return image;
-}
-
-function withFileSystem<T>(image: string, use: (fileSystem: GuestFileSystem) => T): T {
-  using disk = closing(openFileDisk(image));
-  const fileSystem = openXfs(disk.value);
-  if (fileSystem === undefined) throw new Error(`${image} holds no XFS`);
-  return use(fileSystem);
 }
 
 describe.skipIf(noMounts !== undefined)('XFS', () => {
   it.each(kinds)('%s is read to the last name and byte', (title, options) => {
     const image = make(title.replaceAll(' ', '-'), (mountpoint) => copyTree(tree, mountpoint), ...options);
-    withFileSystem(image, (fileSystem) => {
-      expect(fileSystem).toMatchObject({
-        kind: 'xfs',
-        label: 'a label',
-        uuid: '01234567-89ab-cdef-0123-456789abcdef',
-        warnings: [],
-      });
-      expect(differences(tree, fileSystem)).toEqual([]);
-      const fstab = fs.readFileSync(`${tree}/etc/fstab`);
-      for (const link of lookedUpThroughLinks) expect(Buffer.from(fileSystem.readFile(link, MiB))).toEqual(fstab);
-      for (const nothing of ['/circle', '/dangling', '/empty/under', '/missing'])
-        expect(fileSystem.stat(nothing)).toBeUndefined();
+    withFileSystem(openXfs, image, (fileSystem) => {
+      expectTree(tree, 'xfs', fileSystem);
     });
   });
 
@@ -78,7 +61,7 @@ describe.skipIf(noMounts !== undefined)('XFS', () => {
       '-p',
       folder.write('proto', prototypeOf(tree)),
     );
-    withFileSystem(image, (fileSystem) => expect(differences(tree, fileSystem)).toEqual([]));
+    withFileSystem(openXfs, image, (fileSystem) => expect(differences(tree, fileSystem)).toEqual([]));
   });
 
   it('a patched file reads as patched by the kernel, and xfs_repair finds the volume sound', () => {
@@ -86,7 +69,7 @@ describe.skipIf(noMounts !== undefined)('XFS', () => {
     const edits = [{ path: '/etc/fstab', fileOffset: 5, after: Buffer.from('vda') }];
     applyTo(
       image,
-      withFileSystem(image, (fileSystem) => fileSystem.replace(edits)),
+      withFileSystem(openXfs, image, (fileSystem) => fileSystem.replace(edits)),
     );
     run('xfs_repair', '-n', image);
     withMounted(image, ['ro'], (mountpoint) => {
@@ -103,12 +86,12 @@ describe.skipIf(noMounts !== undefined)('XFS', () => {
       run('xfs_io', '-c', 'fsync', mountpoint);
       fs.copyFileSync(folder.file('busy'), dirty);
     });
-    withFileSystem(dirty, (fileSystem) => {
+    withFileSystem(openXfs, dirty, (fileSystem) => {
       expect(fileSystem.warnings).toEqual([expect.stringContaining('log was not replayed')]);
       expect(() => fileSystem.replace([{ path: '/fstab', fileOffset: 0, after: Buffer.from('x') }])).toThrow(
         /replayed/,
       );
     });
-    withFileSystem(folder.file('busy'), (fileSystem) => expect(fileSystem.warnings).toEqual([]));
+    withFileSystem(openXfs, folder.file('busy'), (fileSystem) => expect(fileSystem.warnings).toEqual([]));
   });
 });
