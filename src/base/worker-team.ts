@@ -9,7 +9,8 @@ import { AssertionError, VeneerError, type ErrorCode } from './errors.ts';
 
 /** An error on its way between threads. */
 export interface Failure {
-  readonly failure: { readonly code: ErrorCode | undefined; readonly message: string };
+  /** `code` is absent where it was no error of ours. */
+  readonly failure: { readonly code?: ErrorCode | undefined; readonly message: string };
 }
 
 /**

@@ -3,10 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
 import { formatBytes, parseSize } from '../base/units.ts';
-import type { FillAction } from '../mounts/control.ts';
-import { openFillClient, type FillClient } from '../mount/fill-client.ts';
-import type { FillStatus } from '../fill/job.ts';
-import type { Proof } from '../fill/prove.ts';
+import { openFillClient, type FillClient } from '../mounts/fill-client.ts';
+import type { FillStatus, Proof } from '../fill/fill-status.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
@@ -41,23 +39,26 @@ function starting(action: 'start' | 'resume', description: string): Command {
     .option('--no-verify', 'do not read all back and compare it before the image is let go')
     .action(async (plugin: string, flags: StartFlags) => {
       await withClient(plugin, flags, async (client) => {
-        const statuses = (await client.ask(action, {
+        const statuses = await client.ask(`fill.${action}`, {
+          file: client.file,
           isPolite: flags.polite,
           isVerified: flags.verify,
           ...(flags.rate === undefined ? {} : { bytesPerSecond: parseSize(flags.rate, '--rate') }),
-        })) as FillStatus[];
+        });
         if (client.isMounted) print(statuses);
         else await watch(client, plugin);
       });
     });
 }
 
-function simple(action: FillAction, description: string): Command {
+function simple(action: 'pause' | 'cancel', description: string): Command {
   return withKeyOptions(new Command(action))
     .description(description)
     .argument('<plugin>', pluginArgument)
     .action(async (plugin: string, flags: KeyFlags) => {
-      await withClient(plugin, flags, async (client) => print((await client.ask(action)) as FillStatus[]));
+      await withClient(plugin, flags, async (client) =>
+        print(await client.ask(`fill.${action}`, { file: client.file })),
+      );
     });
 }
 
@@ -73,7 +74,7 @@ function statusCommand(): Command {
           await watch(client, plugin);
           return;
         }
-        const statuses = (await client.ask('status')) as FillStatus[];
+        const statuses = await client.ask('fill.status', { file: client.file });
         if (flags.json === true) sayJson(statuses);
         else if (statuses.length === 0) say(`${plugin}: nothing was written to it or copied yet`);
         else print(statuses);
@@ -88,7 +89,7 @@ function verifyCommand(): Command {
     .option('--json', 'for programs')
     .action(async (plugin: string, flags: KeyFlags & { json?: boolean }) => {
       await withClient(plugin, flags, async (client) => {
-        const proofs = (await client.ask('verify')) as { name: string; proof: Proof }[];
+        const proofs = await client.ask('fill.verify', { file: client.file });
         if (flags.json === true) sayJson(proofs);
         else for (const { name, proof } of proofs) say(...proofText(name, proof));
         for (const { name, proof } of proofs) requireProven(name, proof);
@@ -155,7 +156,7 @@ async function watch(client: FillClient, plugin: string): Promise<void> {
     const progress = reportProgress(verifies ? 'reading back' : 'copying');
     try {
       for (;;) {
-        statuses = (await client.ask('status')) as FillStatus[];
+        statuses = await client.ask('fill.status', { file: client.file });
         const isHere = statuses.some(
           ({ state, activity }) => state === 'filling' && activity !== 'idle' && (verifies || activity !== 'verify'),
         );

@@ -2,8 +2,9 @@
 import { Command } from 'commander';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
-import { askMount, type MountStatus } from '../mounts/control.ts';
+import { askMount } from '../mounts/control.ts';
 import { findRecord, listRecords, mountFiles } from '../mounts/mount-record.ts';
+import type { MountStatus } from '../mounts/mount-status.ts';
 import { mountedPath } from '../mounts/mounted-path.ts';
 import { statusText as fillText } from './fill-text.ts';
 import { say, sayJson, warn } from './output.ts';
@@ -45,7 +46,7 @@ function mountedPathOf(mountpoint: string): string | undefined {
 
 async function askForStatus(mountpoint: string): Promise<MountStatus> {
   try {
-    return (await askMount(mountFiles(mountpoint).socket, { command: 'status' })) as MountStatus;
+    return await askMount(mountFiles(mountpoint).socket, 'status', {});
   } catch (error) {
     throw new UnavailableError(`${mountpoint}: cannot tell its status`, { cause: error });
   }
