@@ -9,8 +9,7 @@ import { AssertionError, VeneerError, type ErrorCode } from './errors.ts';
 
 /** An error on its way between threads. */
 export interface Failure {
-  /** `code` is absent where it was no error of ours. */
-  readonly failure: { readonly code?: ErrorCode | undefined; readonly message: string };
+  readonly failure: { readonly code: ErrorCode | undefined; readonly message: string };
 }
 
 /**

@@ -2,9 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
-import { formatBytes, parseSize } from '../base/units.ts';
+import { formatBytes } from '../base/units.ts';
 import { openFillClient, type FillClient } from '../mounts/fill-client.ts';
 import type { FillStatus, Proof } from '../fill/fill-status.ts';
+import { bytesOption } from './arguments.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
@@ -13,7 +14,7 @@ import { complain, say, sayJson } from './output.ts';
 interface StartFlags extends KeyFlags {
   readonly polite: boolean;
   readonly verify: boolean;
-  readonly rate?: string;
+  readonly rate?: number;
 }
 
 const watchEveryMs = 500;
@@ -34,7 +35,7 @@ function starting(action: 'start' | 'resume', description: string): Command {
   return withKeyOptions(new Command(action))
     .description(description)
     .argument('<plugin>', pluginArgument)
-    .option('--rate <size>', 'what all fills of the mount together copy in a second; 0: no limit')
+    .addOption(bytesOption('--rate <size>', 'what all fills of the mount together copy in a second; 0: no limit'))
     .option('--no-polite', 'do not yield to guests')
     .option('--no-verify', 'do not read all back and compare it before the image is let go')
     .action(async (plugin: string, flags: StartFlags) => {
@@ -43,7 +44,7 @@ function starting(action: 'start' | 'resume', description: string): Command {
           file: client.file,
           isPolite: flags.polite,
           isVerified: flags.verify,
-          ...(flags.rate === undefined ? {} : { bytesPerSecond: parseSize(flags.rate, '--rate') }),
+          ...(flags.rate === undefined ? {} : { bytesPerSecond: flags.rate }),
         });
         if (client.isMounted) print(statuses);
         else await watch(client, plugin);

@@ -7,6 +7,7 @@ import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { readPluginFile } from '../plugin/plugin-file.ts';
 import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
 import { hasReplacement } from '../plugin/beside.ts';
+import { foldersOption } from './arguments.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson } from './output.ts';
 
@@ -38,12 +39,7 @@ export function reconfigureCommand(): Command {
     .option('--dry-run', 'print the plan and change nothing')
     .option('--choose', 'use the patch set that was made for this target before')
     .option('--undo', 'forget the patch set of the target, or all of them')
-    .option(
-      '--allow-path <folder>',
-      'images may lie there too (may be repeated)',
-      (folder: string, folders: readonly string[]) => [...folders, absolutePath(folder)],
-      [],
-    )
+    .addOption(foldersOption('--allow-path <folder>', 'images may lie there too (may be repeated)'))
     .option('--json', 'for programs');
   return withKeyOptions(command).action(reconfigure);
 }

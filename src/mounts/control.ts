@@ -7,9 +7,8 @@ import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
-import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
 import { fillRequests } from '../fill/requests.ts';
-import { failureSchema } from './failure.ts';
+import { errorOf, failureOf, failureSchema } from './failure.ts';
 import { mountStatusSchema } from './mount-status.ts';
 
 const nothing = z.object({});
@@ -84,7 +83,7 @@ async function reply(connection: net.Socket, answer: () => unknown): Promise<voi
   try {
     said = await answer();
   } catch (error) {
-    said = { failure: toFailure(error) } satisfies Failure;
+    said = failureOf(error);
   }
   connection.end(`${JSON.stringify(said)}\n`);
 }
@@ -104,7 +103,7 @@ export async function askMount<N extends ControlName>(
   const said = parsed(await exchange(socketPath, line, withinMs));
   if (said === undefined) throw noAnswer(socketPath, 'its answer is cut off');
   const failure = failureSchema.safeParse(said);
-  if (failure.success) throw fromFailure(failure.data);
+  if (failure.success) throw errorOf(failure.data);
   const answer = requests[name].answer.safeParse(said);
   if (answer.success) return answer.data;
   const [issue] = answer.error.issues;

@@ -1,4 +1,5 @@
 /** The socket of a mount, spoken to as this version does and as those before it did: one JSON line, one JSON line back. */
+import fs from 'node:fs';
 import net from 'node:net';
 import { expect, it, onTestFinished } from 'vitest';
 import { CapacityError, UsageError, VeneerError } from '../../src/base/errors.ts';
@@ -142,24 +143,36 @@ it.each([
   expect(made.asked).toEqual([]);
 });
 
-it('an error of ours comes back as what it was, and a bug as one', async () => {
+it('an error comes back as what it was: of ours, of the system, and a bug', async () => {
   const socket = await served({
     ...new Answers().answers,
-    'fill.start': () => Promise.reject(new CapacityError('the disk is full')),
+    'fill.start': () => Promise.reject(new CapacityError('the disk is full', { cause: new Error('ENOSPC') })),
+    'fill.status': async ({ file }) => {
+      await fs.promises.stat(`/nowhere/${file}`);
+      return [];
+    },
   });
   const ask = { file: 'vm.vhdx' };
   const failures = await Promise.allSettled([
     askMount(socket, 'fill.start', ask),
     askMount(socket, 'fill.cancel', ask),
+    askMount(socket, 'fill.status', ask),
     askMount(socket, 'fill.verify', ask),
   ]);
   const reasons = failures.map((one) => (one.status === 'rejected' ? (one.reason as unknown) : undefined));
   expect(reasons.map((reason) => (reason instanceof VeneerError ? reason.code : 'none of ours'))).toEqual([
     'CAPACITY',
     'USAGE',
+    'UNAVAILABLE',
     'none of ours',
   ]);
-  expect(reasons[0]).toHaveProperty('message', 'the disk is full');
+  expect(reasons.map((reason) => (reason as Error).message)).toEqual([
+    'the disk is full: ENOSPC',
+    'no fill of it was started',
+    expect.stringMatching(/^ENOENT: .*\/nowhere\/vm\.vhdx'$/),
+    'a bug',
+  ]);
+  expect((reasons[3] as Error).stack).toMatch(/^TypeError: a bug\n.*control\.test\.ts/);
 });
 
 it('an error that only a later version knows is still told', async () => {
