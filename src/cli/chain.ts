@@ -12,6 +12,7 @@ import { behindMount } from '../mounts/behind-mount.ts';
 import { veneerMountpoints } from '../mounts/mountpoint.ts';
 import { NeededImages } from '../mounts/needed-images.ts';
 import { countOption } from './arguments.ts';
+import { chainListJson, chainListSchema } from './image-json.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -29,7 +30,7 @@ function listCommand(): Command {
     .option('--json', 'for programs')
     .action((folder: string, flags: { json?: boolean }) => {
       const found = listTree(folder);
-      if (flags.json === true) sayJson(found);
+      if (flags.json === true) sayJson(chainListSchema, chainListJson(found));
       else say(...listText(folder, found));
       warn(...found.damaged.map(({ reason }) => `veneer: ${reason}`));
       if (found.damaged.length > 0) process.exitCode = 1;

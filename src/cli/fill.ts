@@ -4,7 +4,7 @@ import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
 import { openFillClient, type FillClient } from '../mounts/fill-client.ts';
-import type { FillStatus, Proof } from '../fill/fill-status.ts';
+import { fileProofsSchema, fillStatusesSchema, type FillStatus, type Proof } from '../fill/fill-status.ts';
 import { bytesOption } from './arguments.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
@@ -76,7 +76,7 @@ function statusCommand(): Command {
           return;
         }
         const statuses = await client.ask('fill.status', { file: client.file });
-        if (flags.json === true) sayJson(statuses);
+        if (flags.json === true) sayJson(fillStatusesSchema, statuses);
         else if (statuses.length === 0) say(`${plugin}: nothing was written to it or copied yet`);
         else print(statuses);
       });
@@ -91,7 +91,7 @@ function verifyCommand(): Command {
     .action(async (plugin: string, flags: KeyFlags & { json?: boolean }) => {
       await withClient(plugin, flags, async (client) => {
         const proofs = await client.ask('fill.verify', { file: client.file });
-        if (flags.json === true) sayJson(proofs);
+        if (flags.json === true) sayJson(fileProofsSchema, proofs);
         else for (const { name, proof } of proofs) say(...proofText(name, proof));
         for (const { name, proof } of proofs) requireProven(name, proof);
       });

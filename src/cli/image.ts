@@ -24,6 +24,7 @@ import { sourceFormatNames } from '../source/formats.ts';
 import { nativeSource } from '../source/open-source.ts';
 import { bytesOption, countOption } from './arguments.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
+import { imageInfoSchema } from './image-json.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -155,7 +156,7 @@ function infoCommand(): Command {
       const credentials = await credentialsOf(flags);
       if (credentials.length > 0) assertOpens(image, new KeyRing({ credentials, chains: [] }));
       const chain = describeChain(image);
-      if (flags.json === true) sayJson(chain);
+      if (flags.json === true) sayJson(imageInfoSchema, chain);
       else say(...chainText(chain));
     });
 }

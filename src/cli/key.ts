@@ -1,5 +1,6 @@
 /** `veneer key list|add|remove|rotate-slot` */
 import { Command, type Option } from 'commander';
+import { z } from 'zod';
 import { addKey, listKeys, removeKey, rotateKey, type ChangedKeys } from '../backup/change-keys.ts';
 import { maxKeySlots, type Credential, type SlotDescription } from '../backup/key-slots.ts';
 import { countOption, descriptorOption } from './arguments.ts';
@@ -13,6 +14,16 @@ interface NewKeyFlags extends KeyFlags {
   readonly newPassphraseFd?: number;
   readonly label?: string;
 }
+
+/** `key list`. */
+export const keyListSchema = z.object({
+  slots: z.array(
+    z.object({ slot: z.number(), kind: z.enum(['passphrase', 'key file']), createdAt: z.string(), label: z.string() }),
+  ),
+  images: z.number(),
+  /** Images whose slots are older. */
+  behind: z.array(z.string()),
+});
 
 export function keyCommand(): Command {
   return new Command('key')
@@ -33,7 +44,8 @@ function listCommand(): Command {
     .action((image: string, flags: { json?: boolean }) => {
       const found = listKeys(image);
       if (flags.json === true) {
-        sayJson(found);
+        const slots = found.slots.map((slot) => ({ ...slot, createdAt: slot.createdAt.toISOString() }));
+        sayJson(keyListSchema, { ...found, slots });
         return;
       }
       say(...found.slots.map(slotText));

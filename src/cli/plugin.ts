@@ -9,6 +9,7 @@ import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
 import {
   imagesOf,
+  pluginFileSchema,
   readPluginFile,
   replacementKinds,
   writeModes,
@@ -167,7 +168,7 @@ function showCommand(): Command {
     .option('--json', 'for programs')
     .action((file: string, flags: { json?: boolean }) => {
       const plugin = readPluginFile(file);
-      if (flags.json === true) sayJson(plugin);
+      if (flags.json === true) sayJson(pluginFileSchema, plugin);
       else say(...pluginText(plugin, file));
     });
 }

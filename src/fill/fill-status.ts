@@ -34,6 +34,8 @@ export const fillStatusSchema = z.object({
   /** Why it waits, paused itself or failed. */
   note: z.string(),
 });
+/** Of each file of a disk that has a replacement. */
+export const fillStatusesSchema = z.array(fillStatusSchema);
 export type FillStatus = z.infer<typeof fillStatusSchema>;
 
 /** What a replacement holds, against what it should hold (prove.ts). */
@@ -62,6 +64,7 @@ export type Proof = z.infer<typeof proofSchema>;
 
 /** The proof of one native file. */
 export const fileProofSchema = z.object({ name: z.string(), proof: proofSchema });
+export const fileProofsSchema = z.array(fileProofSchema);
 export type FileProof = z.infer<typeof fileProofSchema>;
 
 /** What became of a disk that was finalized. */

@@ -1,6 +1,6 @@
 /** What may be asked of the fills of a folder, and what is answered: as it goes over a socket. answers.ts does it. */
 import { z } from 'zod';
-import { fileProofSchema, fillStatusSchema, finalizedSchema } from './fill-status.ts';
+import { fileProofsSchema, fillStatusesSchema, finalizedSchema } from './fill-status.ts';
 
 const ofDisk = z.object({
   /** Path of the plugin file, from the folder. */
@@ -20,15 +20,13 @@ const toFinalize = ofDisk.extend({
   decrypts: z.boolean().exactOptional(),
 });
 
-const statuses = z.array(fillStatusSchema);
-
 export const fillRequests = {
-  'fill.start': { ask: toCopy, answer: statuses },
-  'fill.pause': { ask: ofDisk, answer: statuses },
-  'fill.resume': { ask: toCopy, answer: statuses },
-  'fill.cancel': { ask: ofDisk, answer: statuses },
-  'fill.status': { ask: ofDisk, answer: statuses },
-  'fill.verify': { ask: ofDisk, answer: z.array(fileProofSchema) },
+  'fill.start': { ask: toCopy, answer: fillStatusesSchema },
+  'fill.pause': { ask: ofDisk, answer: fillStatusesSchema },
+  'fill.resume': { ask: toCopy, answer: fillStatusesSchema },
+  'fill.cancel': { ask: ofDisk, answer: fillStatusesSchema },
+  'fill.status': { ask: ofDisk, answer: fillStatusesSchema },
+  'fill.verify': { ask: ofDisk, answer: fileProofsSchema },
   'fill.finalize': { ask: toFinalize, answer: finalizedSchema },
 };
 
