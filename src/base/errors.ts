@@ -5,18 +5,20 @@
  */
 import { printable } from './printable.ts';
 
-export type ErrorCode =
-  | 'FORMAT'
-  | 'INTEGRITY'
-  | 'UNAVAILABLE'
-  | 'CAPACITY'
-  | 'TOO_LARGE'
-  | 'UNSUPPORTED'
-  | 'USAGE'
-  | 'READ_ONLY'
-  | 'FORBIDDEN'
-  | 'SEVERAL_NAMES'
-  | 'ASSERTION';
+export const errorCodes = [
+  'FORMAT',
+  'INTEGRITY',
+  'UNAVAILABLE',
+  'CAPACITY',
+  'TOO_LARGE',
+  'UNSUPPORTED',
+  'USAGE',
+  'READ_ONLY',
+  'FORBIDDEN',
+  'SEVERAL_NAMES',
+  'ASSERTION',
+] as const;
+export type ErrorCode = (typeof errorCodes)[number];
 
 export type ErrorData = Readonly<Record<string, string | number | bigint | boolean | undefined>>;
 

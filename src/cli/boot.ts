@@ -1,13 +1,12 @@
 /** `veneer boot`: the disk of a plugin file in QEMU. */
 import { Command, Option } from 'commander';
-import { UsageError } from '../base/errors.ts';
-import { parseSize } from '../base/units.ts';
-import { absolutePath } from '../base/given-names.ts';
+import { GiB, MiB } from '../base/units.ts';
 import type { Firmware } from '../bootable/geometry.ts';
 import { targets, type Target } from '../guest/plan.ts';
 import { bootMachine } from '../machine/boot.ts';
 import { controllers, type Controller } from '../machine/hardware.ts';
 import { writeModes, type WriteMode } from '../plugin/plugin-file.ts';
+import { bytesOption, countOption, foldersOption, timeOption } from './arguments.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, warn } from './output.ts';
 
@@ -16,12 +15,12 @@ interface BootFlags extends KeyFlags {
   readonly bios?: boolean;
   readonly uefi?: boolean;
   readonly controller?: Controller;
-  readonly memory: string;
-  readonly processors: string;
+  readonly memory: number;
+  readonly processors: number;
   readonly serial?: boolean;
   readonly write?: WriteMode;
   readonly allowPath: readonly string[];
-  readonly stopWithin: string;
+  readonly stopWithin: number;
 }
 
 export function bootCommand(): Command {
@@ -38,24 +37,29 @@ export function bootCommand(): Command {
     .addOption(new Option('--bios', 'default: what the disk boots with').conflicts('uefi'))
     .option('--uefi', 'default: what the disk boots with')
     .addOption(new Option('--controller <name>', "of the disk (default: the target's)").choices(controllers))
-    .option('--memory <size>', 'of the machine', '2G')
-    .option('--processors <count>', 'of the machine', '2')
+    .addOption(bytesOption('--memory <size>', 'of the machine', { least: MiB }).default(2 * GiB, '2G'))
+    .addOption(countOption('--processors <count>', 'of the machine', { least: 1, most: 64 }).default(2))
     .option('--serial', "no screen: the guest's serial port is this terminal")
     .addOption(new Option('--write <mode>', 'instead of what the plugin file says').choices(writeModes))
-    .option('--allow-path <folder>', 'as for mount (may be repeated)', collect, [])
-    .option('--stop-within <seconds>', 'how long the guest may take to power down', '60');
+    .addOption(foldersOption('--allow-path <folder>', 'as for mount (may be repeated)'))
+    .addOption(
+      timeOption('--stop-within <seconds>', 'how long the guest may take to power down', {
+        least: 0,
+        most: 86_400,
+      }).default(60_000, '60'),
+    );
   return withKeyOptions(command).action(async (plugin: string, qemuArguments: readonly string[], flags: BootFlags) => {
     const end = await bootMachine(plugin, {
       target: flags.target,
       firmware: firmwareOf(flags),
       controller: flags.controller,
-      memoryBytes: parseSize(flags.memory, '--memory'),
-      processors: numberOf(flags.processors, '--processors', 1, 64),
+      memoryBytes: flags.memory,
+      processors: flags.processors,
       serial: flags.serial === true,
       write: flags.write,
-      allowPaths: flags.allowPath.map((allowed) => absolutePath(allowed)),
+      allowPaths: flags.allowPath,
       keys: { credentials: await credentialsOf(flags), chains: [] },
-      stopWithinMs: numberOf(flags.stopWithin, '--stop-within', 0, 86_400) * 1000,
+      stopWithinMs: flags.stopWithin,
       qemuArguments,
       tell: (line) => say(line),
     });
@@ -68,14 +72,4 @@ export function bootCommand(): Command {
 function firmwareOf(flags: BootFlags): Firmware | undefined {
   if (flags.bios === true) return 'bios';
   return flags.uefi === true ? 'uefi' : undefined;
-}
-
-function numberOf(text: string, option: string, least: number, most: number): number {
-  const value = Number(text);
-  if (text.trim() !== '' && Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new UsageError(`${option}: "${text}" is not a number from ${least} to ${most}`);
-}
-
-function collect(value: string, before: readonly string[]): readonly string[] {
-  return [...before, value];
 }

@@ -11,6 +11,8 @@ import { applyPrune, planPrune, type PruneOptions, type PrunePlan, type PruneSte
 import { behindMount } from '../mounts/behind-mount.ts';
 import { veneerMountpoints } from '../mounts/mountpoint.ts';
 import { NeededImages } from '../mounts/needed-images.ts';
+import { countOption } from './arguments.ts';
+import { chainListJson, chainListSchema } from './image-json.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -28,7 +30,7 @@ function listCommand(): Command {
     .option('--json', 'for programs')
     .action((folder: string, flags: { json?: boolean }) => {
       const found = listTree(folder);
-      if (flags.json === true) sayJson(found);
+      if (flags.json === true) sayJson(chainListSchema, chainListJson(found));
       else say(...listText(folder, found));
       warn(...found.damaged.map(({ reason }) => `veneer: ${reason}`));
       if (found.damaged.length > 0) process.exitCode = 1;
@@ -36,23 +38,31 @@ function listCommand(): Command {
 }
 
 interface PruneFlags {
-  readonly keepLast?: string;
-  readonly keepDaily?: string;
-  readonly keepWeekly?: string;
-  readonly keepMonthly?: string;
-  readonly maxDepth?: string;
+  readonly keepLast?: number;
+  readonly keepDaily?: number;
+  readonly keepWeekly?: number;
+  readonly keepMonthly?: number;
+  readonly maxDepth?: number;
   readonly dryRun?: boolean;
 }
+
+const anyCount = { least: 0 };
 
 function pruneCommand(): Command {
   return new Command('prune')
     .description('keep some restore points, and consolidate the others into them; needs no key')
     .argument('<folder>', 'all chains of a folder and of those below it, or one image: its chain')
-    .option('--keep-last <count>', 'the newest')
-    .option('--keep-daily <count>', 'the newest of each of the last days that have one (UTC)')
-    .option('--keep-weekly <count>', 'the newest of each of the last weeks that have one')
-    .option('--keep-monthly <count>', 'the newest of each of the last months that have one')
-    .option('--max-depth <count>', 'make synthetic fulls, so that reading a restore point needs no more images')
+    .addOption(countOption('--keep-last <count>', 'the newest', anyCount))
+    .addOption(countOption('--keep-daily <count>', 'the newest of each of the last days that have one (UTC)', anyCount))
+    .addOption(countOption('--keep-weekly <count>', 'the newest of each of the last weeks that have one', anyCount))
+    .addOption(countOption('--keep-monthly <count>', 'the newest of each of the last months that have one', anyCount))
+    .addOption(
+      countOption(
+        '--max-depth <count>',
+        'make synthetic fulls, so that reading a restore point needs no more images',
+        anyCount,
+      ),
+    )
     .option('--dry-run', 'print the plan and do nothing')
     .action(async (place: string, flags: PruneFlags) => {
       const rules = rulesOf(flags);
@@ -122,20 +132,9 @@ async function work(folder: string, plans: readonly PrunePlan[], options: PruneO
 }
 
 function rulesOf(flags: PruneFlags): PruneOptions {
-  const count = (option: string, text: string | undefined): number | undefined => {
-    if (text === undefined) return undefined;
-    const value = Number(text);
-    if (!Number.isInteger(value) || value < 0) throw new UsageError(`${option}: "${text}" is not a number`);
-    return value;
-  };
-  const entries = [
-    ['last', count('--keep-last', flags.keepLast)],
-    ['daily', count('--keep-daily', flags.keepDaily)],
-    ['weekly', count('--keep-weekly', flags.keepWeekly)],
-    ['monthly', count('--keep-monthly', flags.keepMonthly)],
-    ['maxDepth', count('--max-depth', flags.maxDepth)],
-  ] as const;
-  return Object.fromEntries(entries.filter(([, value]) => value !== undefined));
+  const { keepLast, keepDaily, keepWeekly, keepMonthly, maxDepth } = flags;
+  const entries = { last: keepLast, daily: keepDaily, weekly: keepWeekly, monthly: keepMonthly, maxDepth };
+  return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined));
 }
 
 function chainIdOf(file: string): string {

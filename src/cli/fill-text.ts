@@ -1,6 +1,6 @@
 /** How a fill is told of, in `fill status` and `status`. */
 import { formatBytes, formatSeconds } from '../base/units.ts';
-import type { FillStatus } from '../fill/job.ts';
+import type { FillStatus } from '../fill/fill-status.ts';
 
 /** One native file, in two lines. */
 export function statusText(status: FillStatus): string[] {

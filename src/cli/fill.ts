@@ -2,11 +2,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
 import { IntegrityError, UnavailableError } from '../base/errors.ts';
-import { formatBytes, parseSize } from '../base/units.ts';
-import type { FillAction } from '../mounts/control.ts';
-import { openFillClient, type FillClient } from '../mount/fill-client.ts';
-import type { FillStatus } from '../fill/job.ts';
-import type { Proof } from '../fill/prove.ts';
+import { formatBytes } from '../base/units.ts';
+import { openFillClient, type FillClient } from '../mounts/fill-client.ts';
+import { fileProofsSchema, fillStatusesSchema, type FillStatus, type Proof } from '../fill/fill-status.ts';
+import { bytesOption } from './arguments.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { statusText } from './fill-text.ts';
 import { reportProgress } from './progress.ts';
@@ -15,7 +14,7 @@ import { complain, say, sayJson } from './output.ts';
 interface StartFlags extends KeyFlags {
   readonly polite: boolean;
   readonly verify: boolean;
-  readonly rate?: string;
+  readonly rate?: number;
 }
 
 const watchEveryMs = 500;
@@ -36,28 +35,31 @@ function starting(action: 'start' | 'resume', description: string): Command {
   return withKeyOptions(new Command(action))
     .description(description)
     .argument('<plugin>', pluginArgument)
-    .option('--rate <size>', 'what all fills of the mount together copy in a second; 0: no limit')
+    .addOption(bytesOption('--rate <size>', 'what all fills of the mount together copy in a second; 0: no limit'))
     .option('--no-polite', 'do not yield to guests')
     .option('--no-verify', 'do not read all back and compare it before the image is let go')
     .action(async (plugin: string, flags: StartFlags) => {
       await withClient(plugin, flags, async (client) => {
-        const statuses = (await client.ask(action, {
+        const statuses = await client.ask(`fill.${action}`, {
+          file: client.file,
           isPolite: flags.polite,
           isVerified: flags.verify,
-          ...(flags.rate === undefined ? {} : { bytesPerSecond: parseSize(flags.rate, '--rate') }),
-        })) as FillStatus[];
+          ...(flags.rate === undefined ? {} : { bytesPerSecond: flags.rate }),
+        });
         if (client.isMounted) print(statuses);
         else await watch(client, plugin);
       });
     });
 }
 
-function simple(action: FillAction, description: string): Command {
+function simple(action: 'pause' | 'cancel', description: string): Command {
   return withKeyOptions(new Command(action))
     .description(description)
     .argument('<plugin>', pluginArgument)
     .action(async (plugin: string, flags: KeyFlags) => {
-      await withClient(plugin, flags, async (client) => print((await client.ask(action)) as FillStatus[]));
+      await withClient(plugin, flags, async (client) =>
+        print(await client.ask(`fill.${action}`, { file: client.file })),
+      );
     });
 }
 
@@ -73,8 +75,8 @@ function statusCommand(): Command {
           await watch(client, plugin);
           return;
         }
-        const statuses = (await client.ask('status')) as FillStatus[];
-        if (flags.json === true) sayJson(statuses);
+        const statuses = await client.ask('fill.status', { file: client.file });
+        if (flags.json === true) sayJson(fillStatusesSchema, statuses);
         else if (statuses.length === 0) say(`${plugin}: nothing was written to it or copied yet`);
         else print(statuses);
       });
@@ -88,8 +90,8 @@ function verifyCommand(): Command {
     .option('--json', 'for programs')
     .action(async (plugin: string, flags: KeyFlags & { json?: boolean }) => {
       await withClient(plugin, flags, async (client) => {
-        const proofs = (await client.ask('verify')) as { name: string; proof: Proof }[];
-        if (flags.json === true) sayJson(proofs);
+        const proofs = await client.ask('fill.verify', { file: client.file });
+        if (flags.json === true) sayJson(fileProofsSchema, proofs);
         else for (const { name, proof } of proofs) say(...proofText(name, proof));
         for (const { name, proof } of proofs) requireProven(name, proof);
       });
@@ -155,7 +157,7 @@ async function watch(client: FillClient, plugin: string): Promise<void> {
     const progress = reportProgress(verifies ? 'reading back' : 'copying');
     try {
       for (;;) {
-        statuses = (await client.ask('status')) as FillStatus[];
+        statuses = await client.ask('fill.status', { file: client.file });
         const isHere = statuses.some(
           ({ state, activity }) => state === 'filling' && activity !== 'idle' && (verifies || activity !== 'verify'),
         );

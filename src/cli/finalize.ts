@@ -1,9 +1,8 @@
 /** `veneer finalize` */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Command } from 'commander';
-import { openFillClient, type FillClient } from '../mount/fill-client.ts';
-import type { FillStatus } from '../fill/job.ts';
-import type { Finalized } from '../fill/fills.ts';
+import { openFillClient, type FillClient } from '../mounts/fill-client.ts';
+import type { FillStatus, Finalized } from '../fill/fill-status.ts';
 import { credentialsOf, withKeyOptions, type KeyFlags } from './keys.ts';
 import { reportProgress, type ProgressReporter } from './progress.ts';
 import { complain, say } from './output.ts';
@@ -24,7 +23,7 @@ export function finalizeCommand(): Command {
       const client = await openFillClient(plugin, keys, complain);
       try {
         const decrypts = flags.decrypt === true;
-        const work = client.ask('finalize', { decrypts }) as Promise<Finalized>;
+        const work = client.ask('fill.finalize', { file: client.file, decrypts });
         const { record } = decrypts ? await watched(client, work) : await work;
         say(`${plugin}: is an ordinary disk file now; its plugin file is kept as ${record}`);
       } finally {
@@ -71,7 +70,7 @@ async function watched(client: FillClient, work: Promise<Finalized>): Promise<Fi
 /** At its end there is nothing to ask about any more, and the work itself says what went wrong. */
 async function statusOf(client: FillClient): Promise<FillStatus[]> {
   try {
-    return (await client.ask('status')) as FillStatus[];
+    return await client.ask('fill.status', { file: client.file });
   } catch {
     return [];
   }

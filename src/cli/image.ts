@@ -4,7 +4,7 @@ import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
-import { formatBytes, parseSize } from '../base/units.ts';
+import { formatBytes } from '../base/units.ts';
 import { parseChangedRanges } from '../backup/changed-ranges.ts';
 import { openChainDisk } from '../backup/chain.ts';
 import { consolidateChain } from '../backup/consolidate-chain.ts';
@@ -22,7 +22,9 @@ import { formatNames, formatOfName, type FormatName } from '../native/formats.ts
 import { extractNative } from '../plugin/extract.ts';
 import { sourceFormatNames } from '../source/formats.ts';
 import { nativeSource } from '../source/open-source.ts';
+import { bytesOption, countOption } from './arguments.ts';
 import { credentialsOf, keysFor, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
+import { imageInfoSchema } from './image-json.ts';
 import { reportProgress } from './progress.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -37,15 +39,18 @@ export function imageCommand(): Command {
     .addCommand(extractCommand());
 }
 
+/** Far more than help, and few enough to start. */
+const maxThreads = 256;
+
 interface CreateFlags extends KeyFlags {
   readonly encrypt?: boolean;
   readonly codec?: Codec;
-  readonly blockSize?: string;
+  readonly blockSize?: number;
   readonly volume?: boolean;
   readonly parent?: string;
   readonly changed?: string;
   readonly force?: boolean;
-  readonly threads?: string;
+  readonly threads?: number;
   readonly sourceFormat?: string;
 }
 
@@ -60,11 +65,16 @@ function createCommand(): Command {
     .addOption(
       new Option('--codec <name>', 'how blocks are compressed (default: zstd, or as the parent)').choices(codecs),
     )
-    .option('--block-size <size>', '16K to 1M; one for a whole chain (default: 64K)')
+    .addOption(bytesOption('--block-size <size>', '16K to 1M; one for a whole chain (default: 64K)'))
     .option('--volume', 'the source is a single volume, not a whole disk')
     .option('--parent <image>', 'make an incremental of what differs from this image and its parents')
     .option('--changed <file>', 'JSON array of {offset, length}: read only these ranges of the source')
-    .option('--threads <count>', 'threads that compress (default: one for each core)')
+    .addOption(
+      countOption('--threads <count>', 'threads that compress (default: one for each core)', {
+        least: 1,
+        most: maxThreads,
+      }),
+    )
     .addOption(
       new Option('--source-format <name>', 'what the source is, whatever its name and its content say').choices(
         sourceFormatNames,
@@ -87,11 +97,11 @@ function createCommand(): Command {
         const mounted = mountedOptions(source, flags, keys.keys);
         const made = await createImage(source, image, {
           ...(flags.codec === undefined ? {} : { codec: flags.codec }),
-          ...(flags.blockSize === undefined ? {} : { blockBytes: parseSize(flags.blockSize, '--block-size') }),
+          ...(flags.blockSize === undefined ? {} : { blockBytes: flags.blockSize }),
           ...(flags.volume === undefined ? {} : { content: 'volume' }),
           ...(flags.parent === undefined ? {} : { parent: flags.parent }),
           ...(flags.changed === undefined ? {} : { changed: readRanges(flags.changed) }),
-          ...(flags.threads === undefined ? {} : { threads: parseSize(flags.threads, '--threads') }),
+          ...(flags.threads === undefined ? {} : { threads: flags.threads }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
           ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
           ...keys,
@@ -146,7 +156,7 @@ function infoCommand(): Command {
       const credentials = await credentialsOf(flags);
       if (credentials.length > 0) assertOpens(image, new KeyRing({ credentials, chains: [] }));
       const chain = describeChain(image);
-      if (flags.json === true) sayJson(chain);
+      if (flags.json === true) sayJson(imageInfoSchema, chain);
       else say(...chainText(chain));
     });
 }
@@ -191,8 +201,8 @@ function report(image: string, action: string, keys: KeyRing | undefined): void 
 }
 
 interface ConsolidateFlags {
-  readonly from?: string;
-  readonly to?: string;
+  readonly from?: number;
+  readonly to?: number;
   readonly replace?: boolean;
   readonly force?: boolean;
 }
@@ -201,8 +211,8 @@ function consolidateCommand(): Command {
   return new Command('consolidate')
     .description('make one image of several of a chain; needs no key')
     .argument('<images...>', 'the newest image of a chain, or the images to take; then OUT, the image to make')
-    .option('--from <number>', 'the oldest image to take, as image info numbers them')
-    .option('--to <number>', 'the newest image to take')
+    .addOption(countOption('--from <number>', 'the oldest image to take, as image info numbers them', { least: 0 }))
+    .addOption(countOption('--to <number>', 'the newest image to take', { least: 0 }))
     .option(
       '--replace',
       'check the result, and remove the images that it takes the place of; OUT may be the newest of them',
@@ -217,8 +227,8 @@ function consolidateCommand(): Command {
       const progress = reportProgress('consolidating');
       try {
         const done = await consolidateChain(paths.slice(0, -1), out, {
-          ...(flags.from === undefined ? {} : { from: parseSize(flags.from, '--from') }),
-          ...(flags.to === undefined ? {} : { to: parseSize(flags.to, '--to') }),
+          ...(flags.from === undefined ? {} : { from: flags.from }),
+          ...(flags.to === undefined ? {} : { to: flags.to }),
           ...(flags.replace === undefined ? {} : { replace: flags.replace }),
           ...(flags.force === undefined ? {} : { force: flags.force }),
           whyNeeded: ({ imageId }) => needed.why(imageId),

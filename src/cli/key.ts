@@ -1,18 +1,29 @@
 /** `veneer key list|add|remove|rotate-slot` */
-import { Command } from 'commander';
-import { UsageError } from '../base/errors.ts';
+import { Command, type Option } from 'commander';
+import { z } from 'zod';
 import { addKey, listKeys, removeKey, rotateKey, type ChangedKeys } from '../backup/change-keys.ts';
-import type { Credential, SlotDescription } from '../backup/key-slots.ts';
+import { maxKeySlots, type Credential, type SlotDescription } from '../backup/key-slots.ts';
+import { countOption, descriptorOption } from './arguments.ts';
 import { askPassphrase, canAskFor, credentialsOf, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, warn } from './output.ts';
 
 interface NewKeyFlags extends KeyFlags {
   readonly newKeyFile?: string;
-  readonly newKeyFd?: string;
+  readonly newKeyFd?: number;
   readonly newPassphraseFile?: string;
-  readonly newPassphraseFd?: string;
+  readonly newPassphraseFd?: number;
   readonly label?: string;
 }
+
+/** `key list`. */
+export const keyListSchema = z.object({
+  slots: z.array(
+    z.object({ slot: z.number(), kind: z.enum(['passphrase', 'key file']), createdAt: z.string(), label: z.string() }),
+  ),
+  images: z.number(),
+  /** Images whose slots are older. */
+  behind: z.array(z.string()),
+});
 
 export function keyCommand(): Command {
   return new Command('key')
@@ -33,7 +44,8 @@ function listCommand(): Command {
     .action((image: string, flags: { json?: boolean }) => {
       const found = listKeys(image);
       if (flags.json === true) {
-        sayJson(found);
+        const slots = found.slots.map((slot) => ({ ...slot, createdAt: slot.createdAt.toISOString() }));
+        sayJson(keyListSchema, { ...found, slots });
         return;
       }
       say(...found.slots.map(slotText));
@@ -58,9 +70,9 @@ function removeCommand(): Command {
   return withKeyOptions(new Command('remove'))
     .description('take away a slot; the last one stays')
     .argument('<image>')
-    .requiredOption('--slot <number>', 'as key list numbers them')
-    .action(async (image: string, flags: KeyFlags & { slot: string }) => {
-      tell(image, removeKey(image, await heldKeys(image, flags), slotNumber(flags.slot)));
+    .addOption(slotOption())
+    .action(async (image: string, flags: KeyFlags & { slot: number }) => {
+      tell(image, removeKey(image, await heldKeys(image, flags), flags.slot));
     });
 }
 
@@ -68,19 +80,26 @@ function rotateCommand(): Command {
   return withNewKeyOptions(withKeyOptions(new Command('rotate-slot')))
     .description('put another key or passphrase into a slot')
     .argument('<image>')
-    .requiredOption('--slot <number>', 'as key list numbers them')
-    .action(async (image: string, flags: NewKeyFlags & { slot: string }) => {
+    .addOption(slotOption())
+    .action(async (image: string, flags: NewKeyFlags & { slot: number }) => {
       const held = await heldKeys(image, flags);
-      tell(image, rotateKey(image, held, slotNumber(flags.slot), await newKey(flags), flags.label));
+      tell(image, rotateKey(image, held, flags.slot, await newKey(flags), flags.label));
     });
+}
+
+function slotOption(): Option {
+  return countOption('--slot <number>', 'as key list numbers them', {
+    least: 0,
+    most: maxKeySlots - 1,
+  }).makeOptionMandatory();
 }
 
 function withNewKeyOptions(command: Command): Command {
   return command
     .option('--new-key-file <file>', 'the new key; only its owner may read it')
-    .option('--new-key-fd <fd>', 'the same from an open file descriptor')
+    .addOption(descriptorOption('--new-key-fd <fd>', 'the same from an open file descriptor'))
     .option('--new-passphrase-file <file>', 'the new passphrase; only its owner may read it')
-    .option('--new-passphrase-fd <fd>', 'the same from an open file descriptor')
+    .addOption(descriptorOption('--new-passphrase-fd <fd>', 'the same from an open file descriptor'))
     .option('--label <text>', 'a name for the slot; everyone can read it');
 }
 
@@ -92,19 +111,13 @@ async function heldKeys(image: string, flags: KeyFlags): Promise<Credential[]> {
 }
 
 async function newKey(flags: NewKeyFlags): Promise<Credential> {
-  const one = (value: string | undefined): string[] => (value === undefined ? [] : [value]);
+  const one = <T>(value: T | undefined): T[] => (value === undefined ? [] : [value]);
   return await newCredential({
     keyFile: one(flags.newKeyFile),
     keyFd: one(flags.newKeyFd),
     passphraseFile: one(flags.newPassphraseFile),
     passphraseFd: one(flags.newPassphraseFd),
   });
-}
-
-function slotNumber(text: string): number {
-  const slot = Number(text);
-  if (!Number.isInteger(slot) || slot < 0) throw new UsageError(`--slot: "${text}" is not the number of a slot`);
-  return slot;
 }
 
 function tell(image: string, { slots, images, slot }: ChangedKeys): void {

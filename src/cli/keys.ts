@@ -6,22 +6,23 @@ import { credentialFromBytes, credentialFromFd, credentialFromFile } from '../ba
 import { Image } from '../backup/image.ts';
 import { KeyRing } from '../backup/key-ring.ts';
 import type { Credential } from '../backup/key-slots.ts';
+import { collect, descriptorsOption } from './arguments.ts';
 import { askHidden, canAsk } from './prompt.ts';
 
 export interface KeyFlags {
   readonly keyFile?: readonly string[];
-  readonly keyFd?: readonly string[];
+  readonly keyFd?: readonly number[];
   readonly passphraseFile?: readonly string[];
-  readonly passphraseFd?: readonly string[];
+  readonly passphraseFd?: readonly number[];
   readonly askPassphrase?: boolean;
 }
 
 export function withKeyOptions(command: Command): Command {
   return command
     .option('--key-file <file>', 'the key of an encrypted chain; only its owner may read it', collect)
-    .option('--key-fd <fd>', 'the same from an open file descriptor', collect)
+    .addOption(descriptorsOption('--key-fd <fd>', 'the same from an open file descriptor'))
     .option('--passphrase-file <file>', 'a passphrase of an encrypted chain; only its owner may read it', collect)
-    .option('--passphrase-fd <fd>', 'the same from an open file descriptor', collect)
+    .addOption(descriptorsOption('--passphrase-fd <fd>', 'the same from an open file descriptor'))
     .option('--ask-passphrase', 'ask for the passphrase at the terminal');
 }
 
@@ -29,11 +30,9 @@ export function withKeyOptions(command: Command): Command {
 export async function credentialsOf(flags: KeyFlags): Promise<Credential[]> {
   const credentials = [
     ...(flags.keyFile ?? []).map((file) => credentialFromFile('key file', file)),
-    ...(flags.keyFd ?? []).map((fd) => credentialFromFd('key file', descriptor(fd, '--key-fd'), `descriptor ${fd}`)),
+    ...(flags.keyFd ?? []).map((fd) => credentialFromFd('key file', fd, `descriptor ${fd}`)),
     ...(flags.passphraseFile ?? []).map((file) => credentialFromFile('passphrase', file)),
-    ...(flags.passphraseFd ?? []).map((fd) =>
-      credentialFromFd('passphrase', descriptor(fd, '--passphrase-fd'), `descriptor ${fd}`),
-    ),
+    ...(flags.passphraseFd ?? []).map((fd) => credentialFromFd('passphrase', fd, `descriptor ${fd}`)),
   ];
   if (flags.askPassphrase === true) credentials.push(await askPassphrase('passphrase: '));
   return credentials;
@@ -75,14 +74,4 @@ export async function askPassphrase(question: string): Promise<Credential> {
 function isSealed(imagePath: string): boolean {
   using image = closing(Image.open(imagePath));
   return image.value.description.sealed;
-}
-
-function descriptor(text: string, option: string): number {
-  const fd = Number(text);
-  if (!Number.isInteger(fd) || fd < 0) throw new UsageError(`${option}: "${text}" is not a file descriptor`);
-  return fd;
-}
-
-function collect(value: string, before: readonly string[] = []): readonly string[] {
-  return [...before, value];
 }

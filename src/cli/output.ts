@@ -2,6 +2,7 @@
  * All that the commands print goes through here, a line at a time. A line may hold names, and what a disk or a guest says of itself: it stays
  * one line of plain text whatever is in it (base/printable.ts). Only progress bars, which move the cursor themselves, are drawn elsewhere.
  */
+import type { z } from 'zod';
 import { printable, printableJson } from '../base/printable.ts';
 import type { Log } from '../base/log.ts';
 
@@ -10,9 +11,12 @@ export function say(...lines: readonly string[]): void {
   write(process.stdout, lines);
 }
 
-/** The same for programs. */
-export function sayJson(value: unknown): void {
-  process.stdout.write(`${printableJson(JSON.stringify(value, null, 2))}\n`);
+/** A value that nobody changes any more. */
+export type Told<T> = T extends object ? { readonly [K in keyof T]: Told<T[K]> } : T;
+
+/** The same for programs. @param schema what is promised of it (native-notes/schemas/): nothing else is printed */
+export function sayJson<S extends z.ZodType>(schema: S, value: Told<z.input<S>>): void {
+  process.stdout.write(`${printableJson(JSON.stringify(schema.parse(value), null, 2))}\n`);
 }
 
 /** What is worth knowing beside the answer, and what went wrong. */

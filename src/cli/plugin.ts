@@ -2,13 +2,14 @@
 import path from 'node:path';
 import { Command, Option } from 'commander';
 import { UsageError } from '../base/errors.ts';
-import { formatBytes, parseSize } from '../base/units.ts';
+import { formatBytes } from '../base/units.ts';
 import { formatNames, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
 import {
   imagesOf,
+  pluginFileSchema,
   readPluginFile,
   replacementKinds,
   writeModes,
@@ -18,6 +19,7 @@ import {
 } from '../plugin/plugin-file.ts';
 import { behindMount } from '../mounts/behind-mount.ts';
 import { assertMayPut } from '../mounts/output-place.ts';
+import { bytesOption, collect } from './arguments.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, warn } from './output.ts';
 
@@ -31,7 +33,7 @@ export function pluginCommand(): Command {
 interface CreateFlags extends KeyFlags {
   readonly format?: FormatName;
   readonly layout?: string;
-  readonly payloadBlockSize?: string;
+  readonly payloadBlockSize?: number;
   readonly write?: WriteMode;
   readonly replacement?: ReplacementKind;
   readonly boot?: Firmware;
@@ -49,7 +51,7 @@ function createCommand(): Command {
     .argument('[plugin]', 'the plugin file to make; its extension chooses the format')
     .addOption(new Option('--format <name>', 'when the extension does not say').choices(formatNames))
     .option('--layout <name>', 'fixed: every block at its place; dynamic: blocks without data are left out')
-    .option('--payload-block-size <size>', 'payload block, grain or cluster of the format')
+    .addOption(bytesOption('--payload-block-size <size>', 'payload block, grain or cluster of the format'))
     .addOption(
       new Option(
         '--write <mode>',
@@ -85,9 +87,7 @@ function createCommand(): Command {
     const made = createPluginFile(image, plugin, {
       ...(flags.format === undefined ? {} : { format: flags.format }),
       ...(flags.layout === undefined ? {} : { layout: flags.layout }),
-      ...(flags.payloadBlockSize === undefined
-        ? {}
-        : { unitBytes: parseSize(flags.payloadBlockSize, '--payload-block-size') }),
+      ...(flags.payloadBlockSize === undefined ? {} : { unitBytes: flags.payloadBlockSize }),
       ...(flags.write === undefined ? {} : { write: flags.write }),
       ...(flags.replacement === undefined ? {} : { replacement: flags.replacement }),
       ...(boot === undefined ? {} : { boot, keys: await keysFor(image, flags) }),
@@ -136,10 +136,6 @@ function bootOf(flags: CreateFlags, furtherImages: readonly string[]): BootOptio
   };
 }
 
-function collect(value: string, before: readonly string[]): readonly string[] {
-  return [...before, value];
-}
-
 function imageNames(plugin: PluginFile): string {
   return imagesOf(plugin)
     .map((pointer) => pointer.path)
@@ -172,7 +168,7 @@ function showCommand(): Command {
     .option('--json', 'for programs')
     .action((file: string, flags: { json?: boolean }) => {
       const plugin = readPluginFile(file);
-      if (flags.json === true) sayJson(plugin);
+      if (flags.json === true) sayJson(pluginFileSchema, plugin);
       else say(...pluginText(plugin, file));
     });
 }

@@ -1,14 +1,16 @@
 /** `veneer reconfigure` */
 import path from 'node:path';
 import { Command, Option } from 'commander';
+import { z } from 'zod';
 import { UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { readPluginFile } from '../plugin/plugin-file.ts';
 import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
 import { hasReplacement } from '../plugin/beside.ts';
+import { foldersOption } from './arguments.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
-import { say, sayJson } from './output.ts';
+import { say, sayJson, type Told } from './output.ts';
 
 interface ReconfigureFlags extends KeyFlags {
   readonly target?: Target;
@@ -20,6 +22,37 @@ interface ReconfigureFlags extends KeyFlags {
   readonly json?: boolean;
   readonly undo?: boolean;
 }
+
+/** `reconfigure`: what was found, and what is changed. */
+export const reconfigureSchema = z.object({
+  target: z.enum(targets),
+  guest: z.object({
+    os: z.enum(['linux', 'windows']),
+    name: z.string(),
+    version: z.string(),
+    /** Of a Linux. */
+    kernel: z.string().optional(),
+    firmware: z.array(z.enum(['bios', 'uefi'])),
+    diskNames: z.array(z.string()),
+    storageDrivers: z.array(z.string()),
+  }),
+  changes: z.array(
+    z.object({ what: z.string(), where: z.string(), old: z.string(), new: z.string(), why: z.string() }),
+  ),
+  warnings: z.array(z.string()),
+  patches: z.array(z.object({ offsetBytes: z.number(), lengthBytes: z.number() })),
+  initramfsBytes: z.number(),
+  /** What a boot loader that is put around the volume boots. */
+  boot: z
+    .object({
+      kernel: z.string(),
+      initrds: z.array(z.string()),
+      arguments: z.string(),
+      partition: z.number().optional(),
+      device: z.string().optional(),
+    })
+    .optional(),
+});
 
 export function reconfigureCommand(): Command {
   const command = new Command('reconfigure')
@@ -38,12 +71,7 @@ export function reconfigureCommand(): Command {
     .option('--dry-run', 'print the plan and change nothing')
     .option('--choose', 'use the patch set that was made for this target before')
     .option('--undo', 'forget the patch set of the target, or all of them')
-    .option(
-      '--allow-path <folder>',
-      'images may lie there too (may be repeated)',
-      (folder: string, folders: readonly string[]) => [...folders, absolutePath(folder)],
-      [],
-    )
+    .addOption(foldersOption('--allow-path <folder>', 'images may lie there too (may be repeated)'))
     .option('--json', 'for programs');
   return withKeyOptions(command).action(reconfigure);
 }
@@ -82,11 +110,11 @@ async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<voi
   };
   const plan = planReconfiguration(plugin, flags.target, options);
   if (changes) keepPlan(plugin, flags.target, plan, options);
-  if (flags.json === true) sayJson(forPrograms(plan, flags.target));
+  if (flags.json === true) sayJson(reconfigureSchema, forPrograms(plan, flags.target));
   else say(...planText(plugin, plan, flags.target, changes));
 }
 
-function forPrograms(plan: GuestPlan, target: Target): object {
+function forPrograms(plan: GuestPlan, target: Target): Told<z.input<typeof reconfigureSchema>> {
   const { guest, changes, warnings, patches, initramfs, boot } = plan;
   return {
     target,

@@ -1,12 +1,17 @@
 /** `veneer status` */
 import { Command } from 'commander';
+import { z } from 'zod';
 import { describeError, UnavailableError, UsageError } from '../base/errors.ts';
 import { formatBytes } from '../base/units.ts';
-import { askMount, type MountStatus } from '../mounts/control.ts';
+import { askMount } from '../mounts/control.ts';
 import { findRecord, listRecords, mountFiles } from '../mounts/mount-record.ts';
+import { mountStatusSchema, type MountStatus } from '../mounts/mount-status.ts';
 import { mountedPath } from '../mounts/mounted-path.ts';
 import { statusText as fillText } from './fill-text.ts';
 import { say, sayJson, warn } from './output.ts';
+
+/** `status`: one for each mount. */
+export const statusSchema = z.array(mountStatusSchema);
 
 export function statusCommand(): Command {
   return new Command('status')
@@ -17,7 +22,7 @@ export function statusCommand(): Command {
       const asked = await Promise.allSettled(mountpointsOf(mountpoint).map(askForStatus));
       const failures = asked.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as unknown] : []));
       const mounts = asked.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []));
-      if (flags.json === true) sayJson(mounts);
+      if (flags.json === true) sayJson(statusSchema, mounts);
       else if (mounts.length > 0)
         say(...mounts.flatMap((mount, index) => [...(index === 0 ? [] : ['']), ...mountText(mount)]));
       else if (failures.length === 0) say('nothing is mounted');
@@ -45,7 +50,7 @@ function mountedPathOf(mountpoint: string): string | undefined {
 
 async function askForStatus(mountpoint: string): Promise<MountStatus> {
   try {
-    return (await askMount(mountFiles(mountpoint).socket, { command: 'status' })) as MountStatus;
+    return await askMount(mountFiles(mountpoint).socket, 'status', {});
   } catch (error) {
     throw new UnavailableError(`${mountpoint}: cannot tell its status`, { cause: error });
   }

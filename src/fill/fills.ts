@@ -20,22 +20,16 @@ import {
   type Placing,
 } from './finalize.ts';
 import { releaseCopies } from './release.ts';
-import type { Proof } from './prove.ts';
-import { FillJob, type FillContext, type FillOptions, type FillStatus, type FillTarget } from './job.ts';
+import { FillJob, type FillContext, type FillOptions, type FillTarget } from './job.ts';
 import type { FillMessage } from './thread.ts';
-import type { NativeDisk, NativeDiskFile } from './fillable.ts';
+import type { Fillable, FillableFile } from './fillable.ts';
+import type { FileProof, FillStatus, Finalized } from './fill-status.ts';
 
 /** What starts a fill by itself: one that an earlier mount has begun is polite, and verifies. */
 export const defaultFillOptions: FillOptions = { isPolite: true, isVerified: true };
 
 /** What nobody ends. */
 const never = new AbortController().signal;
-
-export interface Finalized {
-  /** The path of what the plugin file is kept as. */
-  readonly record: string;
-  readonly decrypted: readonly { readonly name: string; readonly bytes: number }[];
-}
 
 /** What serves the disks to others. */
 export interface Mounted {
@@ -62,7 +56,7 @@ export class Fills {
   }
 
   /** @throws UsageError where there is nothing to fill; CapacityError, UnavailableError */
-  async start(disk: NativeDisk, options: FillOptions): Promise<void> {
+  async start(disk: Fillable, options: FillOptions): Promise<void> {
     for (const file of disk.files.filter((each) => !isPlaced(disk, each))) {
       const job = await this.#job(disk, file);
       if (servesAlone(job.parts)) continue;
@@ -72,7 +66,7 @@ export class Fills {
     }
   }
 
-  async pause(disk: NativeDisk): Promise<void> {
+  async pause(disk: Fillable): Promise<void> {
     for (const job of await this.#started(disk)) {
       await job.stop();
       // It may have come to its end meanwhile.
@@ -81,7 +75,7 @@ export class Fills {
   }
 
   /** @throws UsageError unless it is paused */
-  async resume(disk: NativeDisk, options: FillOptions): Promise<void> {
+  async resume(disk: Fillable, options: FillOptions): Promise<void> {
     const jobs = await this.#started(disk);
     if (!jobs.some((job) => job.state === 'paused' || job.state === 'filling'))
       throw new UsageError(`${disk.name}: no fill of it is paused; start one with: veneer fill start`);
@@ -92,7 +86,7 @@ export class Fills {
    * Gives back what was copied; what the guest wrote stays.
    * @throws UsageError where the image cannot be opened: what was copied of it may be all that is left
    */
-  async cancel(disk: NativeDisk): Promise<void> {
+  async cancel(disk: Fillable): Promise<void> {
     await this.#requireImages(disk);
     for (const job of await this.#started(disk)) {
       await job.stop();
@@ -102,7 +96,7 @@ export class Fills {
   }
 
   /** Of every file of the disk that has a replacement. */
-  async status(disk: NativeDisk): Promise<FillStatus[]> {
+  async status(disk: Fillable): Promise<FillStatus[]> {
     return (await this.#replaced(disk)).map((job) => job.status());
   }
 
@@ -110,8 +104,8 @@ export class Fills {
     return [...this.#jobs.values()].map((job) => job.status());
   }
 
-  async prove(disk: NativeDisk): Promise<{ name: string; proof: Proof }[]> {
-    const proofs: { name: string; proof: Proof }[] = [];
+  async prove(disk: Fillable): Promise<FileProof[]> {
+    const proofs: FileProof[] = [];
     for (const job of await this.#replaced(disk)) proofs.push({ name: job.target.name, proof: await job.prove() });
     if (proofs.length === 0) throw new UsageError(`${disk.name}: nothing was written to it or copied yet`);
     return proofs;
@@ -121,7 +115,7 @@ export class Fills {
    * @param decrypts whether a sealed replacement may become a plain file
    * @throws UsageError where it is not complete, or sealed without `decrypts`, or open; CapacityError, UnavailableError
    */
-  async finalize(disk: NativeDisk, decrypts: boolean): Promise<Finalized> {
+  async finalize(disk: Fillable, decrypts: boolean): Promise<Finalized> {
     const inPlace: FinalizedFile[] = [];
     const replaced: (FinalizedFile & { name: string; parts: SharedReplacement; job: FillJob })[] = [];
     for (const file of disk.files) {
@@ -166,7 +160,7 @@ export class Fills {
   }
 
   /** Goes on with what an earlier mount has begun. */
-  async takeUp(disk: NativeDisk): Promise<void> {
+  async takeUp(disk: Fillable): Promise<void> {
     for (const job of await this.#replaced(disk)) {
       if (job.state === 'filling') job.start(defaultFillOptions);
     }
@@ -193,7 +187,7 @@ export class Fills {
     return await this.#context.threads.close();
   }
 
-  #placement(disk: NativeDisk): Placement {
+  #placement(disk: Fillable): Placement {
     return {
       place: this.#mounted?.place ?? ((_file, rename) => rename()),
       whileNamesStay: (action) =>
@@ -210,21 +204,21 @@ export class Fills {
   }
 
   /** Of those that have a replacement, and are not in their places yet. */
-  async #replaced(disk: NativeDisk): Promise<FillJob[]> {
+  async #replaced(disk: Fillable): Promise<FillJob[]> {
     const jobs: FillJob[] = [];
     for (const file of disk.files.filter((each) => each.isReplaced() && !isPlaced(disk, each)))
       jobs.push(await this.#job(disk, file));
     return jobs;
   }
 
-  async #started(disk: NativeDisk): Promise<FillJob[]> {
+  async #started(disk: Fillable): Promise<FillJob[]> {
     const jobs = await this.#replaced(disk);
     if (jobs.every((job) => stateOf(job.parts) === 'intercepting'))
       throw new UsageError(`${disk.name}: no fill of it was started; start one with: veneer fill start`);
     return jobs;
   }
 
-  async #job(disk: NativeDisk, file: NativeDiskFile): Promise<FillJob> {
+  async #job(disk: Fillable, file: FillableFile): Promise<FillJob> {
     const { replacement, synthesized } = file;
     if (replacement.discard)
       throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
@@ -248,7 +242,7 @@ export class Fills {
   }
 
   /** Looked at in a thread, since an image may not answer. */
-  async #requireImages({ name, files }: NativeDisk): Promise<void> {
+  async #requireImages({ name, files }: Fillable): Promise<void> {
     const place = files[0]?.synthesized;
     if (place === undefined) return;
     const image = { opens: false, why: 'it does not answer' };
@@ -284,7 +278,7 @@ export class Fills {
 }
 
 /** The plugin file that the disk was found by, and no other that has its name by now. @throws UnavailableError */
-function openPlugin({ name, pluginPath, stat }: NativeDisk): number {
+function openPlugin({ name, pluginPath, stat }: Fillable): number {
   const fd = openPath(pluginPath);
   const { dev, ino } = fs.fstatSync(fd, { bigint: true });
   if (dev === stat.dev && ino === stat.ino) return fd;
@@ -293,6 +287,6 @@ function openPlugin({ name, pluginPath, stat }: NativeDisk): number {
 }
 
 /** Whether an interrupted `finalize` has come so far. */
-function isPlaced(disk: NativeDisk, { replacement: { place } }: NativeDiskFile): boolean {
+function isPlaced(disk: Fillable, { replacement: { place } }: FillableFile): boolean {
   return place.path !== disk.pluginPath && isInPlace(place.path, place.pluginId);
 }

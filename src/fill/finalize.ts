@@ -27,10 +27,11 @@ import { writeFailure } from '../base/full-io.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, plainPathOf } from '../plugin/beside.ts';
 import { peekHeader } from '../replacement/beside.ts';
+import { replacementStates } from '../replacement/layout.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { keepRecord } from '../replacement/record.ts';
 import { flushAll, shared, type SharedReplacement } from '../replacement/shared.ts';
-import { changeState, replacementStates, requireWay, stateOf } from '../replacement/states.ts';
+import { changeState, requireWay, stateOf } from '../replacement/states.ts';
 
 /** One native file of the disk: where it is to be, and its replacement; undefined where it is in place (`isInPlace`). */
 export interface FinalizedFile {

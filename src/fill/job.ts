@@ -13,18 +13,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError, UnavailableError, VeneerError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
-import { presentBit, unitBytes, writtenBit } from '../replacement/layout.ts';
+import { presentBit, unitBytes, writtenBit, type ReplacementState } from '../replacement/layout.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { shared, sizeOf, type SharedReplacement } from '../replacement/shared.ts';
-import { changeState, servesAlone, stateOf, type ReplacementState } from '../replacement/states.ts';
+import { changeState, servesAlone, stateOf } from '../replacement/states.ts';
 import { sourceText } from '../base/source-watch.ts';
 import type { Log } from '../base/log.ts';
 import { currentPath } from '../base/open-path.ts';
+import type { FillStatus, FillStep, Proof } from './fill-status.ts';
 import { firstMissing } from './filler.ts';
 import type { SharedRate } from './pace.ts';
-import type { Proof } from './prove.ts';
 import { FillBoard } from './board.ts';
-import type { FillMessage, FillStep, FillTask } from './thread.ts';
+import type { FillMessage, FillTask } from './thread.ts';
 import type { FillThreads } from './threads.ts';
 import type { FillTurns } from './turns.ts';
 import type { Statistics } from './statistics.ts';
@@ -53,31 +53,7 @@ export interface FillOptions {
   readonly isVerified: boolean;
 }
 
-type Activity = FillStep | 'waiting' | 'queued' | 'idle';
-
-export interface FillStatus {
-  readonly name: string;
-  readonly state: ReplacementState;
-  readonly activity: Activity;
-  readonly sizeBytes: number;
-  readonly presentBytes: number;
-  readonly writtenBytes: number;
-  /** Whether that is only what is known of: the guest may have written past the map. Absent from mounts of earlier versions. */
-  readonly isWrittenDirectly?: boolean;
-  /** What the image holds data for; 0 until it was counted. */
-  readonly dataBytes: number;
-  readonly hotBytes: number;
-  readonly coldBytes: number;
-  readonly verifiedBytes: number;
-  readonly repairedBytes: number;
-  /** While it is decrypted into a plain file, and once it was: how much of what it holds. Absent from mounts of earlier versions. */
-  readonly decrypted?: { readonly doneBytes: number; readonly ofBytes: number };
-  readonly isYielding: boolean;
-  readonly bytesPerSecond: number;
-  readonly secondsLeft: number | undefined;
-  /** Why it waits, paused itself or failed. */
-  readonly note: string;
-}
+type Activity = FillStatus['activity'];
 
 const firstWaitMs = 1000;
 const maxWaitMs = 30_000;

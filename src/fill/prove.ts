@@ -19,28 +19,7 @@ import {
   type SharedReplacement,
 } from '../replacement/shared.ts';
 import { servesAlone } from '../replacement/states.ts';
-
-export interface Proof {
-  /** SHA-256 of what the replacement reads as. */
-  readonly replacementSha256: string;
-  /** SHA-256 of the synthesized file with what is the guest's laid over it; undefined where nobody knows what is the guest's. */
-  readonly expectedSha256: string | undefined;
-  readonly sizeBytes: number;
-  /** Bytes in units that were compared with the synthesized file, and are as it is. */
-  readonly equalBytes: number;
-  /** Units that the guest wrote, as far as the map knows. */
-  readonly writtenUnits: number;
-  /** Behind the end of the synthesized file, or of what was left of it by a cut: the guest's. */
-  readonly grownBytes: number;
-  /** In units that differ from the synthesized file, and that the guest may have written or not. */
-  readonly unknownBytes: number;
-  /** Whether the guest may have written past the map. */
-  readonly isDirect: boolean;
-  /** Units that only the image has so far. */
-  readonly missingUnits: number;
-  /** Bytes at which units begin that differ where the guest wrote nothing; the first ones. */
-  readonly differences: readonly number[];
-}
+import type { Proof } from './fill-status.ts';
 
 const maxDifferences = 16;
 

@@ -8,6 +8,7 @@
  */
 import { Buffer } from 'node:buffer';
 import { createHash } from 'node:crypto';
+import { z } from 'zod';
 import { bytesOfName, nameOfBytes } from '../base/names.ts';
 
 /** Files that are counted apart, and all others together. */
@@ -50,14 +51,21 @@ const errorEverySeconds = 1;
 const headerWords = 4;
 const slotWords = headerWords + (nameBytes + errorBytes) / 4;
 
-export interface FileStatistics extends Readonly<Record<CounterName, number>> {
-  readonly name: string;
+const counterSchemas = Object.fromEntries(counterNames.map((name) => [name, z.number()])) as Record<
+  CounterName,
+  z.ZodNumber
+>;
+
+/** What `status` tells of one file. */
+export const fileStatisticsSchema = z.object({
+  name: z.string(),
   /** Why the last of them failed that did. Absent from mounts of earlier versions. */
-  readonly lastError?: { readonly at: string; readonly message: string };
+  lastError: z.object({ at: z.string(), message: z.string() }).exactOptional(),
   /** Of reads, in microseconds: upper edges of buckets, within 19 %; undefined before the first read. */
-  readonly latencyMicroseconds:
-    { readonly p50: number; readonly p90: number; readonly p99: number; readonly max: number } | undefined;
-}
+  latencyMicroseconds: z.object({ p50: z.number(), p90: z.number(), p99: z.number(), max: z.number() }).optional(),
+  ...counterSchemas,
+});
+export type FileStatistics = z.infer<typeof fileStatisticsSchema>;
 
 export class Statistics {
   /** Give it to another thread's `Statistics` to count into the same. */

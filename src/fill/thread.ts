@@ -13,17 +13,15 @@ import { unitBytes } from '../replacement/layout.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
 import { flushAll, type SharedReplacement } from '../replacement/shared.ts';
 import { yieldToOthers } from '../base/system-calls.ts';
+import type { FillStep, Proof } from './fill-status.ts';
 import { writePlain } from './decrypt.ts';
 import { Filler, regionCount } from './filler.ts';
 import { Politeness, SharedRate } from './pace.ts';
 import { requireRoom } from './room.ts';
-import { proveContents, type Proof } from './prove.ts';
+import { proveContents } from './prove.ts';
 import { Verifier } from './verify.ts';
 import { FillBoard } from './board.ts';
 import { Statistics } from './statistics.ts';
-
-export const fillSteps = ['count', 'copy', 'flush', 'verify', 'prove', 'decrypt'] as const;
-export type FillStep = (typeof fillSteps)[number];
 
 /** Plain values and shared memory. */
 export interface FillTask {

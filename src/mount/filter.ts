@@ -34,7 +34,7 @@ import type { Statistics } from '../fill/statistics.ts';
 import type { TimeChange } from '../base/system-calls.ts';
 import { systemError } from '../base/system-error.ts';
 import { currentPath, openPath } from '../base/open-path.ts';
-import type { NativeDisk } from '../fill/fillable.ts';
+import type { Fillable } from '../fill/fillable.ts';
 import { Behind } from './behind.ts';
 import { isExpected } from './errno.ts';
 import { Classifier, type Classification, type NativeSource } from './classify.ts';
@@ -119,7 +119,7 @@ export class Filter implements Closable {
         log,
         replacements,
         mountId: options.mountId,
-        folder: () => this.#folder,
+        folder: () => this.path,
         onImageOpened,
         nameOf: (place) => this.nameOf(place),
       },
@@ -140,21 +140,21 @@ export class Filter implements Closable {
 
   /** The mounted folder itself, whatever it is called by now. */
   get root(): Place {
-    return new NamedPlace(`/proc/self/fd/${this.#rootFd}`, '', () => this.#folder);
+    return new NamedPlace(`/proc/self/fd/${this.#rootFd}`, '', () => this.path);
   }
 
   /** What it is called by now. */
-  get #folder(): string {
+  get path(): string {
     return currentPath(this.#rootFd);
   }
 
   get #allowed(): AllowedPaths {
-    return { folders: [this.#folder, ...this.#options.allowPaths] };
+    return { folders: [this.path, ...this.#options.allowPaths] };
   }
 
   /** Whether a path behind the mount is the folder, or one in it. */
   isInside(absolute: string): boolean {
-    const folder = this.#folder;
+    const folder = this.path;
     return absolute === folder || absolute.startsWith(folder === '/' ? folder : `${folder}/`);
   }
 
@@ -258,7 +258,7 @@ export class Filter implements Closable {
    * What each file of the mounted folder itself is, one after the other. The disks among them are known to the statistics then; `disk` is one
    * whose writes are kept. What is gone, or cannot be looked at, is left out.
    */
-  *survey(): Generator<{ kind: Classification['kind']; disk: NativeDisk | undefined }> {
+  *survey(): Generator<{ kind: Classification['kind']; disk: Fillable | undefined }> {
     for (const name of fs.readdirSync(this.root.at)) {
       const place = this.newChild(this.root, name);
       try {
@@ -484,7 +484,7 @@ export class Filter implements Closable {
     const told = pathIfTold(place);
     if (told === undefined) return '(a path that is too long to be told)';
     const shown = place.part === '' ? told : path.join(path.dirname(told), place.part);
-    return path.relative(this.#folder, shown);
+    return path.relative(this.path, shown);
   }
 
   /**
@@ -506,12 +506,12 @@ export class Filter implements Closable {
    * @param name its path under the mount
    * @throws ENOENT; UsageError unless it is a plugin file whose writes are kept
    */
-  disk(name: string): NativeDisk {
+  disk(name: string): Fillable {
     const place = this.newChild(this.root, name);
     return this.#natives.disk(place, place.stat());
   }
 
-  #keptDisk(name: string): NativeDisk | undefined {
+  #keptDisk(name: string): Fillable | undefined {
     try {
       return this.disk(name);
     } catch (error) {

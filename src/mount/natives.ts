@@ -4,21 +4,22 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { FormatError, ReadOnlyError, UsageError } from '../base/errors.ts';
+import { FormatError, ReadOnlyError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
-import { namedGuid, type Guid } from '../bytes/guid.ts';
+import type { Guid } from '../bytes/guid.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import type { KeyRing, ThreadKeys } from '../backup/key-ring.ts';
 import type { NativeFile } from '../native/format.ts';
-import { formatOf, type FormatName } from '../native/formats.ts';
+import type { FormatName } from '../native/formats.ts';
 import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/resolve.ts';
 import { isKept, mayBeMap, peekHeader, requireNotRenamed } from '../replacement/beside.ts';
 import type { RemovedPlace } from '../replacement/open.ts';
-import type { NativeDisk } from '../fill/fillable.ts';
+import { fillableOf, notFillable, type Fillable } from '../fill/fillable.ts';
 import { markOf } from '../replacement/disk-signals.ts';
+import { discardId, keptFileOf } from '../replacement/kept-file.ts';
 import { requireOneName } from '../replacement/plugin-home.ts';
 import type { KeptFile, Replacements } from '../replacement/replacements.ts';
 import type { Statistics } from '../fill/statistics.ts';
@@ -83,32 +84,21 @@ export class Natives implements Closable {
     return { source, file, stat };
   }
 
-  /** @throws UsageError unless the place is a plugin file whose writes are kept */
-  disk(place: Place, stat: fs.BigIntStats): NativeDisk {
-    const name = this.#context.nameOf(place);
+  /** @throws UsageError unless the place is a plugin file whose writes are kept; FormatError where it is damaged */
+  disk(place: Place, stat: fs.BigIntStats): Fillable {
+    const { nameOf, write, mountId, threadKeys } = this.#context;
+    const name = nameOf(place);
     const found = this.#classifier.classify(place, stat);
-    if (found.kind !== 'plugin')
-      throw new UsageError(`${name}: is not a plugin file; make one with: veneer plugin create`);
-    const { source } = found;
-    const files = source.files.map((file) => {
-      const replacement = this.replacementOf(place, { source, file, stat });
-      if (replacement === undefined)
-        throw new UsageError(`${name}: is read-only under this mount; mount with --write intercept to fill it`);
-      return {
-        name: path.join(path.dirname(name), file.name),
-        replacement,
-        synthesized: {
-          plugin: source.plugin,
-          pluginPath: place.path,
-          fileName: file.name,
-          allowed: this.#allowedFor(source),
-          keys: this.#context.threadKeys,
-        },
-        isReplaced: () => isKept(replacement.place),
-      };
+    if (found.kind === 'broken plugin') throw found.error;
+    if (found.kind !== 'plugin') throw notFillable(name);
+    const { plugin, files } = found.source;
+    const allowed = this.#allowedFor(found.source);
+    return fillableOf({ plugin, pluginPath: place.path, stat, files }, name, {
+      write,
+      mountId,
+      allowed,
+      keys: threadKeys,
     });
-    requireOneName(stat, path.dirname(place.path), path.basename(place.path), name);
-    return { name, pluginPath: place.path, stat, files };
   }
 
   /**
@@ -151,26 +141,10 @@ export class Natives implements Closable {
 
   /** Where writes to a native file go; undefined where it is read-only: shown with no plugin file, or by the mode of writing. */
   replacementOf(place: Place, { source, file, stat }: FoundNative): KeptFile | undefined {
-    const mode = this.#context.write ?? source.plugin.write ?? 'intercept';
-    if (source.isPresented || mode === 'none') return undefined;
-    const discard = mode === 'discard';
-    const { plugin } = source;
-    const pluginPath = place.path;
-    const filePath = path.join(path.dirname(pluginPath), file.name);
-    return {
-      place: {
-        path: discard ? discardedPathOf(filePath) : filePath,
-        pluginId: discard ? this.#discardId(plugin.id) : plugin.id,
-        baseBytes: file.map.sizeBytes,
-        isSealed: plugin.replacement === 'sealed',
-        owner: { uid: Number(stat.uid), mode: Number(stat.mode) },
-      },
-      pluginName: path.basename(pluginPath),
-      fileName: file.name,
-      index: source.files.indexOf(file),
-      holdsName: formatOf(plugin.native.format).furtherFiles !== undefined,
-      discard,
-    };
+    if (source.isPresented) return undefined;
+    const { write, mountId } = this.#context;
+    const { plugin, files } = source;
+    return keptFileOf({ plugin, pluginPath: place.path, stat, files }, file, write, mountId);
   }
 
   /**
@@ -180,7 +154,7 @@ export class Natives implements Closable {
   keptBeside(place: Place, source: NativeSource): RemovedPlace[] {
     const [folderAt, folder] = [path.dirname(place.at), path.dirname(place.path)];
     const names = source.files.flatMap(({ name }) => [name, discardedPathOf(name)]);
-    const ids: readonly string[] = [source.plugin.id, this.#discardId(source.plugin.id)];
+    const ids: readonly string[] = [source.plugin.id, discardId(source.plugin.id, this.#context.mountId)];
     return names
       .map((name) => ({ path: path.join(folder, name), at: `${folderAt}/${name}` }))
       .filter(({ at }) => {
@@ -188,10 +162,6 @@ export class Natives implements Closable {
         const header = peekHeader(at);
         return header === undefined || ids.includes(header.pluginId);
       });
-  }
-
-  #discardId(pluginId: Guid): Guid {
-    return namedGuid(pluginId, `discarded by ${this.#context.mountId}`);
   }
 
   /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */

@@ -16,23 +16,24 @@ import { randomGuid } from '../bytes/guid.ts';
 import type { FormatName } from '../native/formats.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import { separateRecords } from '../replacement/record.ts';
+import { fillAnswers } from '../fill/answers.ts';
 import { SharedRate } from '../fill/pace.ts';
-import { serveControl, type MountStatus } from '../mounts/control.ts';
+import { serveControl } from '../mounts/control.ts';
 import { threadsPerFill } from '../fill/job.ts';
 import { FillThreads, maxFillThreads } from '../fill/threads.ts';
 import { FillTurns } from '../fill/turns.ts';
 import { defaultFillOptions, Fills } from '../fill/fills.ts';
 import { mountFiles, removeRecord, writeRecord, type MountRecord } from '../mounts/mount-record.ts';
+import type { MountStatus } from '../mounts/mount-status.ts';
 import { isMountpoint, prepareMount, unmount } from '../mounts/mountpoint.ts';
 import type { Log } from '../base/log.ts';
-import type { NativeDisk } from '../fill/fillable.ts';
+import type { Fillable } from '../fill/fillable.ts';
 import { OpenReplacements } from '../replacement/replacements.ts';
 import { takeFolder } from '../mounts/served-folder.ts';
 import { sourceText, SourceWatch, watchEveryMs } from '../base/source-watch.ts';
 import { Statistics, type FileStatistics } from '../fill/statistics.ts';
 import { raiseFileLimit } from '../base/system-calls.ts';
 import { endOnCrash } from './crash.ts';
-import { answerFill } from './fill-requests.ts';
 import { Filter } from './filter.ts';
 import { maxBeside } from './kernel/beside.ts';
 import { InodeNumbers } from './inode-numbers.ts';
@@ -195,10 +196,13 @@ async function serve(
     transport,
   );
   const survey = new Survey(filter, (disk) => void startFill(fills, disk, options, log), log);
-  const control = serveControl(files.socket, (request) => {
-    if (request.command === 'fill') return answerFill(fills, filter, request);
-    if (request.command === 'stop') setImmediate(() => end?.());
-    return statusOf(record, options, { statistics, transport, fills, sources });
+  const control = serveControl(files.socket, {
+    status: () => statusOf(record, options, { statistics, transport, fills, sources }),
+    stop: () => {
+      setImmediate(() => end?.());
+      return {};
+    },
+    ...fillAnswers(fills, filter),
   });
   const every = (ms: number, action: () => void): NodeJS.Timeout =>
     setInterval(() => {
@@ -262,7 +266,7 @@ function fillRate({ fillBytesPerSecond }: MountOptions): SharedRate {
 }
 
 /** Goes on with what an earlier mount has begun, or begins. One disk that cannot be filled keeps nobody from the others. */
-async function startFill(fills: Fills, disk: NativeDisk, { fill }: MountOptions, log: Log): Promise<void> {
+async function startFill(fills: Fills, disk: Fillable, { fill }: MountOptions, log: Log): Promise<void> {
   try {
     if (fill) await fills.start(disk, defaultFillOptions);
     else await fills.takeUp(disk);

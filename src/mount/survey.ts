@@ -5,7 +5,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describeError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
-import type { NativeDisk } from '../fill/fillable.ts';
+import type { Fillable } from '../fill/fillable.ts';
 import type { Filter } from './filter.ts';
 
 const sliceMs = 10;
@@ -14,7 +14,7 @@ export class Survey {
   images = 0;
   natives = 0;
   readonly #filter: Filter;
-  readonly #onDisk: (disk: NativeDisk) => void;
+  readonly #onDisk: (disk: Fillable) => void;
   readonly #done: Promise<void>;
   #isStopped = false;
   #isDone = false;
@@ -23,7 +23,7 @@ export class Survey {
    * @param onDisk called for each disk whose writes are kept
    * @param log where it is told that the folder cannot be looked over; it serves nevertheless
    */
-  constructor(filter: Filter, onDisk: (disk: NativeDisk) => void, log: Log) {
+  constructor(filter: Filter, onDisk: (disk: Fillable) => void, log: Log) {
     this.#filter = filter;
     this.#onDisk = onDisk;
     this.#done = this.#look().catch((error: unknown) =>

@@ -1,60 +1,44 @@
-/** How other processes speak with a mount: one JSON line to its socket, one JSON line back. */
+/**
+ * How other processes speak with a mount: one JSON line to its socket, one JSON line back. What may be asked stands in one table, with the
+ * shapes of question and answer. A question goes as `{"command": "fill", "action": "start", ...}` for `fill.start`.
+ */
 import * as fs from '../base/fs.ts';
 import net from 'node:net';
 import { z } from 'zod';
 import { UnavailableError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
-import { fromFailure, toFailure, type Failure } from '../base/worker-team.ts';
-import type { FillStatus } from '../fill/job.ts';
-import type { SourceStatus } from '../base/source-watch.ts';
-import type { FileStatistics } from '../fill/statistics.ts';
-import type { TransportStatus } from './transport-status.ts';
+import { fillRequests } from '../fill/requests.ts';
+import { errorOf, failureOf, failureSchema } from './failure.ts';
+import { mountStatusSchema } from './mount-status.ts';
 
-export interface MountStatus {
-  readonly pid: number;
-  readonly folder: string;
-  readonly mountpoint: string;
-  readonly transport: string;
-  /** What the transport tells of itself, where it can. */
-  readonly serving: TransportStatus | undefined;
-  readonly startedAt: string;
-  readonly cacheBudgetBytes: number;
-  readonly residentBytes: number;
-  readonly log: string;
-  /** `reason`: why what is read of a file fails or takes long, where its source does not answer. */
-  readonly files: readonly (FileStatistics & { readonly reason?: string })[];
-  /** Those that do not answer. Absent from mounts of earlier versions. */
-  readonly sources?: readonly SourceStatus[];
-  /** Absent from mounts of earlier versions. */
-  readonly fills?: readonly FillStatus[];
-}
+const nothing = z.object({});
 
-const fillActions = ['start', 'pause', 'resume', 'cancel', 'status', 'verify', 'finalize'] as const;
-export type FillAction = (typeof fillActions)[number];
+const table = {
+  status: { ask: nothing, answer: mountStatusSchema },
+  /** The mount is gone from its place: its process need not find that out by itself. */
+  stop: { ask: nothing, answer: nothing },
+  ...fillRequests,
+};
 
-const requestSchema = z.union([
-  z.object({ command: z.enum(['status', 'stop']) }),
-  z.object({
-    command: z.literal('fill'),
-    action: z.enum(fillActions),
-    /** Path of the plugin file under the mount. */
-    file: z.string(),
-    isPolite: z.boolean().exactOptional(),
-    isVerified: z.boolean().exactOptional(),
-    /** Whether finalizing may make a plain file of a sealed one. */
-    decrypts: z.boolean().exactOptional(),
-    /** What all fills of the mount share; 0: no limit; as it is, when absent. */
-    bytesPerSecond: z.number().nonnegative().exactOptional(),
-  }),
-]);
-export type ControlRequest = z.infer<typeof requestSchema>;
-export type FillRequest = Extract<ControlRequest, { command: 'fill' }>;
+export type ControlName = keyof typeof table;
+/** What is asked, and what is answered, by the name of the request. */
+export type ControlRequests = {
+  [N in ControlName]: { ask: z.infer<(typeof table)[N]['ask']>; answer: z.infer<(typeof table)[N]['answer']> };
+};
+export type Ask<N extends ControlName> = ControlRequests[N]['ask'];
+export type Answer<N extends ControlName> = ControlRequests[N]['answer'];
+/** What the process of a mount answers with. What it throws reaches who asked. */
+export type ControlAnswers = { readonly [N in ControlName]: (ask: Ask<N>) => Answer<N> | Promise<Answer<N>> };
 
+/** The table for those who know the name only when it is asked for. */
+const requests: { readonly [N in ControlName]: { ask: z.ZodType<Ask<N>>; answer: z.ZodType<Answer<N>> } } = table;
+
+const envelope = z.object({ command: z.string(), action: z.string().optional() });
 const answerWithinMs = 5000;
 const maxRequestBytes = 16 * 1024;
 
-/** Serves requests until it is closed. What `answer` throws reaches who asked. */
-export function serveControl(socketPath: string, answer: (request: ControlRequest) => unknown): net.Server {
+/** Serves requests until it is closed. */
+export function serveControl(socketPath: string, answers: ControlAnswers): net.Server {
   fs.rmSync(socketPath, { force: true });
   const server = net.createServer((connection) => {
     let text = '';
@@ -63,13 +47,35 @@ export function serveControl(socketPath: string, answer: (request: ControlReques
       text += data.toString();
       if (!text.includes('\n') && text.length <= maxRequestBytes) return;
       connection.removeAllListeners('data');
-      const request = parseRequest(text);
-      if (request === undefined) connection.destroy();
-      else void reply(connection, () => answer(request));
+      const answer = answerTo(text.slice(0, text.indexOf('\n') + 1), answers);
+      if (answer === undefined) connection.destroy();
+      else void reply(connection, answer);
     });
   });
   server.listen(socketPath, () => fs.chmodSync(socketPath, fileModes.socket));
   return server;
+}
+
+/** What answers a line. Undefined for anything but a request: nonsense must not end the mount. */
+function answerTo(line: string, answers: ControlAnswers): (() => unknown) | undefined {
+  const asked = parsed(line);
+  const { data } = envelope.safeParse(asked);
+  if (data === undefined) return undefined;
+  const name = data.action === undefined ? data.command : `${data.command}.${data.action}`;
+  return isControlName(name) ? boundAnswer(name, asked, answers) : undefined;
+}
+
+function boundAnswer<N extends ControlName>(
+  name: N,
+  asked: unknown,
+  answers: ControlAnswers,
+): (() => Answer<N> | Promise<Answer<N>>) | undefined {
+  const ask = requests[name].ask.safeParse(asked);
+  return ask.success ? () => answers[name](ask.data) : undefined;
+}
+
+function isControlName(name: string): name is ControlName {
+  return Object.hasOwn(table, name);
 }
 
 async function reply(connection: net.Socket, answer: () => unknown): Promise<void> {
@@ -77,52 +83,61 @@ async function reply(connection: net.Socket, answer: () => unknown): Promise<voi
   try {
     said = await answer();
   } catch (error) {
-    said = { failure: toFailure(error) } satisfies Failure;
+    said = failureOf(error);
   }
-  connection.end(`${JSON.stringify(said ?? {})}\n`);
+  connection.end(`${JSON.stringify(said)}\n`);
 }
 
-/** Undefined for anything but a request: nonsense must not end the mount. */
-function parseRequest(text: string): ControlRequest | undefined {
+/**
+ * @param withinMs how long the answer may take; 0: as long as the mount's process lives
+ * @throws UnavailableError when the mount's process does not answer, or with something else; what it answers with, where that is an error
+ */
+export async function askMount<N extends ControlName>(
+  socketPath: string,
+  name: N,
+  ask: Ask<N>,
+  withinMs: number = answerWithinMs,
+): Promise<Answer<N>> {
+  const [command, action] = name.split('.');
+  const line = JSON.stringify({ ...ask, command, action });
+  const said = parsed(await exchange(socketPath, line, withinMs));
+  if (said === undefined) throw noAnswer(socketPath, 'its answer is cut off');
+  const failure = failureSchema.safeParse(said);
+  if (failure.success) throw errorOf(failure.data);
+  const answer = requests[name].answer.safeParse(said);
+  if (answer.success) return answer.data;
+  const [issue] = answer.error.issues;
+  throw new UnavailableError(
+    `the mount's process answers otherwise than this version of veneer expects (${name}, ${issue?.path.join('.') ?? ''}: ${issue?.message ?? ''}); unmount, and mount again with this version`,
+    { cause: answer.error },
+  );
+}
+
+/** Undefined where it is no JSON. */
+function parsed(text: string): unknown {
   try {
-    return requestSchema.parse(JSON.parse(text.slice(0, text.indexOf('\n') + 1)));
+    return JSON.parse(text);
   } catch {
     return undefined;
   }
 }
 
-/**
- * @param withinMs how long the answer may take; 0: as long as the mount's process lives
- * @throws UnavailableError when the mount's process does not answer; what it answers with, where that is an error
- */
-export async function askMount(
-  socketPath: string,
-  request: ControlRequest,
-  withinMs: number = answerWithinMs,
-): Promise<unknown> {
-  const answer = await ask(socketPath, request, withinMs);
-  if (typeof answer === 'object' && answer !== null && 'failure' in answer) throw fromFailure(answer as Failure);
-  return answer;
-}
-
-async function ask(socketPath: string, request: ControlRequest, withinMs: number): Promise<unknown> {
+async function exchange(socketPath: string, line: string, withinMs: number): Promise<string> {
   return await new Promise((resolve, reject) => {
     const connection = net.connect(socketPath);
     let text = '';
     const fail = (reason: string): void => {
       connection.destroy();
-      reject(new UnavailableError(`the mount's process does not answer on ${socketPath}: ${reason}`));
+      reject(noAnswer(socketPath, reason));
     };
     connection.setTimeout(withinMs, () => fail(`no answer within ${withinMs} ms`));
     connection.on('error', (error) => fail(error.message));
     connection.on('data', (data) => (text += data.toString()));
-    connection.on('end', () => {
-      try {
-        resolve(JSON.parse(text));
-      } catch {
-        fail('its answer is cut off');
-      }
-    });
-    connection.write(`${JSON.stringify(request)}\n`);
+    connection.on('end', () => resolve(text));
+    connection.write(`${line}\n`);
   });
+}
+
+function noAnswer(socketPath: string, reason: string): UnavailableError {
+  return new UnavailableError(`the mount's process does not answer on ${socketPath}: ${reason}`);
 }

@@ -26,7 +26,7 @@ export async function endMount(mountpoint: string, lazily: boolean): Promise<voi
     return;
   }
   // It would notice by itself; this is quicker.
-  await askMount(mountFiles(real).socket, { command: 'stop' }).catch(() => undefined);
+  await askMount(mountFiles(real).socket, 'stop', {}).catch(() => undefined);
   for (let waitedMs = 0; isAlive(record.pid) && waitedMs < endsWithinMs; waitedMs += lookEveryMs)
     await sleep(lookEveryMs);
   removeRecord(real);

@@ -13,7 +13,7 @@ import { openOwnFile, ownFolder } from '../base/own-files.ts';
 
 const { O_WRONLY, O_TRUNC } = fs.constants;
 
-const schema = z.object({
+export const mountRecordSchema = z.object({
   pid: z.number().int().positive(),
   folder: z.string(),
   mountpoint: z.string(),
@@ -23,7 +23,7 @@ const schema = z.object({
   allowPaths: z.array(z.string()).exactOptional(),
 });
 
-export type MountRecord = z.infer<typeof schema>;
+export type MountRecord = z.infer<typeof mountRecordSchema>;
 
 /** Files of one mount: its record, the socket it is controlled by, and its log. */
 export interface MountFiles {
@@ -101,7 +101,7 @@ function readRecord(file: string): MountRecord | undefined {
   } catch {
     return undefined;
   }
-  const { data } = schema.safeParse(value);
+  const { data } = mountRecordSchema.safeParse(value);
   if (data !== undefined && isAlive(data.pid)) return data;
   if (data !== undefined) removeRecord(data.mountpoint);
   return undefined;

@@ -1,14 +1,17 @@
 /** What `status` tells of the threads that serve a mount. */
-export interface TransportStatus {
+import { z } from 'zod';
+
+export const transportStatusSchema = z.object({
   /** Threads that answer. */
-  readonly workers: number;
+  workers: z.number(),
   /** Workers that died and were replaced. */
-  readonly diedWorkers: number;
-  readonly requests: number;
+  diedWorkers: z.number(),
+  requests: z.number(),
   /** That wait for a source with too many threads inside. Absent from mounts of earlier versions. */
-  readonly waitingRequests?: number;
+  waitingRequests: z.number().exactOptional(),
   /** Files and folders that are open under the mount. */
-  readonly openFiles: number;
+  openFiles: z.number(),
   /** Files that the kernel remembers, each of which is held open. */
-  readonly rememberedFiles: number;
-}
+  rememberedFiles: z.number(),
+});
+export type TransportStatus = z.infer<typeof transportStatusSchema>;

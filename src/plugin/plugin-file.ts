@@ -66,7 +66,7 @@ const fields = z.strictObject({
   native: geometrySchema,
 });
 
-const schema = fields
+export const pluginFileSchema = fields
   .refine((plugin) => plugin.native.sizeBytes === plugin.disk.sizeBytes, {
     path: ['native', 'sizeBytes'],
     message: 'is not the size of the disk',
@@ -76,7 +76,7 @@ const schema = fields
     message: 'is not the size of the disk',
   });
 
-export type PluginFile = z.infer<typeof schema>;
+export type PluginFile = z.infer<typeof pluginFileSchema>;
 
 /** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
 export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
@@ -131,7 +131,7 @@ export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   } catch (error) {
     throw new FormatError(name, 'JSON', 0, 'cannot be parsed; make the plugin file again', { cause: error });
   }
-  const parsed = schema.safeParse(value);
+  const parsed = pluginFileSchema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issue = parsed.error.issues[0];
   throw new FormatError(name, fieldOf(issue), 0, `${issue?.message ?? 'is wrong'}; make the plugin file again`);

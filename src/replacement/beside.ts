@@ -22,10 +22,9 @@ import {
   startOfShortened,
   type BesideOwner,
 } from '../plugin/beside.ts';
-import { mapHeaderBytes, mapMagic, type MapHeader } from './layout.ts';
+import { mapHeaderBytes, mapMagic, replacementStates, type MapHeader } from './layout.ts';
 import { readHeader } from './map-file.ts';
 import { heldBytesOf } from './sealed-file.ts';
-import { replacementStates } from './states.ts';
 
 export interface ReplacementPlace {
   /** The native file's path behind the mount, for messages; its name, with a suffix, names data and map. */

@@ -33,10 +33,14 @@ export const writtenBit = 2;
 
 export const mapMagic = 'VENEERMP';
 
+/** What the header's `state` counts from; states.ts has the ways between them. */
+export const replacementStates = ['intercepting', 'filling', 'paused', 'complete', 'final', 'failed'] as const;
+export type ReplacementState = (typeof replacementStates)[number];
+
 export const mapHeader = layout('replacement map header', mapHeaderBytes, {
   magic: ascii(0, mapMagic),
   version: u16le(8),
-  state: u8(10), //            index into replacementStates, in states.ts
+  state: u8(10), //            index into replacementStates
   cutting: u8(11), //          1 while the data file may still be longer than visibleBytes, to which it is being cut
   unitBytes: u32le(12),
   pluginId: guid(16), //       the plugin file that it belongs to

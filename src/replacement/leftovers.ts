@@ -14,8 +14,8 @@ import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, mappedStems, plainPathOf, stemOf } from '../plugin/beside.ts';
 import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
 import { peekHeader } from './beside.ts';
+import { replacementStates } from './layout.ts';
 import { isRecordName, recordPathOf } from './record.ts';
-import { replacementStates } from './states.ts';
 
 /**
  * Removes them from a folder.

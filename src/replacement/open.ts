@@ -35,7 +35,6 @@ import { PlainFile } from './data-file.ts';
 import { deriveSeal, requireKey, sealOf, type ReplacementSeal } from './replacement-seal.ts';
 import { SealedFile, storedBytesOf } from './sealed-file.ts';
 import { sealFields, shared, type SharedReplacement } from './shared.ts';
-import { replacementStates } from './states.ts';
 
 export type { ReplacementPlace } from './beside.ts';
 
@@ -147,7 +146,7 @@ function makeFiles(place: ReplacementPlace, dataFd: number, key: ThreadKey | und
 function firstHeader(place: ReplacementPlace, seal: ReplacementSeal | undefined, bootId: Guid): format.MapHeader {
   return {
     version: format.mapVersions[seal === undefined ? 'plain' : 'sealed'],
-    state: replacementStates.indexOf('intercepting'),
+    state: format.replacementStates.indexOf('intercepting'),
     cutting: 0,
     unitBytes: format.unitBytes,
     pluginId: place.pluginId,
@@ -217,7 +216,7 @@ function load(place: ReplacementPlace, key: ThreadKey | undefined, files: Files)
  * serves alone, its length is the disk's, whoever cut it.
  */
 function checkLength(dataPath: string, size: number, header: format.MapHeader): void {
-  const state = replacementStates[header.state];
+  const state = format.replacementStates[header.state];
   if (state === 'complete' || state === 'final' || BigInt(size) >= header.visibleBytes) return;
   const detail = `is ${size} bytes, but was at least ${header.visibleBytes}; was it truncated?`;
   throw new FormatError(dataPath, 'length', 0, detail);

@@ -22,7 +22,7 @@ import { TooLargeError, VeneerError } from '../base/errors.ts';
 import type { Extent } from '../disk/disk.ts';
 import { AloneFile } from './alone.ts';
 import { madeHole, type DataFile } from './data-file.ts';
-import { maxFileBytes, presentBit, unitBytes, writtenBit } from './layout.ts';
+import { maxFileBytes, presentBit, unitBytes, writtenBit, type ReplacementState } from './layout.ts';
 import { recordBits } from './map-file.ts';
 import { bothBits, PresenceMap } from './presence-map.ts';
 import {
@@ -38,7 +38,7 @@ import {
   type SharedReplacement,
 } from './shared.ts';
 import { ReplacementReader } from './reader.ts';
-import { allowDirectWrites, servesAlone, stateOf, type ReplacementState } from './states.ts';
+import { allowDirectWrites, servesAlone, stateOf } from './states.ts';
 
 export type { BaseFile, SharedReplacement } from './shared.ts';
 

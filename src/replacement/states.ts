@@ -32,12 +32,9 @@
  */
 import { UsageError } from '../base/errors.ts';
 import { cutOver } from './cut-over.ts';
+import { replacementStates, type ReplacementState } from './layout.ts';
 import type { PresenceMap } from './presence-map.ts';
 import { commitHeader, requireFlushed, requireSound, shared, type SharedReplacement } from './shared.ts';
-
-/** The same numbers on disk. */
-export const replacementStates = ['intercepting', 'filling', 'paused', 'complete', 'final', 'failed'] as const;
-export type ReplacementState = (typeof replacementStates)[number];
 
 /** Where each state may go. */
 const ways: Readonly<Record<ReplacementState, readonly ReplacementState[]>> = {

@@ -10,7 +10,7 @@ import { expect, it } from 'vitest';
 import { createImage } from '../../src/backup/create.ts';
 import { MiB } from '../../src/base/units.ts';
 import { askMount } from '../../src/mounts/control.ts';
-import type { FillStatus } from '../../src/fill/job.ts';
+import type { FillStatus, Finalized } from '../../src/fill/fill-status.ts';
 import { mountFiles } from '../../src/mounts/mount-record.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { straceArguments, whyNoStrace } from '../backup/strace.ts';
@@ -58,15 +58,26 @@ class KilledDisk {
 
   async complete(): Promise<void> {
     await eventually(async () => {
-      const states = (await this.ask('status')) as FillStatus[];
+      const states = await this.ask('status');
       expect(states.map(({ state }) => state)).toEqual(states.map(() => 'complete'));
       expect(states.length).toBeGreaterThan(0);
     }, 30_000);
   }
 
-  async ask(action: 'start' | 'status' | 'finalize'): Promise<unknown> {
-    const request = { command: 'fill', action, file: path.join(this.folder, this.names.plugin) } as const;
-    return await askMount(mountFiles(this.place.mountpoint).socket, request, patience(answersWithinMs));
+  async ask(action: 'start' | 'status'): Promise<FillStatus[]> {
+    return await askMount(this.#socket, `fill.${action}`, { file: this.#file }, patience(answersWithinMs));
+  }
+
+  async finalize(): Promise<Finalized> {
+    return await askMount(this.#socket, 'fill.finalize', { file: this.#file }, patience(answersWithinMs));
+  }
+
+  get #socket(): string {
+    return mountFiles(this.place.mountpoint).socket;
+  }
+
+  get #file(): string {
+    return path.join(this.folder, this.names.plugin);
   }
 
   /** Writes until the server is dead. */
@@ -172,7 +183,7 @@ it(`${kills} kills at random moments of the cut-over and of finalize`, { timeout
       await disk.complete();
       pending = await disk.writeUntil(random, async () => {
         const began = performance.now();
-        const asked = disk.ask('finalize').then(
+        const asked = disk.finalize().then(
           () => (longest.finalize = Math.ceil((performance.now() - began) * 1.2)),
           () => undefined,
         );
@@ -211,7 +222,7 @@ it.for(renames)(
     const tracer = spawn('strace', [...straceArguments(injection, []), '-p', String(pid)], { stdio: 'ignore' });
     const ended = new Promise((resolve) => tracer.once('close', resolve));
     await eventually(() => expect(fs.readFileSync(`/proc/${pid}/status`, 'utf8')).not.toMatch(/^TracerPid:\t0$/m));
-    await expect(disk.ask('finalize')).rejects.toThrow();
+    await expect(disk.finalize()).rejects.toThrow();
     await place.kill();
     await ended;
     expect(await disk.expectWholeAtNextMount(random, undefined)).toBe(false);

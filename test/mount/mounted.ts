@@ -9,7 +9,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished } from 'vitest';
-import type { MountStatus } from '../../src/mounts/control.ts';
+import type { MountStatus } from '../../src/mounts/mount-status.ts';
 import { mountFiles } from '../../src/mounts/mount-record.ts';
 import { isMountpoint } from '../../src/mounts/mountpoint.ts';
 import type { FileStatistics } from '../../src/fill/statistics.ts';

@@ -8,7 +8,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import type { FillStatus } from '../../src/fill/job.ts';
+import type { FillStatus } from '../../src/fill/fill-status.ts';
 import { veneer, veneerOk } from '../cli/veneer.ts';
 import { patience } from '../patience.ts';
 import { Seeded, seededTest, soak } from '../seeded.ts';

@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import type { FillStatus } from '../../src/fill/job.ts';
+import type { FillStatus } from '../../src/fill/fill-status.ts';
 import { planReconfiguration } from '../../src/plugin/reconfigure.ts';
 import { readPluginFile, type ReplacementKind } from '../../src/plugin/plugin-file.ts';
 import { credentialFromFile } from '../../src/backup/credential.ts';

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../../../src/base/units.ts';
 import { mountFiles } from '../../../src/mounts/mount-record.ts';
-import type { FillStatus } from '../../../src/fill/job.ts';
+import type { FillStatus } from '../../../src/fill/fill-status.ts';
 import { replacementKinds, type ReplacementKind } from '../../../src/plugin/plugin-file.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { Seeded, seededTest } from '../../seeded.ts';

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
-import type { FillStatus } from '../../../src/fill/job.ts';
+import type { FillStatus } from '../../../src/fill/fill-status.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { SmallDisk, whyNoSmallDisk } from '../../replacement/small-disk.ts';
 import { diskBytes, readFrom, readPart, writeGuest } from '../guest-disk.ts';

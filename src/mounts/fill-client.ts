@@ -4,14 +4,18 @@ import path from 'node:path';
 import { absolutePath } from '../base/given-names.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import { UsageError } from '../base/errors.ts';
-import { askMount, type FillAction, type FillRequest } from '../mounts/control.ts';
-import { listRecords, mountFiles } from '../mounts/mount-record.ts';
 import type { Log } from '../base/log.ts';
+import type { FillRequestName } from '../fill/requests.ts';
+import { askMount, type Answer, type Ask } from './control.ts';
+import { listRecords, mountFiles } from './mount-record.ts';
+import { takeFolder } from './served-folder.ts';
 
 export interface FillClient {
   /** Whether another process does the work, and goes on when this one ends. */
   readonly isMounted: boolean;
-  ask(action: FillAction, more?: Partial<FillRequest>): Promise<unknown>;
+  /** What to ask about. */
+  readonly file: string;
+  ask<N extends FillRequestName>(name: N, ask: Ask<N>): Promise<Answer<N>>;
   close(): Promise<void>;
 }
 
@@ -22,37 +26,42 @@ const lookEveryMs = 500;
 /**
  * @param file a plugin file: under a mount, or in the folder behind it
  * @param keys asked for only where this process reads the image itself
- * @throws UsageError where there is no such file
+ * @throws UsageError where there is no such file, or a mount has its folder that is not this user's to speak with
  */
 export async function openFillClient(file: string, keys: () => Promise<ThreadKeys>, log: Log): Promise<FillClient> {
   const real = realPath(file);
   for (const record of listRecords()) {
     for (const folder of [record.mountpoint, record.folder]) {
       if (!real.startsWith(`${folder}/`)) continue;
-      const name = path.relative(folder, real);
+      const { socket } = mountFiles(record.mountpoint);
       return {
         isMounted: true,
-        ask: async (action, more) =>
-          await askMount(
-            mountFiles(record.mountpoint).socket,
-            { ...more, command: 'fill', action, file: name },
-            noTimeout,
-          ),
+        file: path.relative(folder, real),
+        ask: async (name, ask) => await askMount(socket, name, ask, noTimeout),
         close: () => Promise.resolve(),
       };
     }
   }
+  return await openHere(real, keys, log);
+}
+
+/** @param pluginPath in a folder that no process of this user has mounted */
+async function openHere(pluginPath: string, keys: () => Promise<ThreadKeys>, log: Log): Promise<FillClient> {
   // Only here is all the code needed that reads images.
-  const { openUnmounted } = await import('./fill-requests.ts');
-  const unmounted = await openUnmounted(real, await keys(), log);
-  const looking = setInterval(() => unmounted.look(), lookEveryMs);
+  const { openUnmountedFills } = await import('../fill/unmounted.ts');
+  const asked = await keys();
+  const folder = path.dirname(pluginPath);
+  const taken = await takeFolder(folder, undefined);
+  const fills = openUnmountedFills(folder, taken, asked, log);
+  const answers: { readonly [N in FillRequestName]: (ask: Ask<N>) => Promise<Answer<N>> } = fills.answers;
+  const looking = setInterval(() => fills.look(), lookEveryMs);
   return {
     isMounted: false,
-    ask: async (action, more) =>
-      await unmounted.answer({ ...more, command: 'fill', action, file: path.basename(real) }),
+    file: path.basename(pluginPath),
+    ask: async (name, ask) => await answers[name](ask),
     async close() {
       clearInterval(looking);
-      await unmounted.close();
+      await fills.close();
     },
   };
 }
