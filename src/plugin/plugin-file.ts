@@ -103,16 +103,26 @@ export function isPluginFile(firstBytes: Uint8Array): boolean {
 
 /** Reads a file that should be a plugin file; one that is too large for it is not read. A link is followed. @throws FormatError, ForbiddenError */
 export function readPluginFile(file: string): PluginFile {
-  const fd = openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
+  const fd = openPluginFile(file);
   try {
-    const bytes = new Uint8Array(maxPluginFileBytes + 1);
-    let length = 0;
-    for (let count = -1; count !== 0; length += count)
-      count = fs.readSync(fd, bytes, length, bytes.length - length, null);
-    return parsePluginFile(bytes.subarray(0, length), file);
+    return readOpenPluginFile(fd, file);
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** For who reads it, and holds on to it. @throws ForbiddenError when it is no regular file; the system's error */
+export function openPluginFile(file: string): number {
+  return openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
+}
+
+/** @param name for errors. @throws FormatError */
+export function readOpenPluginFile(fd: number, name: string): PluginFile {
+  const bytes = new Uint8Array(maxPluginFileBytes + 1);
+  let length = 0;
+  for (let count = -1; count !== 0; length += count)
+    count = fs.readSync(fd, bytes, length, bytes.length - length, length);
+  return parsePluginFile(bytes.subarray(0, length), name);
 }
 
 /**

@@ -7,6 +7,7 @@ import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
 import type { FillStatus } from '../../src/fill/job.ts';
+import { OpenPlugin } from '../../src/plugin/open-plugin.ts';
 import { planReconfiguration } from '../../src/plugin/reconfigure.ts';
 import { readPluginFile, type ReplacementKind } from '../../src/plugin/plugin-file.ts';
 import { credentialFromFile } from '../../src/backup/credential.ts';
@@ -61,7 +62,8 @@ async function encryptedMachine(kind: ReplacementKind): Promise<Machine> {
 /** Makes of the raw disk what the plan says, by the plan alone. */
 function applyPlan({ place, raw, plugin, keyPath }: Machine): void {
   const keys = ringOf(credentialFromFile('key file', keyPath));
-  const plan = planReconfiguration(plugin, target, { allowed: { folders: [place.folder] }, keys });
+  const opened = new OpenPlugin(readPluginFile(plugin), plugin, { allowed: { folders: [place.folder] }, keys });
+  const plan = planReconfiguration(opened, target);
   expect(plan.patches.length).toBeGreaterThan(0);
   applyTo(raw, plan.patches);
 }
