@@ -9,6 +9,7 @@ import { BlockCache } from '../backup/block-cache.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { PluginEdit } from '../plugin/plugin-edit.ts';
+import { imagesOf } from '../plugin/plugin-file.ts';
 import { choose, keepPlan, planReconfiguration, undo } from '../plugin/reconfigure.ts';
 import { hasReplacement } from '../plugin/beside.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
@@ -104,9 +105,10 @@ function requireUnwritten({ plugin, path: pluginPath }: PluginEdit): void {
 
 async function openFor({ plugin, path: pluginPath }: PluginEdit, flags: ReconfigureFlags): Promise<OpenPlugin> {
   const folder = path.dirname(absolutePath(pluginPath));
+  const [image] = imagesOf(plugin);
   return new OpenPlugin(plugin, pluginPath, {
     allowed: { folders: [folder, ...flags.allowPath] },
-    keys: await keysFor(absolutePath(folder, plugin.image.path), flags),
+    keys: await keysFor(image === undefined ? undefined : absolutePath(folder, image.path), flags),
     cache: BlockCache.ofOneThread(cacheBytes),
   });
 }

@@ -1,9 +1,8 @@
 /** The geometries of all native formats as zod schemas: a plugin file comes from outside. What a geometry means is its format's room to check. */
 import { z } from 'zod';
 import type { Geometry } from '../native/formats.ts';
+import { guid, size } from '../source/address.ts';
 
-export const size = z.number().int().nonnegative().max(Number.MAX_SAFE_INTEGER);
-export const guid = z.string().regex(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, 'is not a GUID in lower case');
 const allocation = z.string();
 
 const vhdx = z.strictObject({

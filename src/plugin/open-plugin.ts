@@ -6,7 +6,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { assert, FormatError } from '../base/errors.ts';
+import { assert, FormatError, UnsupportedError, type UnavailableError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
@@ -20,11 +20,12 @@ import type { Disk } from '../disk/disk.ts';
 import { applyPatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
 import type { NativeFile } from '../native/format.ts';
 import { synthesizeFiles } from '../native/formats.ts';
+import type { FileAddress, ImagePointer, SourceAddress } from '../source/address.ts';
+import { changedError, FrozenSource, type FileJudge } from '../source/frozen-source.ts';
 import { readBootFile } from './boot-file.ts';
-import type { ImagePointer } from './bootable-schema.ts';
 import { openPatchSetOf } from './patch-set-file.ts';
-import { pluginDisk, type PluginDisk } from './plugin-disk.ts';
-import { imagesOf, type PluginFile } from './plugin-file.ts';
+import { pluginDisk, type OpenedSource, type PluginDisk } from './plugin-disk.ts';
+import { imagesOf, sourceIdsOf, sourcesOf, type PluginFile } from './plugin-file.ts';
 import { registerPointers } from './pointer-registry.ts';
 import { Reach, type AllowedPaths } from './reach.ts';
 
@@ -77,53 +78,56 @@ export class OpenPlugin {
     return this.files.map(({ name }) => path.join(path.dirname(this.path), name));
   }
 
-  /** Of its first image (source-gate.ts); 0 where nobody watches sources. */
+  /** Of the first of what it points to (source-gate.ts); 0 where nobody watches sources. */
   get firstSource(): number {
-    const [pointer] = imagesOf(this.plugin);
-    return pointer === undefined ? 0 : this.#reach.sourceOf(absolutePath(path.dirname(this.path), pointer.path));
+    return this.#reach.sourceOf(absolutePath(path.dirname(this.path), this.plugin.source.path));
   }
 
   /**
-   * Judges all pointers by their text alone: the images need not be there.
+   * Judges all pointers by their text alone: what they lead to need not be there.
    * @throws ForbiddenError when one leads outside
    */
   judgePointers(): void {
-    for (const pointer of imagesOf(this.plugin)) this.#reach.named(pointer.path);
+    for (const pointer of sourcesOf(this.plugin)) this.#reach.named(pointer.path);
   }
 
   /**
-   * Opens the disk. Every image of every chain is judged before anything of it is read, by where symbolic links lead. Encrypted images open
-   * without their keys, but for a sealed patch set over them.
-   * @throws ForbiddenError, UnavailableError, FormatError when an image is another than the plugin file was made for
+   * Opens the disk. Every image of every chain, and every file of a disk file, is judged before anything of it is read, by where symbolic links
+   * lead. Encrypted images open without their keys, but for a sealed patch set over them.
+   * @throws ForbiddenError, UnavailableError, FormatError when an image is another than the plugin file was made for; UnavailableError when a disk
+   *   file has changed since
    */
   openDisk(): PluginDisk {
     const { bootable } = this.plugin;
-    const chains: ChainDisk[] = [];
+    const sources: OpenedSource[] = [];
     let patchSet: StoredPatchSet | undefined;
     try {
-      for (const [index, pointer] of imagesOf(this.plugin).entries())
-        chains.push(this.#openChain(pointer, this.#sizeOf(index)));
+      for (const [index, source] of sourcesOf(this.plugin).entries())
+        sources.push(this.#openSource(source, this.#sizeOf(index)));
       this.#requireBesideReadable();
       patchSet = this.openPatchSet();
-      const disks = patchSet === undefined ? chains : this.#patched(patchSet, chains);
+      const plain = sources.map(({ disk }) => disk);
+      const disks = patchSet === undefined ? plain : this.#patched(patchSet, plain);
       const disk =
         bootable === undefined
           ? disks[0]
           : assembleBootable(bootable, disks, readBootFile(bootable, this.path), extrasOf(patchSet));
-      assert(disk !== undefined, 'a plugin file points to no image');
-      return pluginDisk(disk, chains, filesOf(patchSet));
+      assert(disk !== undefined, 'a plugin file points to nothing');
+      return pluginDisk(disk, sources, filesOf(patchSet));
     } catch (error) {
-      closeAll([...chains, ...filesOf(patchSet)]);
+      closeAll([...sources, ...filesOf(patchSet)]);
       throw error;
     }
   }
 
   /**
    * Opens the chain of the image that it points to, of a disk around volumes that of the first.
-   * @throws as openDisk
+   * @throws as openDisk; UnsupportedError where it points to a disk file
    */
   openImage(): ChainDisk {
-    return this.#openChain(this.plugin.image, this.plugin.disk.sizeBytes);
+    const { source, disk } = this.plugin;
+    if (source.kind === 'chain') return this.#openChain(source, disk.sizeBytes);
+    throw new UnsupportedError(`${this.path}: stands for a disk file, and no image is behind it`);
   }
 
   /** The patch set in force, whose file is the caller's to close; undefined where there is none. @throws as openPatchSetOf */
@@ -162,6 +166,47 @@ export class OpenPlugin {
   #sizeOf(index: number): number {
     const { bootable, disk } = this.plugin;
     return bootable === undefined ? disk.sizeBytes : (bootable.volumes[index]?.sizeBytes ?? 0);
+  }
+
+  #openSource(source: SourceAddress, sizeBytes: number): OpenedSource {
+    if (source.kind === 'file') {
+      const file = this.#openFile(source, sizeBytes);
+      return { disk: file.disk, count: file.fileCount, close: () => file.close() };
+    }
+    const chain = this.#openChain(source, sizeBytes);
+    return { disk: chain, chain, count: chain.images.length, close: () => chain.close() };
+  }
+
+  #openFile(address: FileAddress, sizeBytes: number): FrozenSource {
+    const named = this.#reach.named(address.path);
+    const open = (): FrozenSource => {
+      const real = this.#reach.judge(named, named);
+      const file = FrozenSource.open(real, address.format, this.#fileJudge(address, real, named));
+      try {
+        if (file.state().stateSha256 === address.stateSha256 && file.disk.sizeBytes === sizeBytes) return file;
+        throw this.#changed(file.fileCount === 1 ? named : `${named} or one of its files`);
+      } catch (error) {
+        file.close();
+        throw error;
+      }
+    };
+    return sourceGate().through(this.#reach.sourceOf(named), open, (file) => file.close());
+  }
+
+  /** @param real the disk file itself, whose state is asked first: what has become of its content says less */
+  #fileJudge({ sizeBytes, modifiedNs }: FileAddress, real: string, named: string): FileJudge {
+    return {
+      before: (file) => void this.#reach.judge(file, named),
+      after: (file, stat) => {
+        if (file === real && (Number(stat.size) !== sizeBytes || String(stat.mtimeNs) !== modifiedNs))
+          throw this.#changed(named);
+        this.#reach.requireReadableByAuthors(file, ({ dev, ino }) => dev === stat.dev && ino === stat.ino);
+      },
+    };
+  }
+
+  #changed(file: string): UnavailableError {
+    return changedError(`${this.path}: ${file}`, 'the plugin file was made');
   }
 
   #openChain(pointer: ImagePointer, sizeBytes: number): ChainDisk {
@@ -218,9 +263,8 @@ export class OpenPlugin {
       if (name !== undefined) this.#reach.requireReadableByAuthors(path.join(path.dirname(this.path), name));
   }
 
-  #patched(patchSet: StoredPatchSet, chains: readonly ChainDisk[]): readonly Disk[] {
-    const imageIds = imagesOf(this.plugin).map(({ imageId }) => imageId);
-    return applyPatchSet(patchSet, chains, imageIds, `${this.path}: patch set for ${patchSet.target}`);
+  #patched(patchSet: StoredPatchSet, disks: readonly Disk[]): readonly Disk[] {
+    return applyPatchSet(patchSet, disks, sourceIdsOf(this.plugin), `${this.path}: patch set for ${patchSet.target}`);
   }
 }
 

@@ -1,7 +1,16 @@
 /** The disk that a plugin file stands for, and what it knows of the images behind it. */
-import { closeAll } from '../base/ownership.ts';
+import { closeAll, type Closable } from '../base/ownership.ts';
 import type { ChainDisk } from '../backup/chain.ts';
 import type { Disk } from '../disk/disk.ts';
+
+/** One of its sources, open. */
+export interface OpenedSource extends Closable {
+  readonly disk: Disk;
+  /** Images, or files. */
+  readonly count: number;
+  /** Where it is one: of another source nothing is inflated here, and nothing has a key. */
+  readonly chain?: ChainDisk;
+}
 
 export interface PluginDisk extends Disk {
   readonly imageCount: number;
@@ -15,17 +24,18 @@ export interface PluginDisk extends Disk {
 }
 
 /**
- * @param disk owns the chains
+ * @param disk owns the sources
  * @param files what else is closed with it
  */
-export function pluginDisk(disk: Disk, chains: readonly ChainDisk[], files: readonly Disk[]): PluginDisk {
+export function pluginDisk(disk: Disk, sources: readonly OpenedSource[], files: readonly Disk[]): PluginDisk {
+  const chains = sources.map(({ chain }) => chain).filter((chain) => chain !== undefined);
   const compressed = chains.filter(({ images }) => images.some(({ description }) => description.codec !== 'none'));
   return {
     sizeBytes: disk.sizeBytes,
     read: (target, offset) => disk.read(target, offset),
     extents: (offset, length) => disk.extents(offset, length),
     close: () => closeAll([disk, ...files]),
-    imageCount: chains.reduce((count, chain) => count + chain.images.length, 0),
+    imageCount: sources.reduce((sum, { count }) => sum + count, 0),
     inflatedBlockBytes:
       compressed.length === 0 ? undefined : Math.min(...compressed.map(({ blockBytes }) => blockBytes)),
     get cacheHits() {

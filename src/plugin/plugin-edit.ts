@@ -16,6 +16,7 @@ import {
   openPluginFile,
   parsePluginFile,
   readOpenPluginFile,
+  type PluginContents,
   type PluginFile,
 } from './plugin-file.ts';
 
@@ -77,7 +78,7 @@ export class PluginEdit implements Closable {
    * Writes it anew, for its owner as before. Once: then it is another file than the one that was read.
    * @throws UnavailableError when it was changed meanwhile; CapacityError
    */
-  write(contents: Parameters<typeof encodePluginFile>[0]): PluginFile {
+  write(contents: PluginContents): PluginFile {
     const bytes = encodePluginFile(contents);
     writeFileDurably(this.path, bytes, fileModes.pluginFile, this.owner, () => this.requireUnchanged());
     return parsePluginFile(bytes, this.path);

@@ -19,7 +19,7 @@ import type { Bootable } from './bootable-schema.ts';
 import { describePatchSet, isPatchSetOf, patchSetFile, patchSetPath } from './patch-set-file.ts';
 import type { OpenPlugin } from './open-plugin.ts';
 import type { PluginEdit } from './plugin-edit.ts';
-import { imagesOf, type PluginFile } from './plugin-file.ts';
+import { sourceIdsOf, type PluginFile } from './plugin-file.ts';
 
 export interface ReconfigureOptions {
   /** Of a Linux: a serial port, `ttyS0`. */
@@ -110,7 +110,7 @@ export function choose(file: PluginEdit, target: Target): void {
 function patchSetOf(plugin: PluginFile, target: Target, plan: GuestPlan): PatchSet {
   const { bootable } = plugin;
   const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map(({ sizeBytes }) => sizeBytes);
-  const images = imagesOf(plugin).map(({ imageId }, index) => ({ imageId, sizeBytes: sizes[index] ?? 0 }));
+  const images = sourceIdsOf(plugin).map((imageId, index) => ({ imageId, sizeBytes: sizes[index] ?? 0 }));
   const bootConfig = bootable === undefined ? undefined : bootConfigOf(bootable, plan);
   return {
     target,

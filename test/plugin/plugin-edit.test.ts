@@ -13,7 +13,7 @@ const id = '3f1d54c6-08f1-4c07-9c0e-7d2a6f0a51b4';
 function text(createdAt: string): Uint8Array {
   return encodePluginFile({
     id,
-    image: { path: 'vm.spi', imageId: id, chainId: id, createdAt },
+    source: { kind: 'chain', path: 'vm.spi', imageId: id, chainId: id, createdAt },
     disk: { content: 'disk', sizeBytes: MiB },
     native: planGeometry(
       'raw',
