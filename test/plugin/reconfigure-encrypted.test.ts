@@ -183,3 +183,24 @@ it(
   },
   4 * withinMs,
 );
+
+it(
+  'a native disk file that is shown is reconfigured as an image is, and its patch set is for that state of the file alone',
+  async () => {
+    const { place, raw } = await encryptedMachine('plain');
+    const [source, plugin] = [place.behind('disk.img'), place.behind('file.raw')];
+    fs.copyFileSync(raw, source);
+    await veneerOk('plugin', 'create', source, plugin);
+    expect(await veneerOk('reconfigure', plugin, '--target', target)).toContain('/dev/vda1');
+    const opened = new OpenPlugin(readPluginFile(plugin), plugin, { allowed: { folders: [place.folder] } });
+    applyTo(raw, planReconfiguration(opened, target).patches);
+    await place.mount();
+    await expectSame(place.under('file.raw'), raw);
+    await place.unmount();
+    fs.utimesSync(source, 1, 1);
+    expect(() => opened.openDisk()).toThrow(/disk\.img: was changed or replaced since the plugin file was made/);
+    await veneerOk('reconfigure', plugin, '--undo');
+    expect(fs.existsSync(`${plugin}.patch-${target}`)).toBe(false);
+  },
+  4 * withinMs,
+);
