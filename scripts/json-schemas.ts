@@ -7,7 +7,7 @@ import { keyListSchema } from '../src/cli/key.ts';
 import { reconfigureSchema } from '../src/cli/reconfigure.ts';
 import { statusSchema } from '../src/cli/status.ts';
 import { fileProofsSchema, fillStatusesSchema } from '../src/fill/fill-status.ts';
-import { pluginFileSchema } from '../src/plugin/plugin-file.ts';
+import { writtenSchema } from '../src/plugin/plugin-file.ts';
 
 /** By their commands. */
 const outputs = {
@@ -16,7 +16,7 @@ const outputs = {
   'fill verify': fileProofsSchema,
   'image info': imageInfoSchema,
   'key list': keyListSchema,
-  'plugin show': pluginFileSchema,
+  'plugin show': writtenSchema,
   reconfigure: reconfigureSchema,
   status: statusSchema,
 };

@@ -166,13 +166,22 @@ export interface FileOwner {
  * Writes a small file in one durable commit; on failure nothing is left behind.
  * @param mode of fileModes
  * @param owner of a file that it is written anew for, or that it goes with: it belongs to the same, where the system lets it, and is for no others
+ * @param onWritten called when all is written, just before the file takes its name; what it throws leaves everything as it was
  */
-export function writeFileDurably(finalPath: string, contents: Uint8Array, mode: number, owner?: FileOwner): void {
+export function writeFileDurably(
+  finalPath: string,
+  contents: Uint8Array,
+  mode: number,
+  owner?: FileOwner,
+  onWritten?: () => void,
+): void {
   const unfinished = unfinishedPathOf(finalPath);
   const fd = openUnfinished(finalPath, 'empty', mode);
   try {
     if (owner !== undefined) giveTo(fd, owner);
     writeFully(fd, contents, 0, unfinished);
+    flushFile(fd, unfinished);
+    onWritten?.();
     commitFile(fd, finalPath);
   } catch (error) {
     fs.rmSync(unfinished, { force: true });

@@ -38,10 +38,13 @@ export async function credentialsOf(flags: KeyFlags): Promise<Credential[]> {
   return credentials;
 }
 
-/** The keys for an image: of the options; where there are none and the image is encrypted, a person at a terminal is asked. */
-export async function keysFor(imagePath: string, flags: KeyFlags): Promise<KeyRing> {
+/**
+ * The keys for an image: of the options; where there are none and the image is encrypted, a person at a terminal is asked.
+ * @param imagePath undefined: there is no image to ask for
+ */
+export async function keysFor(imagePath: string | undefined, flags: KeyFlags): Promise<KeyRing> {
   const credentials = await credentialsOf(flags);
-  if (credentials.length === 0 && canAskFor(imagePath))
+  if (imagePath !== undefined && credentials.length === 0 && canAskFor(imagePath))
     credentials.push(await askPassphrase(`passphrase of ${imagePath}: `));
   return new KeyRing({ credentials, chains: [] });
 }

@@ -8,15 +8,18 @@ import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '
 import { createPluginFile } from '../plugin/create.ts';
 import type { BootOptions } from '../plugin/create-bootable.ts';
 import {
-  imagesOf,
-  pluginFileSchema,
   readPluginFile,
   replacementKinds,
+  sourcesOf,
   writeModes,
+  writtenForm,
+  writtenSchema,
   type PluginFile,
   type ReplacementKind,
   type WriteMode,
 } from '../plugin/plugin-file.ts';
+import type { SourceAddress } from '../source/address.ts';
+import { sourceFormatNames } from '../source/formats.ts';
 import { behindMount } from '../mounts/behind-mount.ts';
 import { assertMayPut } from '../mounts/output-place.ts';
 import { bytesOption, collect } from './arguments.ts';
@@ -32,6 +35,7 @@ export function pluginCommand(): Command {
 
 interface CreateFlags extends KeyFlags {
   readonly format?: FormatName;
+  readonly sourceFormat?: string;
   readonly layout?: string;
   readonly payloadBlockSize?: number;
   readonly write?: WriteMode;
@@ -46,10 +50,18 @@ interface CreateFlags extends KeyFlags {
 function createCommand(): Command {
   const command = new Command('create')
     .description('make the small file that stands for a disk file')
-    .usage('[options] <image> <plugin>, or [options] --boot <firmware> --volume <image>... <plugin>')
-    .argument('<image>', 'the restore point: an image, whose parents lie beside it')
+    .usage('[options] <source> <plugin>, or [options] --boot <firmware> --volume <image>... <plugin>')
+    .argument(
+      '<source>',
+      'the restore point: an image, whose parents lie beside it; or a native disk file, which is shown as another',
+    )
     .argument('[plugin]', 'the plugin file to make; its extension chooses the format')
     .addOption(new Option('--format <name>', 'when the extension does not say').choices(formatNames))
+    .addOption(
+      new Option('--source-format <name>', 'what a native disk file is, whatever its name and its content say').choices(
+        sourceFormatNames,
+      ),
+    )
     .option('--layout <name>', 'fixed: every block at its place; dynamic: blocks without data are left out')
     .addOption(bytesOption('--payload-block-size <size>', 'payload block, grain or cluster of the format'))
     .addOption(
@@ -86,6 +98,7 @@ function createCommand(): Command {
     assertMayPut(plugin, { makes: 'plugin file', force: flags.force === true });
     const made = createPluginFile(image, plugin, {
       ...(flags.format === undefined ? {} : { format: flags.format }),
+      ...(flags.sourceFormat === undefined ? {} : { sourceFormat: flags.sourceFormat }),
       ...(flags.layout === undefined ? {} : { layout: flags.layout }),
       ...(flags.payloadBlockSize === undefined ? {} : { unitBytes: flags.payloadBlockSize }),
       ...(flags.write === undefined ? {} : { write: flags.write }),
@@ -99,11 +112,12 @@ function createCommand(): Command {
         ),
     });
     say(
-      `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${imageNames(made)}`,
+      `${plugin}: stands for a ${made.native.format} file (${made.native.layout}) of a disk of ${formatBytes(made.disk.sizeBytes)}, from ${sourceNames(made)}`,
     );
     if (made.bootable !== undefined) say(`${plugin}: ${bootText(made.bootable)}`);
-    if (imagesOf(made).some((pointer) => pointer.path.startsWith('..'))) {
-      warn(`${plugin}: the image lies outside its folder; mount with --allow-path to let it be read`);
+    if (sourcesOf(made).some((pointer) => pointer.path.startsWith('..'))) {
+      const what = made.source.kind === 'chain' ? 'image' : 'disk file';
+      warn(`${plugin}: the ${what} lies outside its folder; mount with --allow-path to let it be read`);
     }
   });
 }
@@ -136,10 +150,22 @@ function bootOf(flags: CreateFlags, furtherImages: readonly string[]): BootOptio
   };
 }
 
-function imageNames(plugin: PluginFile): string {
-  return imagesOf(plugin)
+function sourceNames(plugin: PluginFile): string {
+  return sourcesOf(plugin)
     .map((pointer) => pointer.path)
     .join(', ');
+}
+
+function sourceRows(source: SourceAddress): string[][] {
+  if (source.kind === 'chain')
+    return [
+      ['image', `${source.path}, made ${source.createdAt}`],
+      ['image id', source.imageId],
+    ];
+  const { path: file, format = 'what it is', sizeBytes, modifiedNs } = source;
+  const changed = new Date(Number(BigInt(modifiedNs) / 1_000_000n));
+  const when = Number.isNaN(changed.getTime()) ? `${modifiedNs} ns` : changed.toISOString();
+  return [['disk file', `${file}, read as ${format}; ${formatBytes(sizeBytes)}, changed ${when}`]];
 }
 
 function bootText(bootable: NonNullable<PluginFile['bootable']>): string {
@@ -168,7 +194,7 @@ function showCommand(): Command {
     .option('--json', 'for programs')
     .action((file: string, flags: { json?: boolean }) => {
       const plugin = readPluginFile(file);
-      if (flags.json === true) sayJson(pluginFileSchema, plugin);
+      if (flags.json === true) sayJson(writtenSchema, writtenForm(plugin));
       else say(...pluginText(plugin, file));
     });
 }
@@ -181,10 +207,7 @@ function pluginText(plugin: PluginFile, file: string): string[] {
     ['format', `${native.format}, ${native.layout}`],
     ['disk', `${formatBytes(plugin.disk.sizeBytes)} (${plugin.disk.sizeBytes} bytes), a ${plugin.disk.content}`],
     ...(plugin.bootable === undefined ? [] : [['boot', bootText(plugin.bootable)], ...partitionRows(plugin.bootable)]),
-    ...imagesOf(plugin).flatMap((pointer) => [
-      ['image', `${pointer.path}, made ${pointer.createdAt}`],
-      ['image id', pointer.imageId],
-    ]),
+    ...sourcesOf(plugin).flatMap(sourceRows),
     ['writes', plugin.write ?? 'intercept'],
     ...(plugin.replacement === undefined ? [] : [['kept', plugin.replacement]]),
     ...(plugin.patchSets ?? []).map(({ target, name }) => [

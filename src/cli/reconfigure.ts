@@ -4,13 +4,20 @@ import { Command, Option } from 'commander';
 import { z } from 'zod';
 import { UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
+import { closing } from '../base/ownership.ts';
+import { MiB } from '../base/units.ts';
+import { BlockCache } from '../backup/block-cache.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
-import { readPluginFile } from '../plugin/plugin-file.ts';
-import { choose, keepPlan, nativePathsOf, planReconfiguration, undo } from '../plugin/reconfigure.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
+import { PluginEdit } from '../plugin/plugin-edit.ts';
+import { imagesOf } from '../plugin/plugin-file.ts';
+import { choose, keepPlan, planReconfiguration, undo } from '../plugin/reconfigure.ts';
 import { hasReplacement } from '../plugin/beside.ts';
 import { foldersOption } from './arguments.ts';
 import { keysFor, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, type Told } from './output.ts';
+
+const cacheBytes = 64 * MiB;
 
 interface ReconfigureFlags extends KeyFlags {
   readonly target?: Target;
@@ -76,42 +83,67 @@ export function reconfigureCommand(): Command {
   return withKeyOptions(command).action(reconfigure);
 }
 
-async function reconfigure(plugin: string, flags: ReconfigureFlags): Promise<void> {
-  const changes = flags.dryRun !== true;
-  if (changes && nativePathsOf(plugin).some(hasReplacement)) {
-    throw new UsageError(
-      `${plugin}: has been written to under a mount, by a guest as it is configured now; remove its .replacement files to start anew, or take them back with veneer image create first`,
-    );
-  }
-  if (flags.undo === true) {
-    if (!changes) throw new UsageError('--undo and --dry-run do not go together');
-    const gone = undo(plugin, flags.target);
-    say(
-      gone.length === 0
-        ? `${plugin}: has no patch set`
-        : `${plugin}: is as its image again, without the patch set for ${gone.join(', ')}`,
-    );
+/** What is asked for. */
+type Request =
+  | { readonly does: 'undo'; readonly target: Target | undefined }
+  | { readonly does: 'choose' | 'plan' | 'keep'; readonly target: Target };
+
+/** The plugin file is read once; all that follows goes by that, and is written over that alone. */
+async function reconfigure(pluginPath: string, flags: ReconfigureFlags): Promise<void> {
+  const request = requestOf(flags);
+  const isChange = request.does !== 'plan';
+  using owned = closing(PluginEdit.open(pluginPath, isChange ? 'to change' : 'to look'));
+  const file = owned.value;
+  if (isChange) requireUnwritten(file);
+  if (request.does === 'undo') {
+    say(undoneText(pluginPath, undo(file, request.target)));
     return;
   }
-  if (flags.target === undefined)
-    throw new UsageError(`name what the guest is to run on: --target ${targets.join(', ')}`);
-  if (flags.choose === true) {
-    choose(plugin, flags.target);
-    say(`${plugin}: reads with its patch set for ${flags.target}`);
+  const { does, target } = request;
+  if (does === 'choose') {
+    choose(file, target);
+    say(`${pluginPath}: reads with its patch set for ${target}`);
     return;
   }
-  const folder = path.dirname(absolutePath(plugin));
-  const image = absolutePath(folder, readPluginFile(plugin).image.path);
-  const options = {
+  const plugin = await openFor(file, flags);
+  const { console, virtioWin } = flags;
+  const plan = planReconfiguration(plugin, target, { console, virtioWin });
+  if (does === 'keep') keepPlan(file, plugin, target, plan);
+  if (flags.json === true) sayJson(reconfigureSchema, forPrograms(plan, target));
+  else say(...planText(pluginPath, plan, target, does === 'keep'));
+}
+
+/** @throws UsageError where the options do not go together */
+function requestOf({ target, undo: undoes, choose: chooses, dryRun }: ReconfigureFlags): Request {
+  const other = undoes === true ? '--undo' : chooses === true ? '--choose' : undefined;
+  if (other !== undefined && dryRun === true) throw new UsageError(`${other} and --dry-run do not go together`);
+  if (undoes === true) return { does: 'undo', target };
+  if (target === undefined) throw new UsageError(`name what the guest is to run on: --target ${targets.join(', ')}`);
+  if (chooses === true) return { does: 'choose', target };
+  return { does: dryRun === true ? 'plan' : 'keep', target };
+}
+
+/** What was written to one of its native files was written by a guest as it is configured now. @throws UsageError */
+function requireUnwritten({ plugin, path: pluginPath }: PluginEdit): void {
+  if (!new OpenPlugin(plugin, pluginPath).nativePaths.some(hasReplacement)) return;
+  throw new UsageError(
+    `${pluginPath}: has been written to under a mount, by a guest as it is configured now; remove its .replacement files to start anew, or take them back with veneer image create first`,
+  );
+}
+
+async function openFor({ plugin, path: pluginPath }: PluginEdit, flags: ReconfigureFlags): Promise<OpenPlugin> {
+  const folder = path.dirname(absolutePath(pluginPath));
+  const [image] = imagesOf(plugin);
+  return new OpenPlugin(plugin, pluginPath, {
     allowed: { folders: [folder, ...flags.allowPath] },
-    keys: await keysFor(image, flags),
-    console: flags.console,
-    virtioWin: flags.virtioWin,
-  };
-  const plan = planReconfiguration(plugin, flags.target, options);
-  if (changes) keepPlan(plugin, flags.target, plan, options);
-  if (flags.json === true) sayJson(reconfigureSchema, forPrograms(plan, flags.target));
-  else say(...planText(plugin, plan, flags.target, changes));
+    keys: await keysFor(image === undefined ? undefined : absolutePath(folder, image.path), flags),
+    cache: BlockCache.ofOneThread(cacheBytes),
+  });
+}
+
+function undoneText(pluginPath: string, gone: readonly Target[]): string {
+  if (gone.length === 0) return `${pluginPath}: has no patch set`;
+  return `${pluginPath}: is as its image again, without the patch set for ${gone.join(', ')}`;
 }
 
 function forPrograms(plan: GuestPlan, target: Target): Told<z.input<typeof reconfigureSchema>> {

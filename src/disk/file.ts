@@ -10,16 +10,16 @@ import { seekData, seekEnd, seekHole } from './lseek.ts';
  * @throws UnavailableError when it cannot be opened; UsageError when it is a folder, a pipe or the like.
  */
 export function openFileDisk(path: string): Disk {
-  return diskOf(open(path, 0), path);
+  return fileDiskOf(open(path, 0), path);
 }
 
 /** The same for a path that was resolved and judged before: what has become a symbolic link since is not followed. */
 export function openResolvedFileDisk(path: string): Disk {
-  return diskOf(open(path, fs.constants.O_NOFOLLOW), path);
+  return fileDiskOf(open(path, fs.constants.O_NOFOLLOW), path);
 }
 
-/** @param fd is closed with the disk, or when this throws */
-function diskOf(fd: number, path: string): Disk {
+/** The same of one that is open. @param fd is closed with the disk, or when this throws */
+export function fileDiskOf(fd: number, path: string): Disk {
   let closed = false;
   const close = (): void => {
     if (closed) return;

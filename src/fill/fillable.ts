@@ -5,7 +5,7 @@ import { UsageError } from '../base/errors.ts';
 import type { ThreadKeys } from '../backup/key-ring.ts';
 import type { Guid } from '../bytes/guid.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import type { AllowedPaths } from '../plugin/resolve.ts';
+import type { AllowedPaths } from '../plugin/reach.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { isKept } from '../replacement/beside.ts';
 import { keptFileOf, type KeptPlugin } from '../replacement/kept-file.ts';

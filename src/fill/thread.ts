@@ -4,10 +4,8 @@
  */
 import { describeError, VeneerError } from '../base/errors.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
-import { KeyRing } from '../backup/key-ring.ts';
 import type { ThreadKey } from '../backup/seal.ts';
-import { openPluginDisk, sealingKey } from '../plugin/resolve.ts';
-import { openSynthesized, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
+import { openSynthesized, pluginOf, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
 import { HotUnits } from '../replacement/hot-units.ts';
 import { unitBytes } from '../replacement/layout.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';
@@ -61,14 +59,12 @@ const flushEveryUnits = 4096;
 
 export function runFillTask(task: FillTask | KeyTask, cache: BlockCache, post: (message: FillMessage) => void): void {
   if (task.step === 'key') {
-    const { plugin, pluginPath, allowed, keys } = task.place;
-    post({ kind: 'key', key: sealingKey(plugin, pluginPath, allowed, new KeyRing(keys)).toThread() });
+    post({ kind: 'key', key: pluginOf(task.place, cache).sealingKey().toThread() });
     return;
   }
   if (task.step === 'image') {
-    const { plugin, pluginPath, allowed, keys } = task.place;
     try {
-      openPluginDisk(plugin, pluginPath, allowed, cache, new KeyRing(keys)).close();
+      pluginOf(task.place, cache).openDisk().close();
       post({ kind: 'image' });
     } catch (error) {
       if (!(error instanceof VeneerError)) throw error;

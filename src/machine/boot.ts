@@ -20,11 +20,9 @@ import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { Firmware } from '../bootable/geometry.ts';
 import { gptHeadBytes, hasEfiSystemPartition } from '../bootable/gpt.ts';
 import type { Target } from '../guest/plan.ts';
-import { synthesizeFiles } from '../native/formats.ts';
 import { mountFiles } from '../mounts/mount-record.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import { nativePathsOf } from '../plugin/reconfigure.ts';
-import { openPluginDisk, sealingKey, type AllowedPaths } from '../plugin/resolve.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { hasReplacement } from '../plugin/beside.ts';
 import { probeAccelerator } from './accelerator.ts';
 import { chooseMachine, driveArguments, machineArguments, quoted, type Controller } from './hardware.ts';
@@ -126,22 +124,26 @@ function firmwareOf(head: Uint8Array): Firmware {
 
 /**
  * The disk's first sectors. What is in the way of reading it (an image or a key that is missing) is told before QEMU runs.
- * @throws what openPluginDisk throws; UnavailableError
+ * @throws what OpenPlugin.openDisk throws; UnavailableError
  */
 async function headOf(shown: ShownDisk, options: BootOptions): Promise<Uint8Array> {
-  const { plugin, pluginPath } = shown;
+  const plugin = openPlugin(shown, options);
   // A mount that there is may have keys that are not here.
-  if (!shown.isPrivate) return await headUnderMount(shown);
-  const allowed = { folders: [path.dirname(pluginPath), ...options.allowPaths] };
-  const keys = new KeyRing(options.keys);
-  if (!nativePathsOf(pluginPath).some(hasReplacement)) return headOfImages(shown, allowed, keys);
+  if (!shown.isPrivate) return await headUnderMount(shown, plugin);
+  if (!plugin.nativePaths.some(hasReplacement)) return headOfImages(plugin);
   // The images of a disk that was filled may be gone.
-  if (plugin.replacement === 'sealed') sealingKey(plugin, pluginPath, allowed, keys);
-  return await headUnderMount(shown);
+  if (shown.plugin.replacement === 'sealed') plugin.sealingKey();
+  return await headUnderMount(shown, plugin);
 }
 
-function headOfImages({ plugin, pluginPath }: ShownDisk, allowed: AllowedPaths, keys: KeyRing): Uint8Array {
-  using disk = closing(openPluginDisk(plugin, pluginPath, allowed, BlockCache.ofOneThread(16 * MiB), keys));
+function openPlugin({ plugin, pluginPath }: ShownDisk, { allowPaths, keys }: BootOptions): OpenPlugin {
+  const allowed = { folders: [path.dirname(pluginPath), ...allowPaths] };
+  const cache = BlockCache.ofOneThread(16 * MiB);
+  return new OpenPlugin(plugin, pluginPath, { allowed, keys: new KeyRing(keys), cache });
+}
+
+function headOfImages(plugin: OpenPlugin): Uint8Array {
+  using disk = closing(plugin.openDisk());
   disk.value.requireKeys();
   const head = new Uint8Array(gptHeadBytes);
   disk.value.read(head.subarray(0, disk.value.sizeBytes), 0);
@@ -149,9 +151,9 @@ function headOfImages({ plugin, pluginPath }: ShownDisk, allowed: AllowedPaths, 
 }
 
 /** This process may serve the mount, and so must not wait for it. */
-async function headUnderMount({ plugin, path: shown, mountpoint }: ShownDisk): Promise<Uint8Array> {
+async function headUnderMount({ path: shown, mountpoint }: ShownDisk, { files }: OpenPlugin): Promise<Uint8Array> {
   const head = new Uint8Array(gptHeadBytes);
-  for (const { name, map } of synthesizeFiles(plugin.native, path.basename(shown))) {
+  for (const { name, map } of files) {
     const file = path.join(path.dirname(shown), name);
     for (const { fileOffset, diskOffset, lengthBytes } of map.diskRanges()) {
       const part = head.subarray(diskOffset, diskOffset + lengthBytes);

@@ -13,8 +13,8 @@ import { chainDifference } from '../backup/chain-difference.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import { mergeRanges, type ByteRange } from '../backup/changed-ranges.ts';
 import { KeyRing } from '../backup/key-ring.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { imagesOf } from '../plugin/plugin-file.ts';
-import { openPluginImage } from '../plugin/resolve.ts';
 import type { WrittenSource } from './written-ranges.ts';
 
 /** Indexes alone are read. */
@@ -54,9 +54,10 @@ function differenceFrom(
   keys: KeyRing,
 ): ByteRange[] | undefined {
   const allowed = { folders: [folder, absolutePath(path.dirname(parentPath))] };
+  const cache = BlockCache.ofOneThread(cacheBytes);
   let image: ChainDisk;
   try {
-    image = openPluginImage(plugin, pluginPath, allowed, BlockCache.ofOneThread(cacheBytes), keys);
+    image = new OpenPlugin(plugin, pluginPath, { allowed, keys, cache }).openImage();
   } catch (error) {
     if (error instanceof VeneerError) return undefined;
     throw error;

@@ -22,7 +22,8 @@ import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { hasReplacement, partOf } from '../plugin/beside.ts';
-import { judgePointers, type AllowedPaths } from '../plugin/resolve.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
+import type { AllowedPaths } from '../plugin/reach.ts';
 import { mayBeMap, replacementStat } from '../replacement/beside.ts';
 import { isRecordName, separateRecord } from '../replacement/record.ts';
 import { unlinkReplacement } from '../replacement/open.ts';
@@ -548,7 +549,8 @@ export class Filter implements Closable {
     const native = this.#natives.find(place, stat);
     this.#natives.requireSound(place, native, access !== O_RDONLY);
     // The text of the pointers is judged now; where they lead, when they are followed.
-    this.#logged(place, () => judgePointers(native.source.plugin, place.path, this.#allowed));
+    const plugin = new OpenPlugin(native.source.plugin, place.path, { allowed: this.#allowed });
+    this.#logged(place, () => plugin.judgePointers());
     const state = this.#natives.stateOf(place, native);
     // Who only writes need not be able to read; that he may write, the plugin file's mode has told the kernel.
     return new SynthesizedFile(access === O_WRONLY ? place.open(O_RDONLY) : this.#behind.open(place, O_RDONLY), state);

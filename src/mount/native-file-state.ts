@@ -15,19 +15,10 @@ import {
 import type { Log } from '../base/log.ts';
 import type { Closable } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import type { KeyRing } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
-import type { PluginFile } from '../plugin/plugin-file.ts';
-import {
-  firstSourceOf,
-  openPluginDisk,
-  sealingKey,
-  tellImageFolders,
-  type AllowedPaths,
-  type PluginDisk,
-} from '../plugin/resolve.ts';
+import type { OpenPlugin } from '../plugin/open-plugin.ts';
+import type { PluginDisk } from '../plugin/plugin-disk.ts';
 import { isKept, isOwnKept } from '../replacement/beside.ts';
 import { Replacement, type DirectFile, type SharedReplacement } from '../replacement/replacement.ts';
 import { currentPath } from '../base/open-path.ts';
@@ -36,8 +27,6 @@ import { placeIn, type KeptFile, type Replacements } from '../replacement/replac
 import type { Counters } from '../fill/statistics.ts';
 
 export interface NativeFileContext {
-  readonly cache: BlockCache;
-  readonly keys: KeyRing;
   readonly log: Log;
   readonly replacements: Replacements;
   /** The folder that is served, as it is called now. */
@@ -49,11 +38,10 @@ export interface NativeFileContext {
 /** Which native file it is, and what may be done to it. */
 export interface NativeFileIdentity {
   readonly file: NativeFile;
-  readonly plugin: PluginFile;
   /** What the plugin file was called when it was opened. */
   readonly pluginPath: string;
-  /** Asked anew each time: the mounted folder may be moved. */
-  readonly allowed: () => AllowedPaths;
+  /** The plugin file in its place. Asked anew each time: the mounted folder may be moved. */
+  readonly pluginAt: (pluginPath: string) => OpenPlugin;
   /** What threads tell each other of the plugin file by; see DiskSignals. */
   readonly mark: number;
   /** Its name in `status` and messages. */
@@ -317,11 +305,11 @@ export class NativeFileState implements Closable {
   }
 
   #acquire(makes: boolean): SharedReplacement | undefined {
-    const { replacement, plugin, allowed } = this.#identity;
+    const { replacement } = this.#identity;
     if (replacement === undefined) throw new ReadOnlyError(`${this.name}: is read-only under this mount`);
-    const { keys, replacements } = this.#context;
+    const { replacements } = this.#context;
     return replacements.acquire({ ...replacement, pluginFd: this.#pluginFd, makes }, () =>
-      sealingKey(plugin, this.#pluginPath, allowed(), keys).toThread(),
+      this.#plugin.sealingKey().toThread(),
     );
   }
 
@@ -334,11 +322,11 @@ export class NativeFileState implements Closable {
     return this.#replacement;
   }
 
-  /** Of the plugin file now: pointers to images are relative to its folder. */
-  get #pluginPath(): string {
-    const { pluginPath } = this.#identity;
+  /** Where it lies now: pointers to images are relative to its folder. */
+  get #plugin(): OpenPlugin {
+    const { pluginAt, pluginPath } = this.#identity;
     // A folder above it may have been moved. Its own name is part of what it reads as.
-    return path.join(path.dirname(currentPath(this.#pluginFd)), path.basename(pluginPath));
+    return pluginAt(path.join(path.dirname(currentPath(this.#pluginFd)), path.basename(pluginPath)));
   }
 
   #open(): PluginDisk {
@@ -350,13 +338,12 @@ export class NativeFileState implements Closable {
         cause: this.#failure.error,
       });
     }
-    const { plugin } = this.#identity;
-    const allowed = this.#identity.allowed();
-    const { cache, keys, log, onImageOpened } = this.#context;
-    this.counters.set('source', firstSourceOf(plugin, this.#pluginPath));
+    const plugin = this.#plugin;
+    const { log, onImageOpened } = this.#context;
+    this.counters.set('source', plugin.firstSource);
     try {
-      this.#disk = openPluginDisk(plugin, this.#pluginPath, allowed, cache, keys);
-      if (!this.#identity.isPresented) tellImageFolders(plugin, this.#pluginPath, allowed);
+      this.#disk = plugin.openDisk();
+      if (!this.#identity.isPresented) plugin.tellImageFolders();
     } catch (error) {
       if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;

@@ -14,7 +14,8 @@ import type { NativeFile } from '../native/format.ts';
 import type { FormatName } from '../native/formats.ts';
 import { discardedPathOf, hasReplacement, mapPathOf } from '../plugin/beside.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
-import type { AllowedPaths } from '../plugin/resolve.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
+import type { AllowedPaths } from '../plugin/reach.ts';
 import { isKept, mayBeMap, peekHeader, requireNotRenamed } from '../replacement/beside.ts';
 import type { RemovedPlace } from '../replacement/open.ts';
 import { fillableOf, notFillable, type Fillable } from '../fill/fillable.ts';
@@ -128,10 +129,10 @@ export class Natives implements Closable {
       const name = this.#context.nameOf(place);
       const counters = this.#context.statistics.counters(name);
       if (counters.get('sizeBytes') === 0) counters.set('sizeBytes', file.map.sizeBytes);
-      const allowed = (): AllowedPaths => this.#allowedFor(source);
       const mark = markOf(native.stat);
-      const { plugin, isPresented } = source;
-      const identity = { file, plugin, pluginPath: place.path, allowed, mark, name, isPresented, replacement };
+      const { isPresented } = source;
+      const pluginAt = (pluginPath: string): OpenPlugin => this.#openPlugin(source, pluginPath);
+      const identity = { file, pluginAt, pluginPath: place.path, mark, name, isPresented, replacement };
       state = new NativeFileState(identity, counters, this.#context);
       this.#states.set(key, state);
     }
@@ -162,6 +163,11 @@ export class Natives implements Closable {
         const header = peekHeader(at);
         return header === undefined || ids.includes(header.pluginId);
       });
+  }
+
+  #openPlugin(source: NativeSource, pluginPath: string): OpenPlugin {
+    const { keys, cache } = this.#context;
+    return new OpenPlugin(source.plugin, pluginPath, { allowed: this.#allowedFor(source), keys, cache });
   }
 
   /** Where its pointers may lead: where root serves, and does not trust all plugin files, to what its authors may read. */

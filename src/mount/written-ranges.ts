@@ -16,9 +16,8 @@ import type { NativeFile } from '../native/format.ts';
 import { formatOf, synthesizeFiles } from '../native/formats.ts';
 import type { DiskRun } from '../native/mapped-disk.ts';
 import { describesSameExtents } from '../native/vmdk/descriptor.ts';
-import { openPatchSetOf } from '../plugin/patch-set-file.ts';
+import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { parsePluginFile, type PluginFile } from '../plugin/plugin-file.ts';
-import { sealingKey } from '../plugin/resolve.ts';
 import { unitBytes } from '../replacement/layout.ts';
 import { readWrittenUnits, type IsWritten } from '../replacement/written-units.ts';
 import { openSource } from '../source/open-source.ts';
@@ -153,7 +152,7 @@ function patchedRanges({ plugin, pluginPath, folder }: FoundPlugin, keys: KeyRin
   if (plugin.target === undefined) return [];
   if (plugin.bootable !== undefined) return undefined;
   try {
-    const set = openPatchSetOf(plugin, pluginPath, () => sealingKey(plugin, pluginPath, { folders: [folder] }, keys));
+    const set = new OpenPlugin(plugin, pluginPath, { allowed: { folders: [folder] }, keys }).openPatchSet();
     if (set === undefined) return undefined;
     const ranges = set.patches.map(({ offset, lengthBytes }) => ({ offset, length: lengthBytes }));
     set.file.close();

@@ -11,6 +11,9 @@ import type { Disk } from '../disk/disk.ts';
 /** A disk that knows what a differencing file calls it: a VHD's unique id, a VMDK's content id. */
 export interface NativeDisk extends Disk {
   readonly identity?: string;
+  /** Where the format says them: 512 and 4096 else. */
+  readonly logicalSectorBytes?: number;
+  readonly physicalSectorBytes?: number;
 }
 
 /** How a differencing file names its parent. Nothing of it was checked against the host: that is up to who opens it. */
@@ -49,6 +52,8 @@ export interface ReaderContext {
   readonly depth: number;
   /** Whether the user, or the file's child, says that it is of this format. */
   readonly isSaid: boolean;
+  /** Budget for pages of tables, of each file. Default: each reader's own. */
+  readonly tableCacheBytes?: number;
   openParent(reference: ParentReference): NativeDisk;
   /** Opens the first of these names that lies in the folder of the file, or below it. @throws UnavailableError where none does */
   openBeside(names: readonly string[]): { readonly file: Disk; readonly context: ReaderContext };

@@ -15,22 +15,13 @@ import {
 } from '../bootable/geometry.ts';
 import { bootCodeBytes, sectorBytes } from '../volume/table-layout.ts';
 import { guid, size } from '../native/schema.ts';
+import { imagePointer, sha256, type ImagePointer } from '../source/address.ts';
 
 /** Of a file beside the plugin file. */
 export const plainName = z
   .string()
   .regex(/^[^/]{1,255}$/, 'is not a plain file name')
   .refine(mayBeName, 'cannot be a file name');
-
-/** Of the newest image of a chain. */
-export const imagePointer = z.strictObject({
-  /** From the plugin file's folder; with forward slashes. */
-  path: z.string().min(1).refine(mayBeName, 'cannot be a path'),
-  imageId: guid,
-  chainId: guid,
-  createdAt: z.iso.datetime(),
-});
-export type ImagePointer = z.infer<typeof imagePointer>;
 
 const maxEfiFiles = 16;
 const maxPatches = 16;
@@ -103,7 +94,7 @@ export const bootableSchema: z.ZodType<Bootable> = z
       .strictObject({
         name: plainName,
         sizeBytes: z.number().int().positive().max(maxBootFileBytes),
-        sha256: z.string().regex(/^[0-9a-f]{64}$/, 'is not a SHA-256 in lower case'),
+        sha256,
       })
       .exactOptional(),
   })

@@ -16,8 +16,9 @@ import type { Disk } from '../disk/disk.ts';
 import { isRefusal, openGuestDisk } from '../volume/open-disk.ts';
 import { tableForWindows } from '../guest/windows/installation.ts';
 import { sectorBytes } from '../volume/table-layout.ts';
+import type { ImagePointer } from '../source/address.ts';
 import { describeBootFile } from './boot-file.ts';
-import type { Bootable, ImagePointer } from './bootable-schema.ts';
+import type { Bootable } from './bootable-schema.ts';
 
 export interface BootOptions {
   readonly firmware: Firmware;

@@ -1,4 +1,4 @@
-/** Makes plugin files: looks at the image once, so that nobody needs to for metadata again. */
+/** Makes plugin files: looks at the image, or the disk file, once, so that nobody needs to for metadata again. */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { AssertionError, FormatError, UsageError } from '../base/errors.ts';
@@ -6,7 +6,6 @@ import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
-import { openRegular } from '../base/regular-file.ts';
 import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
@@ -27,14 +26,17 @@ import type { DiskFacts, PlanOptions } from '../native/format.ts';
 import { dataPathOf, hasReplacement, mapPathOf } from './beside.ts';
 import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
 import type { Bootable } from './bootable-schema.ts';
+import { isDiskFile, planOverFile } from './create-over-file.ts';
+import { firstBytesOf } from './first-bytes.ts';
 import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
 import { registerPointers } from './pointer-registry.ts';
 import {
   encodePluginFile,
+  imagesOf,
   isPluginFile,
-  markerBytes,
   parsePluginFile,
   readPluginFile,
+  type PluginContents,
   type PluginFile,
   type ReplacementKind,
   type WriteMode,
@@ -48,6 +50,8 @@ export interface PluginOptions extends PlanOptions {
   readonly knownAs?: string;
   /** Told of folders of images that cannot be written to, and so do not know of it. */
   readonly onUntold?: (imageFolder: string) => void;
+  /** What a native disk file is, whatever its name and its content say. Given, the source is no image. */
+  readonly sourceFormat?: string;
   /** What becomes of writes to the native file. */
   readonly write?: WriteMode;
   /** What is written, or copied out of an encrypted image: sealed with its key or plain. To be chosen for each of these, and for no other. */
@@ -59,10 +63,10 @@ export interface PluginOptions extends PlanOptions {
 }
 
 /**
- * Writes the plugin file `pluginPath` for the disk as of the image at `imagePath`.
- * @throws UsageError when the file exists (without `force`) or is no plugin file, writes lie beside it, or no format fits its name
+ * Writes the plugin file `pluginPath` for the disk as of the image at `sourcePath`, or for the disk that a native disk file there holds.
+ * @throws UsageError when the file exists (without `force`) or is no plugin file, writes lie beside it, or no format fits its name; as openSource
  */
-export function createPluginFile(imagePath: string, pluginPath: string, options: PluginOptions = {}): PluginFile {
+export function createPluginFile(sourcePath: string, pluginPath: string, options: PluginOptions = {}): PluginFile {
   assertMayReplace(pluginPath, options.force === true);
   const format = options.format ?? formatOfName(pluginPath);
   if (format === undefined) {
@@ -70,13 +74,48 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
       `${pluginPath}: its extension names no disk format; use ${formatNames.map((name) => `.${name}`).join(', ')} or --format`,
     );
   }
-  const identity = randomGuid();
-  const relativePath = relativePathOf(imagePath, pluginPath);
+  const place = { sourcePath, pluginPath, format, identity: randomGuid() };
+  return isDiskFile(sourcePath, options.sourceFormat)
+    ? createOverFile(place, options)
+    : createOverImage(place, options);
+}
+
+/** Where it is made, of what, and as what. */
+interface NewPlugin {
+  readonly sourcePath: string;
+  readonly pluginPath: string;
+  readonly format: FormatName;
+  readonly identity: Guid;
+}
+
+function createOverFile({ sourcePath, pluginPath, format, identity }: NewPlugin, options: PluginOptions): PluginFile {
+  if (options.boot !== undefined)
+    throw new UsageError(
+      `${sourcePath}: is a disk file, and a disk is made around images of volumes; make one with veneer image create --volume`,
+    );
+  const { write, replacement } = options;
+  requireChoice(sourcePath, false, replacement);
+  const { source, native } = planOverFile(sourcePath, pluginPath, { ...options, format, identity });
+  assertNothingKept(pluginPath, native);
+  const plugin = {
+    id: identity,
+    source,
+    disk: { content: 'disk', sizeBytes: native.sizeBytes },
+    ...(write === undefined ? {} : { write }),
+    ...(replacement === undefined ? {} : { replacement }),
+    native,
+  } as const;
+  return writePlugin(pluginPath, plugin, options);
+}
+
+function createOverImage(place: NewPlugin, options: PluginOptions): PluginFile {
+  const { sourcePath, pluginPath, format, identity } = place;
+  const relativePath = relativePathOf(sourcePath, pluginPath);
   // The whole chain, so that a broken one is found now and not by the guest.
-  using chain = closing(openChainDisk(imagePath, undefined, undefined, options.keys));
+  using chain = closing(openChainDisk(sourcePath, undefined, undefined, options.keys));
   const image = newestOf(chain.value);
   const isEncrypted = image.sealed || (options.boot?.furtherImages ?? []).some(isEncryptedImage);
-  requireChoice(imagePath, isEncrypted, options.replacement);
+  requireChoice(sourcePath, isEncrypted, options.replacement);
   const { write, replacement } = options;
   if (options.boot === undefined) {
     const native = planForDisk(chain.value, format, identity, options);
@@ -85,7 +124,7 @@ export function createPluginFile(imagePath: string, pluginPath: string, options:
     return writePlugin(pluginPath, plain, options);
   }
   using around = closing(
-    makeAround({ path: imagePath, disk: chain.value }, pluginPath, identity, { ...options.boot, keys: options.keys }),
+    makeAround({ path: sourcePath, disk: chain.value }, pluginPath, identity, { ...options.boot, keys: options.keys }),
   );
   const { bootable, bootFile, disk } = around.value;
   if (bootFile.length > 0) assertMayWriteBootFile(pluginPath, bootFile, options.force === true);
@@ -142,7 +181,7 @@ function nameOf({ name }: { readonly name: string }): string {
 /** @param bootFile what the plugin file names beside itself; empty where there is none */
 function writePlugin(
   pluginPath: string,
-  contents: Parameters<typeof encodePluginFile>[0],
+  contents: PluginContents,
   { knownAs = absolutePath(pluginPath), onUntold }: PluginOptions,
   bootFile: Uint8Array = new Uint8Array(0),
 ): PluginFile {
@@ -152,9 +191,8 @@ function writePlugin(
   synthesizeFiles(plugin.native, path.basename(pluginPath));
   // Whoever sees the plugin file finds the boot file there.
   if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
-  const images = [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
   // Before the plugin file is there: whoever removes images must find what points to them.
-  for (const folder of registerPointers(knownAs, images)) onUntold?.(folder);
+  for (const folder of registerPointers(knownAs, imagesOf(plugin))) onUntold?.(folder);
   writeFileDurably(pluginPath, bytes, fileModes.pluginFile);
   return plugin;
 }
@@ -173,22 +211,6 @@ function requireChoice(imagePath: string, isEncrypted: boolean, replacement: Rep
   }
   if (!isEncrypted && replacement === 'sealed')
     throw new UsageError(`${imagePath}: is not encrypted, and there is no key to seal with; leave --replacement away`);
-}
-
-/** Whether a file claims to be an image. */
-export function isImage(file: string): boolean {
-  return startsAsImage(firstBytesOf(file));
-}
-
-/** As many as tell a plugin file, and an image. A link is followed. */
-export function firstBytesOf(file: string): Uint8Array {
-  const fd = openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
-  try {
-    const first = new Uint8Array(markerBytes);
-    return first.subarray(0, fs.readSync(fd, first, 0, first.length, 0));
-  } finally {
-    fs.closeSync(fd);
-  }
 }
 
 /**
@@ -228,10 +250,10 @@ function describePlugin(
     readonly replacement?: ReplacementKind | undefined;
     readonly bootable?: Bootable;
   },
-): Omit<PluginFile, 'veneer' | 'version' | 'about'> {
+): PluginContents {
   return {
     id: plugin.identity,
-    image: pointerTo(image, plugin.relativePath),
+    source: { kind: 'chain', ...pointerTo(image, plugin.relativePath) },
     disk: {
       content: plugin.bootable === undefined ? image.content : 'disk',
       sizeBytes: plugin.native.sizeBytes,

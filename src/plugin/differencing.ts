@@ -10,7 +10,7 @@ import { zeroDisk } from '../disk/zero.ts';
 import { synthesizeChild } from '../native/differencing.ts';
 import { formatNames, formatOf, formatOfName, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { segmentDisk, type SegmentMap } from '../native/segment-map.ts';
-import { firstBytesOf, isImage } from './create.ts';
+import { firstBytesOf, isImage } from './first-bytes.ts';
 import { isPluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
 
 export interface DifferencingOptions {

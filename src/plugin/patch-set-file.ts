@@ -12,7 +12,7 @@ import type { ChainKey } from '../backup/seal.ts';
 import { openVerified } from '../disk/verified.ts';
 import { encodePatchSet, parsePatchSet, type PatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
 import type { Target } from '../guest/plan.ts';
-import { imagesOf, type PluginFile } from './plugin-file.ts';
+import { sourceIdsOf, type PluginFile } from './plugin-file.ts';
 import {
   isSealedPatchSet,
   maxSealedPatchSetBytes,
@@ -98,7 +98,7 @@ function isSealed(plugin: PluginFile): boolean {
 }
 
 function placeOf(plugin: PluginFile, target: Target): PatchSetPlace {
-  return { target, pluginId: plugin.id, imageIds: imagesOf(plugin).map(({ imageId }) => imageId) };
+  return { target, pluginId: plugin.id, imageIds: sourceIdsOf(plugin) };
 }
 
 function openFile(file: string, sizeBytes: number): number {

@@ -10,18 +10,19 @@ import { FormatError, UsageError } from '../base/errors.ts';
 import { nameOfBytes } from '../base/names.ts';
 import { openRegular } from '../base/regular-file.ts';
 import { KiB } from '../base/units.ts';
+import { namedGuid, nilGuid, type Guid } from '../bytes/guid.ts';
 import { targets } from '../guest/plan.ts';
-import { bootableSchema, imagePointer, plainName, type ImagePointer } from './bootable-schema.ts';
 import { geometrySchema } from '../native/formats.ts';
 import { guid, size } from '../native/schema.ts';
+import { imagePointer, sha256, sourceAddress, type ImagePointer, type SourceAddress } from '../source/address.ts';
+import { isPluginFile } from '../source/plugin-marker.ts';
+import { bootableSchema, plainName } from './bootable-schema.ts';
+
+export { isPluginFile, markerBytes } from '../source/plugin-marker.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
 /** What a plugin file is called once its disk file has taken its place: it stands for no disk any more. */
 export const recordSuffix = '.finalized';
-/** The first key of every plugin file, but for white space; within its first bytes. */
-const marker = '{"veneer":"pluginfile"';
-/** As many bytes as are needed to see the marker. */
-export const markerBytes = 64;
 export const writeModes = ['intercept', 'discard', 'none'] as const;
 /** What becomes of writes to a native file: kept beside the plugin file, thrown away at unmount, or refused. */
 export type WriteMode = (typeof writeModes)[number];
@@ -30,15 +31,11 @@ export const replacementKinds = ['sealed', 'plain'] as const;
 /** Of an encrypted image: whether what is written or copied out of it is sealed at rest with its key, or stands there for all to read. */
 export type ReplacementKind = (typeof replacementKinds)[number];
 
-const version = 1;
-
-const fields = z.strictObject({
-  veneer: z.literal('plugin file'),
-  version: z.literal(version),
+/** What both versions say alike. */
+const common = {
   about: z.string(),
   /** Names this native disk file: its own GUIDs come from it, and what is written to it is bound to it. */
   id: guid,
-  image: imagePointer,
   /** What a guest sees. */
   disk: z.strictObject({
     content: z.enum(['disk', 'volume']),
@@ -48,47 +45,74 @@ const fields = z.strictObject({
   write: z.enum(writeModes).exactOptional(),
   /** Of an encrypted image: how replacement disk files and patch sets are kept. Of any other, plain. */
   replacement: z.enum(replacementKinds).exactOptional(),
-  /** Of a disk that is made around volumes, of which `image` has the first. */
+  /** Of a disk that is made around volumes, of which the source has the first. */
   bootable: bootableSchema.exactOptional(),
   /** What was made of the guest for other hardware, each in a file beside this one; of `target` is the one that is in force. */
   patchSets: z
-    .array(
-      z.strictObject({
-        target: z.enum(targets),
-        name: plainName,
-        sizeBytes: size,
-        sha256: z.string().regex(/^[0-9a-f]{64}$/, 'is not a SHA-256 in lower case'),
-      }),
-    )
+    .array(z.strictObject({ target: z.enum(targets), name: plainName, sizeBytes: size, sha256 }))
     .max(targets.length)
     .exactOptional(),
   target: z.enum(targets).exactOptional(),
   native: geometrySchema,
-});
+};
 
-export const pluginFileSchema = fields
-  .refine((plugin) => plugin.native.sizeBytes === plugin.disk.sizeBytes, {
-    path: ['native', 'sizeBytes'],
-    message: 'is not the size of the disk',
-  })
-  .refine((plugin) => plugin.bootable === undefined || plugin.bootable.sizeBytes === plugin.disk.sizeBytes, {
-    path: ['bootable', 'sizeBytes'],
-    message: 'is not the size of the disk',
-  });
+const anySource = z.strictObject({ ...common, source: sourceAddress });
+const imageOnly = z
+  .strictObject({ ...common, image: imagePointer })
+  .transform(({ image, ...rest }): PluginFile => ({ ...rest, source: { kind: 'chain', ...image } }));
 
-export type PluginFile = z.infer<typeof pluginFileSchema>;
+/** What a plugin file says, whatever version it is written in. */
+export type PluginFile = z.infer<typeof anySource>;
+
+/** By version: 1 knows images alone, 2 any source. */
+const schemas = new Map<unknown, z.ZodType<PluginFile>>([
+  [1, imageOnly],
+  [2, anySource],
+]);
+
+const marked = { veneer: z.literal('plugin file'), about: common.about, id: common.id };
+/** The fields as they stand in a file. */
+export const writtenSchema = z.discriminatedUnion('version', [
+  z.strictObject({ version: z.literal(1), ...marked, image: imagePointer, ...common }),
+  z.strictObject({ version: z.literal(2), ...marked, source: sourceAddress, ...common }),
+]);
+type WrittenForm = z.input<typeof writtenSchema>;
+
+/** The same before it is written. */
+export type PluginContents = Omit<PluginFile, 'about'> & { readonly about?: string };
 
 /** Of a whole disk or a bare volume, one; of a disk that is made around volumes, one for each. */
-export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
-  return [plugin.image, ...(plugin.bootable?.furtherImages ?? [])];
+export function sourcesOf({ source, bootable }: PluginFile): readonly SourceAddress[] {
+  const further = (bootable?.furtherImages ?? []).map((image) => ({ kind: 'chain', ...image }) as const);
+  return [source, ...further];
 }
 
-const about =
+/** Those of its sources that are images. */
+export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
+  return sourcesOf(plugin).filter((source) => source.kind === 'chain');
+}
+
+/** Names for the bytes of its sources, which a patch set is bound to: of an image its own. */
+export function sourceIdsOf(plugin: PluginFile): readonly Guid[] {
+  return sourcesOf(plugin).map((source) =>
+    source.kind === 'chain' ? source.imageId : namedGuid(nilGuid, `disk file ${source.stateSha256}`),
+  );
+}
+
+const aboutText =
   'This small file stands for a whole disk file. Mount its folder with "veneer mount FOLDER MOUNTPOINT": under the mount it reads as that disk.';
 
-export function encodePluginFile(contents: Omit<PluginFile, 'veneer' | 'version' | 'about'>): Uint8Array {
-  const text = `${JSON.stringify({ veneer: 'plugin file', version, about, ...contents }, null, 2)}\n`;
-  const bytes = Buffer.from(text);
+/** The fields as they stand in the file: of version 1 where that can say it, so that older builds read it. */
+export function writtenForm({ id, source, about = aboutText, ...rest }: PluginContents): WrittenForm {
+  if (source.kind !== 'chain') return { veneer: 'plugin file', version: 2, about, id, source, ...rest };
+  const { path, imageId, chainId, createdAt } = source;
+  const image = { path, imageId, chainId, createdAt };
+  return { veneer: 'plugin file', version: 1, about, id, image, ...rest };
+}
+
+/** @throws UsageError when it would be too large */
+export function encodePluginFile(contents: PluginContents): Uint8Array {
+  const bytes = Buffer.from(`${JSON.stringify(writtenForm(contents), null, 2)}\n`);
   if (bytes.length > maxPluginFileBytes) {
     throw new UsageError(
       `the plugin file would have ${bytes.length} bytes, more than ${maxPluginFileBytes}; use --layout fixed`,
@@ -97,23 +121,28 @@ export function encodePluginFile(contents: Omit<PluginFile, 'veneer' | 'version'
   return bytes;
 }
 
-/** Whether a file whose first bytes these are claims to be a plugin file. */
-export function isPluginFile(firstBytes: Uint8Array): boolean {
-  return Buffer.from(firstBytes.subarray(0, markerBytes)).toString('latin1').replaceAll(/\s+/g, '').startsWith(marker);
-}
-
 /** Reads a file that should be a plugin file; one that is too large for it is not read. A link is followed. @throws FormatError, ForbiddenError */
 export function readPluginFile(file: string): PluginFile {
-  const fd = openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
+  const fd = openPluginFile(file);
   try {
-    const bytes = new Uint8Array(maxPluginFileBytes + 1);
-    let length = 0;
-    for (let count = -1; count !== 0; length += count)
-      count = fs.readSync(fd, bytes, length, bytes.length - length, null);
-    return parsePluginFile(bytes.subarray(0, length), file);
+    return readOpenPluginFile(fd, file);
   } finally {
     fs.closeSync(fd);
   }
+}
+
+/** For who reads it, and holds on to it. @throws ForbiddenError when it is no regular file; the system's error */
+export function openPluginFile(file: string): number {
+  return openRegular(fs.realpathSync(file), fs.constants.O_RDONLY, file);
+}
+
+/** @param name for errors. @throws FormatError */
+export function readOpenPluginFile(fd: number, name: string): PluginFile {
+  const bytes = new Uint8Array(maxPluginFileBytes + 1);
+  let length = 0;
+  for (let count = -1; count !== 0; length += count)
+    count = fs.readSync(fd, bytes, length, bytes.length - length, length);
+  return parsePluginFile(bytes.subarray(0, length), name);
 }
 
 /**
@@ -131,10 +160,34 @@ export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   } catch (error) {
     throw new FormatError(name, 'JSON', 0, 'cannot be parsed; make the plugin file again', { cause: error });
   }
-  const parsed = pluginFileSchema.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const issue = parsed.error.issues[0];
-  throw new FormatError(name, fieldOf(issue), 0, `${issue?.message ?? 'is wrong'}; make the plugin file again`);
+  const refuse = (field: string, why: string): FormatError =>
+    new FormatError(name, field, 0, `${why}; make the plugin file again`);
+  // The marker is the beginning of an object.
+  const { veneer, version, ...fields } = value as Record<string, unknown>;
+  if (veneer !== 'plugin file') throw refuse('veneer', 'is not "plugin file"');
+  const schema = schemas.get(version);
+  if (schema === undefined) throw refuse('version', `${JSON.stringify(version)} is not one that this Veneer reads`);
+  const parsed = schema.safeParse(fields);
+  if (!parsed.success) throw refuse(fieldOf(parsed.error.issues[0]), parsed.error.issues[0]?.message ?? 'is wrong');
+  const wrong = contradictionIn(parsed.data);
+  if (wrong !== undefined) throw refuse(wrong.field, wrong.why);
+  return parsed.data;
+}
+
+/** Fields of which each may be right, and which do not go together. */
+function contradictionIn({ native, disk, bootable, source, replacement }: PluginFile): Contradiction | undefined {
+  if (native.sizeBytes !== disk.sizeBytes) return { field: 'native.sizeBytes', why: 'is not the size of the disk' };
+  if (bootable !== undefined && bootable.sizeBytes !== disk.sizeBytes)
+    return { field: 'bootable.sizeBytes', why: 'is not the size of the disk' };
+  if (source.kind === 'chain') return undefined;
+  if (bootable !== undefined) return { field: 'bootable', why: 'is for images of volumes only' };
+  if (replacement === 'sealed') return { field: 'replacement', why: 'is sealed, and no image gives a key for that' };
+  return undefined;
+}
+
+interface Contradiction {
+  readonly field: string;
+  readonly why: string;
 }
 
 function fieldOf(issue: z.core.$ZodIssue | undefined): string {

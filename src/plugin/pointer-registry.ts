@@ -19,7 +19,7 @@ import { openRegular } from '../base/regular-file.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { formatBytes, MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
-import type { ImagePointer } from './bootable-schema.ts';
+import type { ImagePointer } from '../source/address.ts';
 
 const registryName = '.veneer-pointers';
 const maxRegistryBytes = 16 * MiB;

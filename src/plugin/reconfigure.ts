@@ -5,63 +5,39 @@
  * Crash order: 1. the patch set is written; 2. the plugin file names it. Undoing: 1. the plugin file no longer names it; 2. it is removed.
  */
 import * as fs from '../base/fs.ts';
-import path from 'node:path';
 import { assert, UnsupportedError, UsageError } from '../base/errors.ts';
 import { fileModes } from '../base/file-modes.ts';
 import { writeFileDurably } from '../base/durable.ts';
 import { closing } from '../base/ownership.ts';
-import { MiB } from '../base/units.ts';
-import { BlockCache } from '../backup/block-cache.ts';
-import type { KeyRing } from '../backup/key-ring.ts';
 import { grubConfig } from '../bootable/grub-config.ts';
 import { openGuestDisk, type GuestDisk } from '../volume/open-disk.ts';
 import { planGuest } from '../guest/plan-guest.ts';
 import type { PatchSet } from '../guest/patch-set.ts';
 import { type GuestPlan, type Target } from '../guest/plan.ts';
-import { synthesizeFiles } from '../native/formats.ts';
 import { checkPatches, type Patch } from '../filesystem/edit/patch.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { describePatchSet, isPatchSetOf, patchSetFile, patchSetPath } from './patch-set-file.ts';
-import { encodePluginFile, imagesOf, readPluginFile, type PluginFile } from './plugin-file.ts';
-import { openPluginDisk, sealingKey, type AllowedPaths } from './resolve.ts';
-
-const cacheBytes = 64 * MiB;
+import type { OpenPlugin } from './open-plugin.ts';
+import type { PluginEdit } from './plugin-edit.ts';
+import { sourceIdsOf, type PluginFile } from './plugin-file.ts';
 
 export interface ReconfigureOptions {
-  readonly allowed: AllowedPaths;
-  readonly keys: KeyRing;
   /** Of a Linux: a serial port, `ttyS0`. */
   readonly console?: string | undefined;
   /** Of a Windows: a folder of this host with virtio's drivers. */
   readonly virtioWin?: string | undefined;
 }
 
-/** Inspects and plans; changes nothing. @throws UnsupportedError where no system is found that can be reconfigured */
-export function planReconfiguration(pluginPath: string, target: Target, options: ReconfigureOptions): GuestPlan {
-  const plugin = readPluginFile(pluginPath);
-  using disk = closing(
-    openPluginDisk(
-      withoutTarget(plugin),
-      pluginPath,
-      options.allowed,
-      BlockCache.ofOneThread(cacheBytes),
-      options.keys,
-    ),
-  );
+/** Inspects the disk as its images have it, and plans; changes nothing. @throws UnsupportedError where no system is found that can be reconfigured */
+export function planReconfiguration(plugin: OpenPlugin, target: Target, options: ReconfigureOptions = {}): GuestPlan {
+  using disk = closing(plugin.withoutTarget().openDisk());
   const guest = openGuestDisk(disk.value);
-  const { console, virtioWin } = options;
-  const plan = planGuest(guest, target, { wrapped: plugin.bootable !== undefined, console, virtioWin });
+  const plan = planGuest(guest, target, { wrapped: plugin.plugin.bootable !== undefined, ...options });
   if (plan === undefined)
-    throw new UnsupportedError(`${pluginPath}: no system that can be reconfigured was found: ${whatIsThere(guest)}`);
+    throw new UnsupportedError(`${plugin.path}: no system that can be reconfigured was found: ${whatIsThere(guest)}`);
   const patches = checkPatches(plan.patches, disk.value);
-  checkAllocation(plugin, pluginPath, patches);
+  checkAllocation(plugin, patches);
   return { ...plan, patches };
-}
-
-/** The disk as the images have it. */
-function withoutTarget(plugin: PluginFile): PluginFile {
-  const { target, ...plain } = plugin;
-  return target === undefined ? plugin : plain;
 }
 
 function whatIsThere(guest: GuestDisk): string {
@@ -72,10 +48,8 @@ function whatIsThere(guest: GuestDisk): string {
 }
 
 /** A growing layout has room only where the image held data. */
-function checkAllocation(plugin: PluginFile, pluginPath: string, patches: readonly Patch[]): void {
-  const ranges = synthesizeFiles(plugin.native, 'native')
-    .flatMap(({ map }) => [...map.diskRanges()])
-    .sort((a, b) => a.diskOffset - b.diskOffset);
+function checkAllocation({ files, plugin, path: pluginPath }: OpenPlugin, patches: readonly Patch[]): void {
+  const ranges = files.flatMap(({ map }) => [...map.diskRanges()]).sort((a, b) => a.diskOffset - b.diskOffset);
   let index = 0;
   for (const { offsetBytes, after } of patches) {
     for (let at = offsetBytes; at < offsetBytes + after.length;) {
@@ -91,72 +65,52 @@ function checkAllocation(plugin: PluginFile, pluginPath: string, patches: readon
   }
 }
 
-/** Where the native files of a plugin file appear. What was written to one of them was written by a guest as it is configured now. */
-export function nativePathsOf(pluginPath: string): string[] {
-  const { native } = readPluginFile(pluginPath);
-  return synthesizeFiles(native, path.basename(pluginPath)).map(({ name }) =>
-    path.join(path.dirname(pluginPath), name),
-  );
-}
-
 /**
  * Keeps the plan: writes its patch set, sealed where the plugin file says so, and has the plugin file read with it. Not for one whose native
  * file has been written to.
+ * @param file from which `plugin` was opened
  */
-export function keepPlan(
-  pluginPath: string,
-  target: Target,
-  plan: GuestPlan,
-  { allowed, keys }: Pick<ReconfigureOptions, 'allowed' | 'keys'>,
-): PluginFile {
-  const plugin = readPluginFile(pluginPath);
-  const key = () => sealingKey(plugin, pluginPath, allowed, keys);
-  const contents = patchSetFile(plugin, patchSetOf(plugin, target, plan), key);
-  const others = plugin.patchSets?.filter((set) => set.target !== target) ?? [];
-  writeFileDurably(patchSetPath(pluginPath, target), contents, fileModes.patchSet, fs.statSync(pluginPath));
-  return write(pluginPath, {
-    ...plugin,
-    patchSets: [...others, describePatchSet(pluginPath, target, contents)],
-    target,
-  });
+export function keepPlan(file: PluginEdit, plugin: OpenPlugin, target: Target, plan: GuestPlan): void {
+  const contents = patchSetFile(file.plugin, patchSetOf(file.plugin, target, plan), () => plugin.sealingKey());
+  const others = file.plugin.patchSets?.filter((set) => set.target !== target) ?? [];
+  // The patch set of another's plugin file is not written over.
+  file.requireUnchanged();
+  writeFileDurably(patchSetPath(file.path, target), contents, fileModes.patchSet, file.owner);
+  const patchSets = [...others, describePatchSet(file.path, target, contents)];
+  file.write({ ...file.plugin, patchSets, target });
 }
 
 /** Forgets the patch set of a target, or all of them. Returns which. */
-export function undo(pluginPath: string, target?: Target): Target[] {
-  const { patchSets = [], target: chosen, ...plugin } = readPluginFile(pluginPath);
+export function undo(file: PluginEdit, target?: Target): Target[] {
+  const { patchSets = [], target: chosen, ...plugin } = file.plugin;
   const undone = patchSets.filter((set) => target === undefined || set.target === target);
+  if (undone.length === 0) return [];
   const gone = undone.map((set) => set.target);
   const kept = patchSets.filter((set) => !gone.includes(set.target));
   const isChosenKept = chosen !== undefined && !gone.includes(chosen);
-  write(pluginPath, {
+  file.write({
     ...plugin,
     ...(kept.length === 0 ? {} : { patchSets: kept }),
     ...(isChosenKept ? { target: chosen } : {}),
   });
   // What another has put there under that name is not ours to remove.
-  for (const one of undone) if (isPatchSetOf(one, pluginPath)) fs.rmSync(patchSetPath(pluginPath, one.target));
+  for (const one of undone) if (isPatchSetOf(one, file.path)) fs.rmSync(patchSetPath(file.path, one.target));
   return gone;
 }
 
 /** Has the plugin file read with the patch set that it holds for a target already. @throws UsageError where it holds none */
-export function choose(pluginPath: string, target: Target): void {
-  const plugin = readPluginFile(pluginPath);
-  if (plugin.patchSets?.some((set) => set.target === target) !== true)
+export function choose(file: PluginEdit, target: Target): void {
+  if (file.plugin.patchSets?.some((set) => set.target === target) !== true)
     throw new UsageError(
-      `${pluginPath}: has no patch set for ${target}; make it with veneer reconfigure --target ${target}`,
+      `${file.path}: has no patch set for ${target}; make it with veneer reconfigure --target ${target}`,
     );
-  write(pluginPath, { ...plugin, target });
-}
-
-function write(pluginPath: string, plugin: Parameters<typeof encodePluginFile>[0]): PluginFile {
-  writeFileDurably(pluginPath, encodePluginFile(plugin), fileModes.pluginFile, fs.statSync(pluginPath));
-  return readPluginFile(pluginPath);
+  file.write({ ...file.plugin, target });
 }
 
 function patchSetOf(plugin: PluginFile, target: Target, plan: GuestPlan): PatchSet {
   const { bootable } = plugin;
   const sizes = bootable === undefined ? [plugin.disk.sizeBytes] : bootable.volumes.map(({ sizeBytes }) => sizeBytes);
-  const images = imagesOf(plugin).map(({ imageId }, index) => ({ imageId, sizeBytes: sizes[index] ?? 0 }));
+  const images = sourceIdsOf(plugin).map((imageId, index) => ({ imageId, sizeBytes: sizes[index] ?? 0 }));
   const bootConfig = bootable === undefined ? undefined : bootConfigOf(bootable, plan);
   return {
     target,

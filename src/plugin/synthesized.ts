@@ -2,15 +2,15 @@
  * The synthesized bytes of one native file of a plugin file, as jobs read them that run beside a mount or without one. The image is opened
  * at the first read of guest data; after it failed, it is opened anew at the next one.
  */
-import path from 'node:path';
 import { FormatError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
 import type { BlockCache } from '../backup/block-cache.ts';
 import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
-import { synthesizeFiles } from '../native/formats.ts';
+import { OpenPlugin } from './open-plugin.ts';
+import type { PluginDisk } from './plugin-disk.ts';
 import type { PluginFile } from './plugin-file.ts';
-import { openPluginDisk, type AllowedPaths, type PluginDisk } from './resolve.ts';
+import type { AllowedPaths } from './reach.ts';
 
 /** Plain values: it may come from another thread. */
 export interface SynthesizedPlace {
@@ -31,14 +31,18 @@ export interface Synthesized extends Closable {
   close(): void;
 }
 
+/** The plugin file as another thread has told of it. */
+export function pluginOf({ plugin, pluginPath, allowed, keys }: SynthesizedPlace, cache: BlockCache): OpenPlugin {
+  return new OpenPlugin(plugin, pluginPath, { allowed, keys: new KeyRing(keys), cache });
+}
+
 /** @throws FormatError when the plugin file makes no file of that name */
 export function openSynthesized(place: SynthesizedPlace, cache: BlockCache): Synthesized {
-  const { plugin, pluginPath, fileName, allowed } = place;
-  const keys = new KeyRing(place.keys);
-  const file = synthesizeFiles(plugin.native, path.basename(pluginPath)).find(({ name }) => name === fileName);
-  if (file === undefined) throw new FormatError(pluginPath, 'native', 0, `makes no file ${fileName}`);
+  const plugin = pluginOf(place, cache);
+  const file = plugin.files.find(({ name }) => name === place.fileName);
+  if (file === undefined) throw new FormatError(plugin.path, 'native', 0, `makes no file ${place.fileName}`);
   let disk: PluginDisk | undefined;
-  const open = (): PluginDisk => (disk ??= openPluginDisk(plugin, pluginPath, allowed, cache, keys));
+  const open = (): PluginDisk => (disk ??= plugin.openDisk());
   const close = (): void => {
     const opened = disk;
     disk = undefined;

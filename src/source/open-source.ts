@@ -7,7 +7,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import { FormatError, UnavailableError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
+import { assert, FormatError, UnavailableError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { workerUrl } from '../base/worker-url.ts';
 import type { SourceKind } from '../backup/create.ts';
@@ -32,39 +32,60 @@ export const nativeSource: SourceKind = { open: openSource, workerUrl: workerUrl
  * @throws UsageError where they do not agree; FormatError, UnsupportedError, UnavailableError
  */
 export function openSource(filePath: string, format?: string): Disk {
+  return openSourceWith({ filePath, format, openFile: openFileDisk, openBeside: openResolvedFileDisk }).disk;
+}
+
+/** What is opened, and how its files are. */
+export interface SourceRequest {
+  readonly filePath: string;
+  readonly format: string | undefined;
+  readonly openFile: (filePath: string) => Disk;
+  /** @param filePath in the same folder or below it, without links */
+  readonly openBeside: (filePath: string) => Disk;
+  /** Budget for pages of tables, of each file. */
+  readonly tableCacheBytes?: number;
+}
+
+/** As openSource. Tells also what the file was read as. */
+export function openSourceWith(request: SourceRequest): { disk: NativeDisk; reader: DiskReader } {
+  const { filePath, format } = request;
   const said = sourceFormat(format);
   if (format !== undefined && said === undefined)
     throw new UsageError(`"${format}" is not a disk format; use ${sourceFormatNames.join(', ')}`);
-  const file = openFileDisk(filePath);
-  return opened(file, filePath, () => {
-    const reader = said ?? formatOf(file, filePath, insistByOption);
-    return reader.open(file, contextOf(filePath, 0, said !== undefined));
+  const file = request.openFile(filePath);
+  let reader = said;
+  const disk = opened(file, filePath, () => {
+    reader ??= formatOf(file, filePath, insistByOption);
+    return reader.open(file, contextOf(request, filePath, 0, said !== undefined));
   });
+  assert(reader !== undefined, 'a source was opened as nothing');
+  return { disk, reader };
 }
 
 /** What a reader may know of the place of its file. */
-function contextOf(filePath: string, depth: number, isSaid: boolean): ReaderContext {
-  const context: ReaderContext = {
+function contextOf(request: SourceRequest, filePath: string, depth: number, isSaid: boolean): ReaderContext {
+  const { openBeside, tableCacheBytes } = request;
+  return {
     fileName: path.basename(filePath),
     depth,
     isSaid,
-    openParent: (reference) => openParent(filePath, reference),
+    ...(tableCacheBytes === undefined ? {} : { tableCacheBytes }),
+    openParent: (reference) => openParent(request, filePath, reference),
     openBeside(names) {
       const found = findBeside(filePath, names);
-      return { file: openResolvedFileDisk(found), context: contextOf(found, depth, true) };
+      return { file: openBeside(found), context: contextOf(request, found, depth, true) };
     },
     namesBeside: () => fs.readdirSync(path.dirname(filePath)),
   };
-  return context;
 }
 
-function openParent(childPath: string, reference: ParentReference): NativeDisk {
+function openParent(request: SourceRequest, childPath: string, reference: ParentReference): NativeDisk {
   const parentPath = findBeside(childPath, spellingsOf(reference.names));
-  const file = openResolvedFileDisk(parentPath);
+  const file = request.openBeside(parentPath);
   return opened(file, parentPath, () => {
     const said = saidFormat(childPath, reference);
     const reader = said ?? formatOf(file, parentPath, insistInChild(childPath));
-    return reader.open(file, contextOf(parentPath, reference.depth, said !== undefined));
+    return reader.open(file, contextOf(request, parentPath, reference.depth, said !== undefined));
   });
 }
 

@@ -7,8 +7,8 @@ import { startsAsImage } from '../backup/image-description.ts';
 import type { Disk } from '../disk/disk.ts';
 import type { DiskReader, Signature } from '../native/reader.ts';
 import { maxDescriptorBytes } from '../native/vmdk/layout.ts';
-import { isPluginFile } from '../plugin/plugin-file.ts';
 import { sourceFormats } from './formats.ts';
+import { isPluginFile } from './plugin-marker.ts';
 
 export interface Content {
   /** For messages: "a qcow2 file". */

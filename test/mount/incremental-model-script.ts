@@ -16,7 +16,7 @@ import { openChainDisk } from '../../src/backup/chain.ts';
 import { imageCommand } from '../../src/cli/image.ts';
 import { describePatchSet, patchSetPath } from '../../src/plugin/patch-set-file.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
-import { encodePluginFile, readPluginFile } from '../../src/plugin/plugin-file.ts';
+import { encodePluginFile, readPluginFile, sourceIdsOf } from '../../src/plugin/plugin-file.ts';
 import { encodePatchSet } from '../../src/guest/patch-set.ts';
 import { fallocate, fallocateMode } from '../../src/base/fallocate.ts';
 import { veneerPath } from '../cli/veneer.ts';
@@ -112,14 +112,14 @@ function patch(): void {
   const after = random.bytes(random.between(1, 8 * KiB));
   const before = Buffer.alloc(after.length);
   {
-    const disk = openChainDisk(path.join(folder, plugin.image.path));
+    const disk = openChainDisk(path.join(folder, plugin.source.path));
     disk.read(before, offsetBytes);
     disk.close();
   }
   say(`patch set of ${after.length} bytes at ${offsetBytes}`);
   const contents = encodePatchSet({
     target: 'qemu',
-    images: [{ imageId: plugin.image.imageId, sizeBytes: plugin.disk.sizeBytes }],
+    images: [{ imageId: sourceIdsOf(plugin)[0] ?? '', sizeBytes: plugin.disk.sizeBytes }],
     guest: {},
     changes: [],
     warnings: [],

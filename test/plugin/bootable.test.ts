@@ -66,8 +66,8 @@ it('several volumes make one disk, named in either way', async () => {
   await veneerOk('plugin', 'create', '--boot', 'bios', system, there.behind('a.raw'), '--volume', data);
   await veneerOk('plugin', 'create', '--boot', 'bios', '--volume', system, '--volume', data, there.behind('b.raw'));
   for (const name of ['a.raw', 'b.raw']) {
-    const { image, bootable } = plugin(there.behind(name));
-    expect([image.path, ...(bootable?.furtherImages ?? []).map((further) => further.path)]).toEqual([
+    const { source, bootable } = plugin(there.behind(name));
+    expect([source.path, ...(bootable?.furtherImages ?? []).map((further) => further.path)]).toEqual([
       'system.spf',
       'data.spf',
     ]);

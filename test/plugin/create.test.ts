@@ -33,7 +33,9 @@ it('says what the plugin file stands for, and show explains it', async () => {
   expect(shown).toMatch(/^format +vhdx, fixed$/m);
   expect(shown).toMatch(/^disk +24 MiB \(25166336 bytes\), a disk$/m);
   expect(shown).toMatch(/^image +vm\.spf, made \d{4}-/m);
-  expect(JSON.parse(await veneerOk('plugin', 'show', '--json', file))).toEqual(made('said.vhdx'));
+  expect(JSON.parse(await veneerOk('plugin', 'show', '--json', file))).toEqual(
+    JSON.parse(fs.readFileSync(file, 'utf8')),
+  );
 });
 
 it('the extension chooses the format, and --format does where there is none', async () => {
@@ -58,7 +60,7 @@ it('two plugin files over one image are two disks', async () => {
   for (const name of ['one.vhdx', 'two.vhdx']) await veneerOk('plugin', 'create', image, folder.file(name));
   const [one, two] = [made('one.vhdx'), made('two.vhdx')];
   expect(one.id).not.toBe(two.id);
-  expect(one.image).toEqual(two.image);
+  expect(one.source).toEqual(two.source);
   expect(JSON.stringify(one.native)).not.toBe(JSON.stringify(two.native));
 });
 
@@ -70,12 +72,12 @@ it('the pointer is relative to the plugin file, wherever the tool is run', async
     folder.file('sub'),
   );
   expect(run1.status, run1.stderr).toBe(0);
-  expect(made('sub/up.vhdx').image.path).toBe('../vm.spf');
+  expect(made('sub/up.vhdx').source.path).toBe('../vm.spf');
   expect(run1.stderr).toMatch(/the image lies outside its folder; mount with --allow-path/);
   const sideways = path.join('/proc/self/cwd', 'vm.spf');
   const run2 = await run(process.execPath, [veneerPath, 'plugin', 'create', './vm.spf', 'down.vhdx'], folder.path);
   expect(run2.status, sideways).toBe(0);
-  expect(made('down.vhdx').image.path).toBe('vm.spf');
+  expect(made('down.vhdx').source.path).toBe('vm.spf');
   expect(run2.stderr).toBe('');
 });
 
@@ -130,7 +132,7 @@ it('--force replaces a plugin file, and nothing else', async () => {
   await veneerOk('plugin', 'create', image, folder.file('old.vhdx'));
   const { id } = made('old.vhdx');
   await veneerOk('plugin', 'create', '--force', image, folder.file('old.vhdx'));
-  expect(made('old.vhdx').image.path).toBe('vm.spf');
+  expect(made('old.vhdx').source.path).toBe('vm.spf');
   expect(made('old.vhdx').id).not.toBe(id);
   folder.write('other.vhdx', 'mine');
   expect(await veneerRefuses('plugin', 'create', '--force', image, folder.file('other.vhdx'))).toMatch(

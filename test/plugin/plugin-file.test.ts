@@ -26,7 +26,7 @@ function contentsOf(format: FormatName, layout?: string): Parameters<typeof enco
   };
   return {
     id,
-    image: { path: 'images/vm.spi', imageId: id, chainId: id, createdAt: '2026-01-02T03:04:05.678Z' },
+    source: { kind: 'chain', path: 'images/vm.spi', imageId: id, chainId: id, createdAt: '2026-01-02T03:04:05.678Z' },
     disk: { content: 'disk', sizeBytes },
     native: planGeometry(format, facts, layout === undefined ? {} : { layout }),
   };
@@ -91,7 +91,9 @@ describe('a plugin file', () => {
 
   const wrong: ReadonlyArray<readonly [field: string, value: unknown]> = [
     ['veneer', 'plugin file of another kind'],
-    ['version', 2],
+    ['version', 3],
+    ['version', 0],
+    ['version', undefined],
     ['version', '1'],
     ['about', 7],
     ['id', id.toUpperCase()],
@@ -178,5 +180,70 @@ describe('a plugin file', () => {
       expect(isPluginFile(Buffer.from(text))).toBe(false);
     expect(isPluginFile(Buffer.from('VENEERIM'))).toBe(false);
     expect(isPluginFile(Buffer.from('vhdxfile'))).toBe(false);
+  });
+});
+
+describe('a plugin file of a native disk file', () => {
+  const file = {
+    kind: 'file',
+    path: 'disk.qcow2',
+    format: 'qcow2',
+    sizeBytes: 196_624,
+    modifiedNs: '1795824098123456789',
+    stateSha256: 'ab'.repeat(32),
+  } as const;
+
+  /** With some fields of its source changed, as text. */
+  function withSource(source: object, more: object = {}): Uint8Array {
+    const written = JSON.parse(
+      Buffer.from(encodePluginFile({ ...contentsOf('raw'), source: file })).toString(),
+    ) as object;
+    return Buffer.from(JSON.stringify({ ...written, ...more, source: { ...file, ...source } }));
+  }
+
+  it('is of version 2, and reads as it was written', () => {
+    const contents = { ...contentsOf('vhdx'), source: file };
+    const bytes = encodePluginFile(contents);
+    expect(JSON.parse(Buffer.from(bytes).toString())).toMatchObject({ version: 2, source: file });
+    expect(parsePluginFile(bytes, 'x')).toMatchObject(contents);
+    expect(parsePluginFile(encodePluginFile(parsePluginFile(bytes, 'x')), 'x')).toEqual(parsePluginFile(bytes, 'x'));
+  });
+
+  it('of images is written as version 1, which older builds read, and read of either version alike', () => {
+    const contents = contentsOf('vhdx');
+    const { source } = contents;
+    if (source.kind !== 'chain') return expect.fail('it is of an image');
+    const { kind, ...image } = source;
+    const written = JSON.parse(Buffer.from(encodePluginFile(contents)).toString()) as Record<string, unknown>;
+    expect(written).toMatchObject({ version: 1, image });
+    expect(written).not.toHaveProperty('source');
+    const second: Record<string, unknown> = { ...written, version: 2, source: { kind, ...image } };
+    delete second['image'];
+    expect(parsePluginFile(Buffer.from(JSON.stringify(second)), 'x')).toEqual(
+      parsePluginFile(encodePluginFile(contents), 'x'),
+    );
+  });
+
+  const wrong: ReadonlyArray<readonly [field: string, source: object, more: object]> = [
+    ['source.kind', { kind: 'tape' }, {}],
+    ['source.path', { path: '' }, {}],
+    ['source.path', { path: undefined }, {}],
+    ['source.format', { format: 'iso' }, {}],
+    ['source.sizeBytes', { sizeBytes: -1 }, {}],
+    ['source.modifiedNs', { modifiedNs: 1 }, {}],
+    ['source.modifiedNs', { modifiedNs: '9'.repeat(40) }, {}],
+    ['source.stateSha256', { stateSha256: undefined }, {}],
+    ['source.imageId', { imageId: id }, {}],
+    ['image', {}, { image: {} }],
+    ['source', {}, { version: 1, image: { path: 'x', imageId: id, chainId: id, createdAt: '2026-01-02T03:04:05Z' } }],
+    ['replacement', {}, { replacement: 'sealed' }],
+  ];
+
+  it.each(wrong)('with a wrong %s (%j, %j) is refused, and the field is named', (field, source, more) => {
+    expect(refusal(withSource(source, more)).data['field']).toBe(field);
+  });
+
+  it('may leave its format to the name and the content', () => {
+    expect(parsePluginFile(withSource({ format: undefined }), 'x').source).not.toHaveProperty('format');
   });
 });

@@ -7,6 +7,7 @@ import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
 import type { FillStatus } from '../../src/fill/fill-status.ts';
+import { OpenPlugin } from '../../src/plugin/open-plugin.ts';
 import { planReconfiguration } from '../../src/plugin/reconfigure.ts';
 import { readPluginFile, type ReplacementKind } from '../../src/plugin/plugin-file.ts';
 import { credentialFromFile } from '../../src/backup/credential.ts';
@@ -61,7 +62,8 @@ async function encryptedMachine(kind: ReplacementKind): Promise<Machine> {
 /** Makes of the raw disk what the plan says, by the plan alone. */
 function applyPlan({ place, raw, plugin, keyPath }: Machine): void {
   const keys = ringOf(credentialFromFile('key file', keyPath));
-  const plan = planReconfiguration(plugin, target, { allowed: { folders: [place.folder] }, keys });
+  const opened = new OpenPlugin(readPluginFile(plugin), plugin, { allowed: { folders: [place.folder] }, keys });
+  const plan = planReconfiguration(opened, target);
   expect(plan.patches.length).toBeGreaterThan(0);
   applyTo(raw, plan.patches);
 }
@@ -178,6 +180,27 @@ it(
     const { status, stderr } = await veneer('reconfigure', plugin, '--undo');
     expect(status, stderr).toBe(0);
     expect(fs.readdirSync(place.folder).sort()).toEqual(['vm.raw', 'vm.spf']);
+  },
+  4 * withinMs,
+);
+
+it(
+  'a native disk file that is shown is reconfigured as an image is, and its patch set is for that state of the file alone',
+  async () => {
+    const { place, raw } = await encryptedMachine('plain');
+    const [source, plugin] = [place.behind('disk.img'), place.behind('file.raw')];
+    fs.copyFileSync(raw, source);
+    await veneerOk('plugin', 'create', source, plugin);
+    expect(await veneerOk('reconfigure', plugin, '--target', target)).toContain('/dev/vda1');
+    const opened = new OpenPlugin(readPluginFile(plugin), plugin, { allowed: { folders: [place.folder] } });
+    applyTo(raw, planReconfiguration(opened, target).patches);
+    await place.mount();
+    await expectSame(place.under('file.raw'), raw);
+    await place.unmount();
+    fs.utimesSync(source, 1, 1);
+    expect(() => opened.openDisk()).toThrow(/disk\.img: was changed or replaced since the plugin file was made/);
+    await veneerOk('reconfigure', plugin, '--undo');
+    expect(fs.existsSync(`${plugin}.patch-${target}`)).toBe(false);
   },
   4 * withinMs,
 );

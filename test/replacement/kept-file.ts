@@ -30,10 +30,16 @@ export function placeOf(path: string, baseBytes: number, kind: Kind = 'plain'): 
 export function pluginText(): string {
   const sizeBytes = MiB;
   const facts = { sizeBytes, logicalSectorBytes: 512, physicalSectorBytes: 4096, identity: pluginId };
-  const image = { path: 'vm.spf', imageId: pluginId, chainId: pluginId, createdAt: '2026-01-02T03:04:05.678Z' };
+  const source = {
+    kind: 'chain',
+    path: 'vm.spf',
+    imageId: pluginId,
+    chainId: pluginId,
+    createdAt: '2026-01-02T03:04:05.678Z',
+  } as const;
   const native = planGeometry('raw', { ...facts, allocatedRuns: () => [] }, {});
   return Buffer.from(
-    encodePluginFile({ id: pluginId, image, disk: { content: 'disk', sizeBytes }, native }),
+    encodePluginFile({ id: pluginId, source, disk: { content: 'disk', sizeBytes }, native }),
   ).toString();
 }
 

@@ -122,7 +122,11 @@ export const vhdxReader: DiskReader = {
   qemuName: 'vhdx',
   isNamed: (fileName) => hasExtension(fileName, vhdx.extensions),
   signatures: [{ magic: 'vhdxfile' }],
-  open: (file, context) => openVhdx(file, { openParent: (locator) => parentBeside(locator, context) }),
+  open: (file, context) =>
+    openVhdx(file, {
+      openParent: (locator) => parentBeside(locator, context),
+      ...(context.tableCacheBytes === undefined ? {} : { cacheBytes: context.tableCacheBytes }),
+    }),
 };
 
 function parentBeside(locator: ParentLocator, context: ReaderContext): ParentFile {

@@ -147,5 +147,6 @@ export const vmdkReader: DiskReader = {
       depth: context.depth,
       openParent: (reference) => context.openParent(reference),
       openExtent: (name) => context.openBeside([name]).file,
+      ...(context.tableCacheBytes === undefined ? {} : { tableCacheBytes: context.tableCacheBytes }),
     }),
 };

@@ -164,8 +164,14 @@ describeTransports('a native file of 63 TiB', (transport) => {
       { layout: 'fixed', unitBytes: MiB },
     );
     const guid = '3f1d54c6-08f1-4c07-9c0e-7d2a6f0a51b5';
-    const image = { path: 'away.spf', imageId: guid, chainId: guid, createdAt: '2026-01-01T00:00:00.000Z' };
-    const contents = encodePluginFile({ id: guid, image, disk: { content: 'disk', sizeBytes }, native });
+    const source = {
+      kind: 'chain',
+      path: 'away.spf',
+      imageId: guid,
+      chainId: guid,
+      createdAt: '2026-01-01T00:00:00.000Z',
+    } as const;
+    const contents = encodePluginFile({ id: guid, source, disk: { content: 'disk', sizeBytes }, native });
     fs.writeFileSync(place.behind('huge.vhdx'), contents);
     await place.mount(...transport.options);
 

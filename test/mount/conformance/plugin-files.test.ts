@@ -80,7 +80,7 @@ describeTransports('plugin files', (transport) => {
       (text) => text.replace('"image": {', '"image": { "url": "http://example.com/",'),
       /image.*url/,
     ],
-    ['of another version', (text) => text.replace('"version": 1', '"version": 2'), /version/],
+    ['of another version', (text) => text.replace('"version": 1', '"version": 3'), /version/],
     [
       'with an impossible geometry',
       (text) => text.replace(/"payloadBlockBytes": \d+/, '"payloadBlockBytes": 3'),

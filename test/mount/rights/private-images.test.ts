@@ -1,7 +1,7 @@
 /** By a plugin file nobody reads through root's mount what he may not read behind it. */
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { parsePluginFile } from '../../../src/plugin/plugin-file.ts';
+import { imagesOf, parsePluginFile } from '../../../src/plugin/plugin-file.ts';
 import { readPart, writeGuest } from '../guest-disk.ts';
 import { placeForTest, type MountPlace } from '../mounted.ts';
 import { describeTransports } from '../transports.ts';
@@ -95,7 +95,7 @@ describe.skipIf(whyNotAsOthers !== undefined)('images that are private', () => {
     it('that names another chain than its image has is refused', async () => {
       place = await guestPlace();
       const bytes = fs.readFileSync(place.behind('vm.vhdx'));
-      const { chainId } = parsePluginFile(bytes, 'vm.vhdx').image;
+      const [{ chainId } = { chainId: '' }] = imagesOf(parsePluginFile(bytes, 'vm.vhdx'));
       const forged = bytes.toString().replace(
         chainId,
         chainId.replace(/^./, (digit) => (digit === '0' ? '1' : '0')),
