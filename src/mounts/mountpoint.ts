@@ -84,8 +84,7 @@ export async function unmount(absolute: string, lazily: boolean): Promise<void> 
     } catch (error) {
       const reason = error instanceof Error && 'stderr' in error ? inOneLine(String(error.stderr)) : '';
       const isBusy = /busy/i.test(reason) || systemErrorCode(error) === 'EBUSY';
-      if (!isBusy)
-        throw new UsageError(`${absolute}: cannot be unmounted: ${reason === '' ? String(error) : reason}`);
+      if (!isBusy) throw new UsageError(`${absolute}: cannot be unmounted: ${reason === '' ? String(error) : reason}`);
       if (performance.now() > endsBy)
         throw new UsageError(
           `${absolute}: is busy; close what uses it (see: fuser -vm ${absolute}), or unmount with --lazy`,
