@@ -8,6 +8,8 @@ import type { Mutation } from './mutations.ts';
 /** One run's mutants of one room or file. */
 interface Row {
   readonly target: string;
+  /** How many of its test files ran. */
+  readonly tests: string;
   readonly sampled: number;
   readonly noticed: number;
   readonly seed: string;
@@ -27,6 +29,7 @@ interface Survivor {
 /** What a run found. */
 export interface Finding {
   readonly target: string;
+  readonly tests: string;
   readonly seed: string;
   /** False for a run of single mutants, which only changes what was found before. */
   readonly isSample: boolean;
@@ -44,8 +47,8 @@ What \`npm run mutants -- ROOM\` found: how many small changes of a room's sourc
 \`npm run mutants -- ROOM --sample N --seed S\`, one mutant with \`--only ID\`. Survivors stay in the list until a test notices them; what they are
 worth is written by hand.
 
-| room | sampled | noticed | survivors | score | seed | date |
-|---|---|---|---|---|---|---|`;
+| room | test files | sampled | noticed | survivors | score | seed | date |
+|---|---|---|---|---|---|---|---|`;
 
 const survivorHead = `| id | place | change | seed | judgement |
 |---|---|---|---|---|`;
@@ -62,7 +65,7 @@ interface Results {
 }
 
 function merge(old: Results, finding: Finding): Results {
-  const { target, seed, isSample, noticed, survived, ids } = finding;
+  const { target, tests, seed, isSample, noticed, survived, ids } = finding;
   const tried = new Set([...noticed, ...survived].map(({ id }) => id));
   const judged = new Map(old.survivors.map((survivor) => [survivor.id, survivor]));
   const kept = old.survivors.filter((each) => each.target !== target || (ids.has(each.id) && !tried.has(each.id)));
@@ -70,7 +73,7 @@ function merge(old: Results, finding: Finding): Results {
   const survivors = [...kept, ...found];
   const others = old.rows.filter((row) => row.target !== target);
   const row = isSample
-    ? { target, sampled: tried.size, noticed: noticed.length, seed, date: new Date().toISOString().slice(0, 10) }
+    ? { target, tests, sampled: tried.size, noticed: noticed.length, seed, date: new Date().toISOString().slice(0, 10) }
     : old.rows.find((each) => each.target === target);
   if (row === undefined) return { rows: others, survivors };
   const left = survivors.filter((each) => each.target === target && each.seed === row.seed).length;
@@ -105,9 +108,9 @@ function encode({ rows, survivors }: Results): string {
   const targets = [...new Set([...rows, ...survivors].map(({ target }) => target))].toSorted();
   const table = rows
     .toSorted((a, b) => (a.target < b.target ? -1 : 1))
-    .map(({ target, sampled, noticed, seed, date }) => {
+    .map(({ target, tests, sampled, noticed, seed, date }) => {
       const score = sampled === 0 ? '' : `${Math.round((noticed / sampled) * 100)} %`;
-      return `| ${[target, sampled, noticed, sampled - noticed, score, seed, date].join(' | ')} |`;
+      return `| ${[target, tests, sampled, noticed, sampled - noticed, score, seed, date].join(' | ')} |`;
     });
   const lists = targets.flatMap((target) => {
     const own = survivors.filter((each) => each.target === target).toSorted((a, b) => (a.place < b.place ? -1 : 1));
@@ -124,9 +127,10 @@ function parse(text: string): Results {
   for (const line of text.split('\n')) {
     target = /^## (.+)$/.exec(line)?.[1] ?? target;
     const cells = line.split('|').map((cell) => cell.trim());
-    const [, first = '', second = '', third = '', fourth = '', fifth = '', sixth = '', seventh = ''] = cells;
-    if (/^\d+$/.test(second)) {
-      rows.push({ target: first, sampled: Number(second), noticed: Number(third), seed: sixth, date: seventh });
+    const [, first = '', second = '', third = '', fourth = '', fifth = '', , seventh = '', eighth = ''] = cells;
+    if (/^\d+ of \d+$/.test(second)) {
+      const [sampled, noticed] = [Number(third), Number(fourth)];
+      rows.push({ target: first, tests: second, sampled, noticed, seed: seventh, date: eighth });
     } else if (/^[0-9a-f]{8}$/.test(first)) {
       survivors.push({ target, id: first, place: second, change: third, seed: fourth, judgement: fifth });
     }
