@@ -1,4 +1,5 @@
 /** What a crash has left of a `finalize`, and who removes it when. */
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { lockExclusively } from '../../src/base/file-lock.ts';
@@ -83,6 +84,20 @@ describe.each(kinds)('what a crash has left of a finalize (%s data file)', (kind
     expect(removeLeftover(folder.path, 'disk.raw')).toBe(false);
     expect(folder.names()).toEqual(before);
   });
+});
+
+it.each([
+  ['a pipe', (data: string) => expect(spawnSync('mkfifo', [data]).status).toBe(0)],
+  ['a link', (data: string) => fs.symlinkSync('precious', data)],
+])('%s in the place of a sealed data file is neither waited for nor followed, and stays', (_what, plant) => {
+  using folder = new TempFolder();
+  const place = cutShort(folder, 'sealed');
+  folder.write('precious', 'precious');
+  fs.rmSync(filesOf(place).data);
+  plant(filesOf(place).data);
+  const before = folder.names();
+  expect(removeLeftovers(folder.path)).toEqual([]);
+  expect(folder.names()).toEqual(before);
 });
 
 it('a replacement that is not final is no leftover', () => {
