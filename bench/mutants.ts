@@ -36,8 +36,7 @@ const { values, positionals } = parseArgs({
   },
 });
 const [target] = positionals;
-if (target === undefined || positionals.length > 1)
-  throw new Error('name one room, or one file of a room: replacement');
+if (target === undefined || positionals.length > 1) refuse('name one room, or one file of a room: replacement');
 const { seed, only } = values;
 const sampleCount = wholeNumber('sample');
 const minutes = wholeNumber('minutes');
@@ -138,8 +137,13 @@ function shown({ id, file, line, before, after }: Mutation): string {
 }
 
 function wholeNumber(name: 'sample' | 'minutes' | 'related' | 'within'): number {
-  if (!/^\d+$/.test(values[name])) throw new Error(`--${name}: is no whole number: ${values[name]}`);
+  if (!/^\d+$/.test(values[name])) refuse(`--${name} is no whole number: ${values[name]}`);
   return Number(values[name]);
+}
+
+function refuse(why: string): never {
+  process.stderr.write(`mutants: ${why}\n`);
+  process.exit(2);
 }
 
 function say(text: string): void {

@@ -7,6 +7,7 @@ import { SealedFile, sealKeyBytes, storedBytesOf } from '../../src/replacement/s
 import { expectSameBytes } from '../disk/model-disk.ts';
 import { Seeded, seededTest, soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
+import { FaultyFiles } from './faulty-files.ts';
 
 const pageBytes = 4096;
 const key = Uint8Array.from({ length: sealKeyBytes }, (_, index) => index + 1);
@@ -17,9 +18,9 @@ class OpenSealed implements Disposable {
   readonly fd: number;
   readonly file: SealedFile;
 
-  constructor(folder: TempFolder) {
+  constructor(folder: TempFolder, flags = 'w+') {
     this.path = folder.file('data');
-    this.fd = fs.openSync(this.path, 'w+');
+    this.fd = fs.openSync(this.path, flags);
     this.file = new SealedFile(this.fd, this.path, key, new PresenceMap(newPresence(1)));
   }
 
@@ -168,3 +169,43 @@ describe('after a crash a sealed file', () => {
     sealed.expectCleanEnd();
   });
 });
+
+it('a power loss while a sealed file is cut leaves it whole, or cut with nothing behind its end', () => {
+  const random = seededTest('power loss in a cut of sealed pages');
+  const seen = { whole: 0, cut: 0 };
+  for (let round = 0; round < (soak ? 500 : 25); round++) {
+    using folder = new TempFolder();
+    const written = random.bytes(3 * pageBytes + 100);
+    const cutBytes = pageBytes * random.below(3) + random.between(1, 511);
+    let isCutting = false;
+    const look = (): void => {
+      if (!isCutting) return;
+      isCutting = false;
+      using lost = new TempFolder();
+      files.losePower(random, lost.path);
+      using after = new OpenSealed(lost, 'r+');
+      const isCut = after.file.sizeBytes === cutBytes;
+      seen[isCut ? 'cut' : 'whole']++;
+      after.file.settle();
+      expectSameBytes(after.read(), isCut ? written.subarray(0, cutBytes) : written, `cut to ${cutBytes}`);
+      after.expectCleanEnd();
+      isCutting = true;
+    };
+    using files = new FaultyFiles(folder.path, look);
+    using sealed = new OpenSealed(folder);
+    sealed.file.write(written, 0);
+    fs.fsyncSync(sealed.fd);
+    syncNames(folder);
+    isCutting = true;
+    sealed.file.resize(cutBytes);
+    isCutting = false;
+  }
+  expect(Math.min(seen.whole, seen.cut)).toBeGreaterThan(10);
+});
+
+/** So that the file has its name after a power loss. */
+function syncNames(folder: TempFolder): void {
+  const fd = fs.openSync(folder.path, 'r');
+  fs.fsyncSync(fd);
+  fs.closeSync(fd);
+}
