@@ -199,8 +199,39 @@ it('a power loss while a sealed file is cut leaves it whole, or cut with nothing
     isCutting = true;
     sealed.file.resize(cutBytes);
     isCutting = false;
+    // The next growth shows nothing of what was cut off.
+    sealed.file.resize(written.length);
+    using grown = new TempFolder();
+    files.losePower(random, grown.path);
+    using after = new OpenSealed(grown, 'r+');
+    after.file.settle();
+    const shown = Buffer.concat([written.subarray(0, cutBytes), Buffer.alloc(written.length - cutBytes)]);
+    expectSameBytes(after.read(), shown.subarray(0, after.file.sizeBytes), `grown after a cut to ${cutBytes}`);
   }
   expect(Math.min(seen.whole, seen.cut)).toBeGreaterThan(10);
+});
+
+it('what the open after a power loss has made true stays true after the next one', () => {
+  const random = seededTest('power loss after a settled one');
+  for (let round = 0; round < 20; round++) {
+    using folder = new TempFolder();
+    const held = 2 * pageBytes;
+    {
+      using torn = new OpenSealed(folder);
+      torn.file.write(random.bytes(4 * pageBytes), 0);
+      fs.ftruncateSync(torn.fd, held + 512 * random.between(1, 8));
+    }
+    using files = new FaultyFiles(folder.path, () => undefined);
+    using sealed = new OpenSealed(folder, 'r+');
+    sealed.file.settle();
+    const found = sealed.read();
+    expect(found.length).toBe(held);
+    using lost = new TempFolder();
+    files.losePower(random, lost.path);
+    using after = new OpenSealed(lost, 'r+');
+    expectSameBytes(after.read(), found, 'the file after a further power loss');
+    after.expectCleanEnd();
+  }
 });
 
 /** So that the file has its name after a power loss. */
