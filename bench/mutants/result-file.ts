@@ -44,8 +44,8 @@ export const notJudged = 'not judged yet';
 const head = `# Mutants
 
 What \`npm run mutants -- ROOM\` found: how many small changes of a room's source its tests notice. A row is repeated with
-\`npm run mutants -- ROOM --sample N --seed S\`, one mutant with \`--only ID\`. Survivors stay in the list until a test notices them; what they are
-worth is written by hand.
+\`npm run mutants -- ROOM --sample N --seed S\`, one mutant with \`--only ID\`. Survivors stay in the list until a test notices them, and
+count as noticed from then on; what they are worth is written by hand.
 
 | room | test files | sampled | noticed | survivors | score | seed | date |
 |---|---|---|---|---|---|---|---|`;
