@@ -10,6 +10,7 @@ import path from 'node:path';
 import { syncFolder, unfinishedPathOf } from '../base/durable.ts';
 import { VeneerError } from '../base/errors.ts';
 import { tryLock } from '../base/file-lock.ts';
+import { openRegular } from '../base/regular-file.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, mappedStems, plainPathOf, stemOf } from '../plugin/beside.ts';
 import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
@@ -61,8 +62,10 @@ export function recordOf(filePath: string): string | undefined {
   return last;
 }
 
+/** Of a sealed one; what is no file in the data file's place is nothing that finalize has left. */
 function isRenamed(filePath: string): boolean {
-  return !fs.existsSync(unfinishedPathOf(plainPathOf(filePath)));
+  const data = fs.lstatSync(dataPathOf(filePath), { throwIfNoEntry: false });
+  return data?.isFile() !== false && !fs.existsSync(unfinishedPathOf(plainPathOf(filePath)));
 }
 
 function isMoved(filePath: string): boolean {
@@ -73,7 +76,7 @@ function isMoved(filePath: string): boolean {
 function remove(filePath: string): boolean {
   const dataPath = dataPathOf(filePath);
   const isSealed = fs.existsSync(dataPath);
-  const fd = fs.openSync(isSealed ? dataPath : filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW);
+  const fd = openRegular(isSealed ? dataPath : filePath, fs.constants.O_RDONLY);
   try {
     if (tryLock(fd, 'exclusive') === 'taken') return false;
     if (isSealed) {

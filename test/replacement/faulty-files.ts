@@ -2,7 +2,7 @@
  * The files of a folder as a disk without power may leave them. While one of these is in use it keeps, of every file in the folder, what was
  * flushed and what was done since, and so can make the states that a power loss at that moment may leave:
  *
- * - of a file, everything up to its last flush, and any of the later operations, each write torn between its sectors of 512 bytes
+ * - of a file, everything up to its last flush, and any of the later operations, each write torn between its sectors of 512 bytes; so of its mode
  * - of the folder, all names up to its last flush, and the first of the later changes
  *
  * A sector that is written holds what the file had there at that moment, for it is whole pages that reach a disk.
@@ -13,20 +13,26 @@ import path from 'node:path';
 import type { Seeded } from '../seeded.ts';
 
 const sectorBytes = 512;
+const permissionBits = 0o7777;
 
 type Operation =
   /** Whole sectors, the last one as far as the file went. */
   | { readonly kind: 'write'; readonly at: number; readonly sectors: Buffer }
-  | { readonly kind: 'resize'; readonly sizeBytes: number };
+  | { readonly kind: 'resize'; readonly sizeBytes: number }
+  | { readonly kind: 'mode'; readonly mode: number };
 
 class FileRecord {
   contents: Buffer;
   durable: Buffer;
+  mode: number;
+  durableMode: number;
   pending: Operation[] = [];
 
-  constructor(contents: Buffer) {
+  constructor(contents: Buffer, mode: number) {
     this.contents = contents;
     this.durable = contents;
+    this.mode = mode & permissionBits;
+    this.durableMode = this.mode;
   }
 
   write(bytes: Uint8Array, offset: number): void {
@@ -43,19 +49,27 @@ class FileRecord {
     this.pending.push({ kind: 'resize', sizeBytes });
   }
 
+  changeMode(mode: number): void {
+    this.mode = mode;
+    this.pending.push({ kind: 'mode', mode });
+  }
+
   flush(): void {
     this.durable = this.contents;
+    this.durableMode = this.mode;
     this.contents = Buffer.from(this.contents);
     this.pending = [];
   }
 
-  afterPowerLoss(random: Seeded): Buffer {
+  afterPowerLoss(random: Seeded): { bytes: Buffer; mode: number } {
     let bytes: Buffer = Buffer.from(this.durable);
+    let mode = this.durableMode;
     // From almost nothing to almost all of it.
     const keptOf100 = random.pick([0, 10, 50, 90, 100]);
     for (const operation of this.pending) {
       if (random.below(100) >= keptOf100) continue;
       if (operation.kind === 'resize') bytes = resized(bytes, operation.sizeBytes);
+      else if (operation.kind === 'mode') mode = operation.mode;
       else
         bytes = withSectors(
           bytes,
@@ -64,7 +78,7 @@ class FileRecord {
           random.oneIn(2) ? () => true : () => random.oneIn(2),
         );
     }
-    return bytes;
+    return { bytes, mode };
   }
 }
 
@@ -98,15 +112,19 @@ export class FaultyFiles implements Disposable {
   constructor(folder: string, onMoment: () => void) {
     this.#folder = folder;
     this.#onMoment = onMoment;
-    const names = fs.readdirSync(folder);
-    this.#names = new Map(names.map((name) => [name, new FileRecord(fs.readFileSync(path.join(folder, name)))]));
+    const recordOf = (file: string): FileRecord => new FileRecord(fs.readFileSync(file), fs.statSync(file).mode);
+    this.#names = new Map(fs.readdirSync(folder).map((name) => [name, recordOf(path.join(folder, name))]));
     inUse.add(this);
   }
 
   /** Writes into another folder, an empty one, what a power loss now may leave. */
   losePower(random: Seeded, target: string): void {
     const names = random.pick([...this.#earlierNames, this.#names]);
-    for (const [name, record] of names) fs.writeFileSync(path.join(target, name), record.afterPowerLoss(random));
+    for (const [name, record] of names) {
+      const { bytes, mode } = record.afterPowerLoss(random);
+      fs.writeFileSync(path.join(target, name), bytes);
+      fs.chmodSync(path.join(target, name), mode);
+    }
   }
 
   /** What this believes to be in a file, to be compared with what is. */
@@ -127,7 +145,7 @@ export class FaultyFiles implements Disposable {
     if (filePath === this.#folder) this.#descriptors.set(fd, 'folder');
     if (!this.#has(filePath)) return;
     const name = path.basename(filePath);
-    const record = this.#names.get(name) ?? new FileRecord(Buffer.alloc(0));
+    const record = this.#names.get(name) ?? new FileRecord(Buffer.alloc(0), fs.fstatSync(fd).mode);
     if (!this.#names.has(name)) this.#rename((names) => names.set(name, record));
     this.#descriptors.set(fd, record);
     // Opened so that it is empty now.
@@ -146,6 +164,11 @@ export class FaultyFiles implements Disposable {
   resized(fd: number, sizeBytes: number): void {
     const record = this.#about(fd);
     if (record instanceof FileRecord) record.resize(sizeBytes);
+  }
+
+  modeChanged(fd: number, mode: number): void {
+    const record = this.#about(fd);
+    if (record instanceof FileRecord) record.changeMode(mode);
   }
 
   flushed(fd: number): void {
@@ -229,6 +252,10 @@ Object.assign(fs, {
   ftruncateSync(fd: number, sizeBytes: number) {
     tell((files) => files.resized(fd, sizeBytes));
     real.ftruncateSync(fd, sizeBytes);
+  },
+  fchmodSync(fd: number, mode: number) {
+    tell((files) => files.modeChanged(fd, mode));
+    real.fchmodSync(fd, mode);
   },
   fdatasyncSync(fd: number) {
     tell((files) => files.flushed(fd));
