@@ -17,7 +17,8 @@ export interface FillableFile {
   /** In `status` and messages. */
   readonly name: string;
   readonly replacement: KeptFile;
-  readonly synthesized: SynthesizedPlace;
+  /** As the folder is called by now. */
+  synthesized(): SynthesizedPlace;
   isReplaced(): boolean;
 }
 
@@ -35,8 +36,8 @@ export interface FillableContext {
   /** What becomes of writes; undefined: what each plugin file says. */
   readonly write: WriteMode | undefined;
   readonly mountId: Guid;
-  /** Where the plugin file's pointers may lead. */
-  readonly allowed: AllowedPaths;
+  /** Where the plugin file's pointers may lead: asked anew, since the folder may be moved. */
+  allowed(): AllowedPaths;
   readonly keys: ThreadKeys;
 }
 
@@ -53,7 +54,13 @@ export function fillableOf(found: KeptPlugin, name: string, context: FillableCon
     return {
       name: path.join(path.dirname(name), file.name),
       replacement,
-      synthesized: { plugin, pluginPath, fileName: file.name, allowed: context.allowed, keys: context.keys },
+      synthesized: () => ({
+        plugin,
+        pluginPath,
+        fileName: file.name,
+        allowed: context.allowed(),
+        keys: context.keys,
+      }),
       isReplaced: () => isKept(replacement.place),
     };
   });

@@ -219,10 +219,10 @@ export class Fills {
   }
 
   async #job(disk: Fillable, file: FillableFile): Promise<FillJob> {
-    const { replacement, synthesized } = file;
+    const { replacement } = file;
     if (replacement.discard)
       throw new UsageError(`${disk.name}: its writes are to be discarded; mount with --write intercept to fill it`);
-    const chainKey = replacement.place.isSealed ? await this.#sealingKey(synthesized) : undefined;
+    const chainKey = replacement.place.isSealed ? await this.#sealingKey(file.synthesized()) : undefined;
     const pluginFd = openPlugin(disk);
     try {
       const parts = this.#replacements.acquire({ ...replacement, pluginFd, makes: true }, () => {
@@ -232,7 +232,7 @@ export class Fills {
       assert(parts !== undefined, 'a replacement was to be made, and was not');
       const known = this.#jobs.get(parts);
       if (known !== undefined) return known;
-      const target: FillTarget = { name: file.name, place: file.synthesized };
+      const target: FillTarget = { name: file.name, place: () => file.synthesized() };
       const job = new FillJob(target, parts, openPath(`/proc/self/fd/${pluginFd}`, true), this.#context);
       this.#jobs.set(parts, job);
       return job;
@@ -243,7 +243,7 @@ export class Fills {
 
   /** Looked at in a thread, since an image may not answer. */
   async #requireImages({ name, files }: Fillable): Promise<void> {
-    const place = files[0]?.synthesized;
+    const place = files[0]?.synthesized();
     if (place === undefined) return;
     const image = { opens: false, why: 'it does not answer' };
     const hear = (message: FillMessage): void => {

@@ -33,7 +33,7 @@ import type { Statistics } from './statistics.ts';
 export interface FillTarget {
   /** Its name in `status` and messages. */
   readonly name: string;
-  readonly place: SynthesizedPlace;
+  place(): SynthesizedPlace;
 }
 
 export interface FillContext {
@@ -345,7 +345,7 @@ export class FillJob implements Closable {
   }
 
   get #place(): SynthesizedPlace {
-    const { place } = this.target;
+    const place = this.target.place();
     const folder = path.dirname(currentPath(this.#pluginFd));
     return { ...place, pluginPath: path.join(folder, path.basename(place.pluginPath)) };
   }

@@ -18,6 +18,7 @@ import { randomGuid } from '../bytes/guid.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import { ownershipOf } from '../plugin/authors.ts';
 import { isPluginFile, maxPluginFileBytes, parsePluginFile } from '../plugin/plugin-file.ts';
+import type { AllowedPaths } from '../plugin/reach.ts';
 import { isRecordName } from '../replacement/record.ts';
 import { OpenReplacements } from '../replacement/replacements.ts';
 import { fillAnswers, type FillableFolder } from './answers.ts';
@@ -107,9 +108,9 @@ class UnmountedFolder implements FillableFolder, Closable {
     const { bytes, stat, ownership } = readSmall(pluginPath, file);
     if (!isPluginFile(bytes)) throw notFillable(file);
     const plugin = parsePluginFile(bytes, pluginPath);
-    const folders = [this.path];
     // A process of root's reads for everybody: plugin files lead it only to what their authors may read.
-    const allowed = process.getuid?.() === 0 ? { folders, ownership } : { folders };
+    const bound = process.getuid?.() === 0 ? { ownership } : {};
+    const allowed = (): AllowedPaths => ({ folders: [this.path], ...bound });
     const files = synthesizeFiles(plugin.native, name);
     const context = { write: undefined, mountId: this.#mountId, allowed, keys: this.#keys };
     return fillableOf({ plugin, pluginPath, stat, files }, file, context);

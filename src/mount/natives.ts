@@ -93,7 +93,7 @@ export class Natives implements Closable {
     if (found.kind === 'broken plugin') throw found.error;
     if (found.kind !== 'plugin') throw notFillable(name);
     const { plugin, files } = found.source;
-    const allowed = this.#allowedFor(found.source);
+    const allowed = (): AllowedPaths => this.#allowedFor(found.source);
     return fillableOf({ plugin, pluginPath: place.path, stat, files }, name, {
       write,
       mountId,

@@ -127,6 +127,18 @@ it('a plugin file whose writes are thrown away is not filled', async () => {
   await expect(place.fills.answers['fill.start']({ file: 'vm.raw' })).rejects.toThrow(/are to be discarded/);
 });
 
+it('a fill goes on reading its image where the folder was moved', async () => {
+  const place = new Place();
+  place.plugin('vm.raw');
+  await place.fills.answers['fill.start']({ file: 'vm.raw' });
+  await place.fills.answers['fill.pause']({ file: 'vm.raw' });
+  fs.renameSync(place.folder, place.temporary.file('moved'));
+  await place.fills.answers['fill.resume']({ file: 'vm.raw' });
+  await expect
+    .poll(async () => (await place.status('vm.raw')).map(({ state }) => state), { timeout: 60_000 })
+    .toEqual(['complete']);
+});
+
 it('a disk in a folder below is copied whole, and put in its place, also where the folder was moved meanwhile', async () => {
   const place = new Place();
   fs.mkdirSync(place.file('below'));
