@@ -17,8 +17,9 @@ import { unlockFolder } from '../backup/unlock-folder.ts';
 import { randomGuid } from '../bytes/guid.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import { ownershipOf } from '../plugin/authors.ts';
-import { isPluginFile, maxPluginFileBytes, parsePluginFile } from '../plugin/plugin-file.ts';
+import { maxPluginFileBytes, parsePluginFile } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/reach.ts';
+import { ownContent } from '../source/own-content.ts';
 import { isRecordName } from '../replacement/record.ts';
 import { OpenReplacements } from '../replacement/replacements.ts';
 import { fillAnswers, type FillableFolder } from './answers.ts';
@@ -106,7 +107,7 @@ class UnmountedFolder implements FillableFolder, Closable {
     if (isUnfinishedName(name) || isRecordName(name)) throw notFillable(file);
     const pluginPath = path.join(this.path, file);
     const { bytes, stat, ownership } = readSmall(pluginPath, file);
-    if (!isPluginFile(bytes)) throw notFillable(file);
+    if (ownContent(bytes) !== 'plugin file') throw notFillable(file);
     const plugin = parsePluginFile(bytes, pluginPath);
     // A process of root's reads for everybody: plugin files lead it only to what their authors may read.
     const bound = process.getuid?.() === 0 ? { ownership } : {};

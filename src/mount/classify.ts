@@ -4,19 +4,13 @@ import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { isUnfinishedName } from '../base/durable.ts';
 import { systemErrorCode, isShortage } from '../base/errors.ts';
-import { startsAsImage } from '../backup/image-description.ts';
 import { minFileBytes } from '../backup/layout.ts';
 import type { NativeFile } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { presentImage } from '../plugin/create.ts';
 import { ownershipOf, type Ownership } from '../plugin/authors.ts';
-import {
-  isPluginFile,
-  markerBytes,
-  maxPluginFileBytes,
-  parsePluginFile,
-  type PluginFile,
-} from '../plugin/plugin-file.ts';
+import { maxPluginFileBytes, parsePluginFile, type PluginFile } from '../plugin/plugin-file.ts';
+import { markBytes, ownContentIn } from '../source/own-content.ts';
 import { isRecordName } from '../replacement/record.ts';
 import { systemError } from '../base/system-error.ts';
 import { pathIfTold, type Place } from './place.ts';
@@ -55,7 +49,7 @@ export class Classifier {
 
   /** @param stat of the place, taken just now. @throws ENOENT when it has gone since */
   classify(place: Place, stat: fs.BigIntStats): Classification {
-    const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markerBytes;
+    const mayBePlugin = stat.size <= maxPluginFileBytes && stat.size >= markBytes;
     const mayBeImage = stat.size >= minFileBytes;
     if (!stat.isFile() || !(mayBePlugin || mayBeImage)) return plain;
     // Only of a plugin file does the name matter, since it is written into some native files.
@@ -79,14 +73,13 @@ export class Classifier {
 
   /** Whether it claims to be a plugin file, sound or not. Asked for many files at once: nothing of it is parsed. */
   isPlugin(place: Place, stat: fs.BigIntStats): boolean {
-    if (!stat.isFile() || stat.size > maxPluginFileBytes || stat.size < markerBytes) return false;
+    if (!stat.isFile() || stat.size > maxPluginFileBytes || stat.size < markBytes) return false;
     const key = keyOf(stat);
     const known = this.#claims.get(key);
     if (known !== undefined) return known;
     const fd = place.open(fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
     try {
-      const first = new Uint8Array(markerBytes);
-      const found = isPluginFile(first.subarray(0, fs.readSync(fd, first, 0, first.length, 0)));
+      const found = ownContentIn(fd) === 'plugin file';
       this.#claims.set(key, found);
       return found;
     } finally {
@@ -127,10 +120,9 @@ function readableContents(place: Place, name: string | undefined, key: string, m
 function classifyContents(place: Place, name: string | undefined, key: string, mayBePlugin: boolean): Classification {
   const fd = place.open(fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
   try {
-    const first = Buffer.alloc(markerBytes);
-    fs.readSync(fd, first, 0, first.length, 0);
-    if (startsAsImage(first)) return image;
-    if (!mayBePlugin || !isPluginFile(first)) return plain;
+    const content = ownContentIn(fd);
+    if (content === 'image') return image;
+    if (!mayBePlugin || content === undefined) return plain;
     try {
       const ownership = ownershipOf(fs.fstatSync(fd, { bigint: true }), fd);
       if (name === undefined) throw systemError('ENAMETOOLONG', 'open', 'a plugin file');

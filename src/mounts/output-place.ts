@@ -7,10 +7,10 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { UsageError } from '../base/errors.ts';
 import { isSameFile } from '../base/same-file.ts';
-import { startsAsImage } from '../backup/image-description.ts';
 import { synthesizeFiles } from '../native/formats.ts';
 import { hasReplacement, partOf } from '../plugin/beside.ts';
-import { isPluginFile, markerBytes, readPluginFile } from '../plugin/plugin-file.ts';
+import { readPluginFile } from '../plugin/plugin-file.ts';
+import { ownContentAt } from '../source/own-content.ts';
 import { recordOf } from '../replacement/leftovers.ts';
 import { behindMount } from './behind-mount.ts';
 
@@ -59,15 +59,7 @@ function assertMayReplace(given: string, place: string, makes: Output['makes']):
 }
 
 function kindOf(file: string): Output['makes'] {
-  const fd = fs.openSync(file, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK);
-  try {
-    const first = new Uint8Array(markerBytes);
-    fs.readSync(fd, first, 0, first.length, 0);
-    if (startsAsImage(first)) return 'image';
-    return isPluginFile(first) ? 'plugin file' : 'disk';
-  } finally {
-    fs.closeSync(fd);
-  }
+  return ownContentAt(file) ?? 'disk';
 }
 
 /** The plugin file beside a name that makes a file of that name as well: the extent of a flat VMDK. */

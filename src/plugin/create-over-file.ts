@@ -3,14 +3,13 @@ import * as fs from '../base/fs.ts';
 import { UnavailableError, UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { startsAsImage } from '../backup/image-description.ts';
 import { allocatedRuns, type AllocatedRun } from '../native/allocation.ts';
 import type { PlanOptions } from '../native/format.ts';
 import { planGeometry, type FormatName, type Geometry } from '../native/formats.ts';
+import { ownContentAt } from '../source/own-content.ts';
 import type { FileAddress } from '../source/address.ts';
 import { FrozenSource } from '../source/frozen-source.ts';
 import { relativePathOf } from './create-bootable.ts';
-import { firstBytesOf } from './first-bytes.ts';
 
 /** Two changes that follow each other at once may have one time: a tick of the kernel's clock. Longer than any has. */
 const tickMs = 50;
@@ -26,7 +25,7 @@ export interface DiskFileOptions extends PlanOptions {
 export function isDiskFile(file: string, sourceFormat?: string): boolean {
   if (sourceFormat !== undefined) return true;
   const isFile = fs.statSync(file, { throwIfNoEntry: false })?.isFile() === true;
-  return isFile && !/\.sp[fi]$/i.test(file) && !startsAsImage(firstBytesOf(file));
+  return isFile && !/\.sp[fi]$/i.test(file) && ownContentAt(file) !== 'image';
 }
 
 /**

@@ -11,7 +11,7 @@ import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
 import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
 import type { KeyRing } from '../backup/key-ring.ts';
 import { Image } from '../backup/image.ts';
-import { startsAsImage, type ImageDescription } from '../backup/image-description.ts';
+import type { ImageDescription } from '../backup/image-description.ts';
 import { allocatedRuns } from '../native/allocation.ts';
 import {
   formatNames,
@@ -27,13 +27,12 @@ import { dataPathOf, hasReplacement, mapPathOf } from './beside.ts';
 import { assertMayWriteBootFile, writeBootFile } from './boot-file.ts';
 import type { Bootable } from './bootable-schema.ts';
 import { isDiskFile, planOverFile } from './create-over-file.ts';
-import { firstBytesOf } from './first-bytes.ts';
+import { ownContentAt } from '../source/own-content.ts';
 import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } from './create-bootable.ts';
 import { registerPointers } from './pointer-registry.ts';
 import {
   encodePluginFile,
   imagesOf,
-  isPluginFile,
   parsePluginFile,
   readPluginFile,
   type PluginContents,
@@ -139,11 +138,9 @@ function createOverImage(place: NewPlugin, options: PluginOptions): PluginFile {
 function assertMayReplace(pluginPath: string, force: boolean): void {
   if (fs.lstatSync(pluginPath, { throwIfNoEntry: false }) === undefined) return;
   if (!force) throw new UsageError(`${pluginPath}: exists already; choose another name, or replace it with --force`);
-  const what = fs.lstatSync(pluginPath).isFile() ? firstBytesOf(pluginPath) : new Uint8Array(0);
-  if (isPluginFile(what)) return;
-  const why = startsAsImage(what)
-    ? 'an image, which is never changed'
-    : 'no plugin file, and --force replaces no other';
+  const what = fs.lstatSync(pluginPath).isFile() ? ownContentAt(pluginPath) : undefined;
+  if (what === 'plugin file') return;
+  const why = what === 'image' ? 'an image, which is never changed' : 'no plugin file, and --force replaces no other';
   throw new UsageError(`${pluginPath}: is ${why}; choose another name`);
 }
 

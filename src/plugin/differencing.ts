@@ -10,8 +10,8 @@ import { zeroDisk } from '../disk/zero.ts';
 import { synthesizeChild } from '../native/differencing.ts';
 import { formatNames, formatOf, formatOfName, synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { segmentDisk, type SegmentMap } from '../native/segment-map.ts';
-import { firstBytesOf, isImage } from './first-bytes.ts';
-import { isPluginFile, readPluginFile, type PluginFile } from './plugin-file.ts';
+import { ownContentAt } from '../source/own-content.ts';
+import { readPluginFile, type PluginFile } from './plugin-file.ts';
 
 export interface DifferencingOptions {
   /** Default: by the child's extension. */
@@ -81,9 +81,9 @@ function assertMayReplace(childPath: string, force: boolean): void {
   if (stat === undefined) return;
   if (!force) throw new UsageError(`${childPath}: exists already; choose another name, or replace it with --force`);
   if (!stat.isFile()) throw new UsageError(`${childPath}: is no file; choose another name`);
-  if (isImage(childPath))
-    throw new UsageError(`${childPath}: is an image, which is never changed; choose another name`);
-  if (isPluginFile(firstBytesOf(childPath))) {
+  const what = ownContentAt(childPath);
+  if (what === 'image') throw new UsageError(`${childPath}: is an image, which is never changed; choose another name`);
+  if (what === 'plugin file') {
     throw new UsageError(`${childPath}: is a plugin file, which others may need; choose another name`);
   }
 }

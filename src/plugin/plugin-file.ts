@@ -15,10 +15,8 @@ import { targets } from '../guest/plan.ts';
 import { geometrySchema } from '../native/formats.ts';
 import { guid, size } from '../native/schema.ts';
 import { imagePointer, sha256, sourceAddress, type ImagePointer, type SourceAddress } from '../source/address.ts';
-import { isPluginFile } from '../source/plugin-marker.ts';
+import { ownContent } from '../source/own-content.ts';
 import { bootableSchema, plainName } from './bootable-schema.ts';
-
-export { isPluginFile, markerBytes } from '../source/plugin-marker.ts';
 
 export const maxPluginFileBytes = 64 * KiB;
 /** What a plugin file is called once its disk file has taken its place: it stands for no disk any more. */
@@ -153,7 +151,7 @@ export function parsePluginFile(bytes: Uint8Array, name: string): PluginFile {
   if (bytes.length > maxPluginFileBytes) {
     throw new FormatError(name, 'size', 0, `it has more bytes than a plugin file may have (${maxPluginFileBytes})`);
   }
-  if (!isPluginFile(bytes)) throw new FormatError(name, 'marker', 0, 'is not a plugin file');
+  if (ownContent(bytes) !== 'plugin file') throw new FormatError(name, 'marker', 0, 'is not a plugin file');
   let value: unknown;
   try {
     value = JSON.parse(nameOfBytes(bytes));

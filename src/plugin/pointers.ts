@@ -8,15 +8,9 @@ import path from 'node:path';
 import { isShortage, VeneerError } from '../base/errors.ts';
 import { foldersFrom } from '../base/folder-tree.ts';
 import type { Guid } from '../bytes/guid.ts';
-import {
-  imagesOf,
-  isPluginFile,
-  markerBytes,
-  maxPluginFileBytes,
-  parsePluginFile,
-  recordSuffix,
-} from './plugin-file.ts';
+import { imagesOf, maxPluginFileBytes, parsePluginFile, recordSuffix } from './plugin-file.ts';
 import { registeredPointers } from './pointer-registry.ts';
+import { ownContentIn } from '../source/own-content.ts';
 
 export interface PointerSearch {
   /** Further folders to look into, with all below them. */
@@ -76,9 +70,7 @@ function imageIdsOf(file: string): Guid[] {
     const fd = fs.openSync(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);
     try {
       const stat = fs.fstatSync(fd);
-      const first = new Uint8Array(markerBytes);
-      if (!stat.isFile() || stat.size > maxPluginFileBytes || fs.readSync(fd, first) < first.length) return [];
-      if (!isPluginFile(first)) return [];
+      if (!stat.isFile() || stat.size > maxPluginFileBytes || ownContentIn(fd) !== 'plugin file') return [];
       const contents = new Uint8Array(stat.size);
       fs.readSync(fd, contents, 0, contents.length, 0);
       return imagesOf(parsePluginFile(contents, file)).map(({ imageId }) => imageId);

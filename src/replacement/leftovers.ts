@@ -13,7 +13,8 @@ import { tryLock } from '../base/file-lock.ts';
 import { openRegular } from '../base/regular-file.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { dataPathOf, mapPathOf, mappedStems, plainPathOf, stemOf } from '../plugin/beside.ts';
-import { isPluginFile, markerBytes, maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
+import { maxPluginFileBytes, readPluginFile } from '../plugin/plugin-file.ts';
+import { ownContentIn } from '../source/own-content.ts';
 import { peekHeader } from './beside.ts';
 import { replacementStates } from './layout.ts';
 import { isRecordName, recordPathOf } from './record.ts';
@@ -96,9 +97,7 @@ function isDiskFile(filePath: string): boolean {
   if (fs.lstatSync(filePath, { throwIfNoEntry: false })?.isFile() !== true) return false;
   const fd = fs.openSync(filePath, fs.constants.O_RDONLY | fs.constants.O_NOFOLLOW | fs.constants.O_NONBLOCK);
   try {
-    const first = new Uint8Array(markerBytes);
-    fs.readSync(fd, first, 0, first.length, 0);
-    return !isPluginFile(first);
+    return ownContentIn(fd) !== 'plugin file';
   } finally {
     fs.closeSync(fd);
   }

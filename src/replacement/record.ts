@@ -12,7 +12,8 @@ import { ForbiddenError, systemErrorCode } from '../base/errors.ts';
 import { writeFailure } from '../base/full-io.ts';
 import { openRegular } from '../base/regular-file.ts';
 import { suffixed } from '../base/suffixed.ts';
-import { isPluginFile, markerBytes, maxPluginFileBytes, recordSuffix } from '../plugin/plugin-file.ts';
+import { maxPluginFileBytes, recordSuffix } from '../plugin/plugin-file.ts';
+import { ownContent } from '../source/own-content.ts';
 
 export function isRecordName(name: string): boolean {
   return name.endsWith(recordSuffix);
@@ -51,7 +52,7 @@ export function separateRecord(record: string): void {
   const stat = fs.lstatSync(record, { throwIfNoEntry: false });
   if (stat?.isFile() !== true || stat.nlink === 1) return;
   const found = lookAt(record);
-  if (found !== undefined && found.owner.nlink > 1 && isPluginFile(found.contents.subarray(0, markerBytes)))
+  if (found !== undefined && found.owner.nlink > 1 && ownContent(found.contents) === 'plugin file')
     copyTo(record, found.owner, found.contents);
 }
 

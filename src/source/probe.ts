@@ -3,12 +3,11 @@
  *
  * Nothing found means that the bytes are the disk: partition tables, file systems, ISO 9660, LUKS and other encryption of disks are raw.
  */
-import { startsAsImage } from '../backup/image-description.ts';
 import type { Disk } from '../disk/disk.ts';
 import type { DiskReader, Signature } from '../native/reader.ts';
 import { maxDescriptorBytes } from '../native/vmdk/layout.ts';
 import { sourceFormats } from './formats.ts';
-import { isPluginFile } from './plugin-marker.ts';
+import { ownContent } from './own-content.ts';
 
 export interface Content {
   /** For messages: "a qcow2 file". */
@@ -98,11 +97,12 @@ export function probe(file: Disk): Content[] {
 }
 
 function oursOf(head: Uint8Array): Content[] {
-  if (startsAsImage(head)) {
+  const own = ownContent(head);
+  if (own === 'image') {
     const instead = 'veneer image extract writes its disk to a file, and a plugin file shows it under a mount';
     return [{ what: 'an image of Veneer itself', instead, isOurs: true }];
   }
-  if (!isPluginFile(head)) return [];
+  if (own === undefined) return [];
   const instead = 'mount its folder (veneer mount FOLDER MOUNTPOINT) and give the file of that name under the mount';
   return [{ what: 'a plugin file, a text that stands for a disk', instead, isOurs: true }];
 }

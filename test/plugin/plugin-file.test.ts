@@ -5,13 +5,12 @@ import { MiB } from '../../src/base/units.ts';
 import { planGeometry, synthesizeFiles, type FormatName } from '../../src/native/formats.ts';
 import {
   encodePluginFile,
-  isPluginFile,
-  markerBytes,
   maxPluginFileBytes,
   parsePluginFile,
   type PluginFile,
 } from '../../src/plugin/plugin-file.ts';
 import { Seeded } from '../seeded.ts';
+import { markBytes, ownContent } from '../../src/source/own-content.ts';
 
 const id = '3f1d54c6-08f1-4c07-9c0e-7d2a6f0a51b4';
 const sizeBytes = 96 * MiB;
@@ -168,7 +167,7 @@ describe('a plugin file', () => {
       Buffer.from(`\n\t${compact}`),
       Buffer.from(compact.replaceAll(':', ' : ')),
     ])
-      expect(isPluginFile(text.subarray(0, markerBytes))).toBe(true);
+      expect(ownContent(text.subarray(0, markBytes))).toBe('plugin file');
     for (const text of [
       '',
       '{',
@@ -177,9 +176,9 @@ describe('a plugin file', () => {
       'x{"veneer":"plugin file"',
       '[{"veneer":"plugin file"',
     ])
-      expect(isPluginFile(Buffer.from(text))).toBe(false);
-    expect(isPluginFile(Buffer.from('VENEERIM'))).toBe(false);
-    expect(isPluginFile(Buffer.from('vhdxfile'))).toBe(false);
+      expect(ownContent(Buffer.from(text))).toBeUndefined();
+    expect(ownContent(Buffer.from('VENEERIM'))).toBe('image');
+    expect(ownContent(Buffer.from('vhdxfile'))).toBeUndefined();
   });
 });
 
