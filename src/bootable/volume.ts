@@ -5,7 +5,9 @@
 import { UnsupportedError, UsageError } from '../base/errors.ts';
 import { KiB } from '../base/units.ts';
 import type { Disk } from '../disk/disk.ts';
-import { folderEntryBytes } from '../filesystem/fat/layout.ts';
+import { openFat } from '../filesystem/fat/volume.ts';
+import { isPhysicalVolume } from '../volume/lvm/lvm.ts';
+import { isRefusal } from '../volume/open-disk.ts';
 import { sectorBytes } from '../volume/table-layout.ts';
 import { type PartitionType, type VolumePatch } from './geometry.ts';
 import { isPartitionTable } from './mbr.ts';
@@ -39,8 +41,6 @@ const ntfsDriveOffset = 0x24;
 const firstDrive = 0x80;
 const ntfsTotalSectorsOffset = 0x28;
 const fat32BackupOffset = 0x32;
-/** More of a root folder is not looked at. */
-const maxRootBytes = 16 * KiB;
 
 const marks: ReadonlyArray<readonly [kind: VolumeKind, offset: number, mark: string]> = [
   ['ntfs', 3, 'NTFS    '],
@@ -49,10 +49,6 @@ const marks: ReadonlyArray<readonly [kind: VolumeKind, offset: number, mark: str
   ['linux', 64 * KiB + 64, '_BHRfS_M'], // btrfs
   ['luks', 0, 'LUKS\xba\xbe'],
   ['swap', 4 * KiB - 10, 'SWAPSPACE2'],
-  ['lvm', 0, 'LABELONE'],
-  ['lvm', 512, 'LABELONE'],
-  ['lvm', 1024, 'LABELONE'],
-  ['lvm', 1536, 'LABELONE'],
   ['fat', 82, 'FAT32   '],
   ['fat', 54, 'FAT16   '],
   ['fat', 54, 'FAT12   '],
@@ -66,30 +62,24 @@ export function inspectVolume(disk: Disk, name: string): VolumeFacts {
   const head = Buffer.alloc(headBytes);
   disk.read(head.subarray(0, Math.min(headBytes, disk.sizeBytes)), 0);
   const kind =
-    marks.find(([, offset, mark]) => head.toString('latin1', offset, offset + mark.length) === mark)?.[0] ?? 'unknown';
+    marks.find(([, offset, mark]) => head.toString('latin1', offset, offset + mark.length) === mark)?.[0] ??
+    (isPhysicalVolume(disk) ? 'lvm' : 'unknown');
   if (kind === 'unknown' && isPartitionTable(head)) {
     throw new UsageError(`${name}: is an image of a whole disk, which has its own boot code; leave --boot out`);
   }
   const bootSectors = bootSectorsOf(kind, disk, head);
-  const isEfiSystem = kind === 'fat' && hasEfiFolder(disk, head);
+  const isEfiSystem = kind === 'fat' && hasEfiFolder(disk);
   return { sizeBytes: disk.sizeBytes, kind: isEfiSystem ? 'efi-system' : kind, bootSectors };
 }
 
-/** Whether the first cluster of a FAT volume's root folder names the folder EFI. */
-function hasEfiFolder(disk: Disk, head: Buffer): boolean {
-  const sector = head.readUInt16LE(11);
-  const reserved = head.readUInt16LE(14);
-  const fats = head.readUInt8(16) * (head.readUInt16LE(22) || head.readUInt32LE(36));
-  const rootCluster = head.readUInt16LE(22) === 0 ? head.readUInt32LE(44) : 2;
-  const offset = (reserved + fats + (rootCluster - 2) * head.readUInt8(13)) * sector;
-  const entries = Buffer.alloc(maxRootBytes);
-  const length = Math.min(entries.length, disk.sizeBytes - offset);
-  if (!(Number.isSafeInteger(offset) && offset >= 0 && length > 0)) return false;
-  disk.read(entries.subarray(0, length), offset);
-  for (let at = 0; at < length && entries[at] !== 0; at += folderEntryBytes) {
-    if (entries.toString('latin1', at, at + 11) === 'EFI'.padEnd(11)) return true;
+/** Whether a FAT volume's root folder has the folder EFI; one that cannot be read has none. */
+function hasEfiFolder(disk: Disk): boolean {
+  try {
+    return openFat(disk)?.stat('/EFI')?.type === 'folder';
+  } catch (error) {
+    if (isRefusal(error)) return false;
+    throw error;
   }
-  return false;
 }
 
 function bootSectorsOf(kind: VolumeKind, disk: Disk, head: Buffer): number[] {
