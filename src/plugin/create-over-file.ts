@@ -3,6 +3,7 @@ import * as fs from '../base/fs.ts';
 import { UnavailableError, UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
+import { sectorBytes } from '../native/geometry.ts';
 import { allocatedRuns, type AllocatedRun } from '../native/allocation.ts';
 import type { PlanOptions } from '../native/format.ts';
 import { planGeometry, type FormatName, type Geometry } from '../native/formats.ts';
@@ -41,6 +42,10 @@ export function planOverFile(
   using owned = closing(FrozenSource.open(real, options.sourceFormat));
   const file = owned.value;
   if (file.disk.sizeBytes === 0) throw new UsageError(`${sourcePath}: is empty; there is no disk in it`);
+  if (file.disk.sizeBytes % sectorBytes !== 0)
+    throw new UsageError(
+      `${sourcePath}: has ${file.disk.sizeBytes} bytes, which are no whole sectors of ${sectorBytes}; give a file that holds a disk`,
+    );
   waitForTick(file.newestNs);
   const state = file.state();
   const { sizeBytes, logicalSectorBytes = 512, physicalSectorBytes = 4096 } = file.disk;

@@ -128,6 +128,18 @@ it.each(refusals)('refuses %s, in one line, and makes nothing', async (_why, arg
   if (fs.existsSync(folder.file('there.vhdx'))) expect(fs.readFileSync(folder.file('there.vhdx'), 'utf8')).toBe('mine');
 });
 
+it('a file that holds no disk is refused by its name', async () => {
+  for (const [name, contents, why] of [
+    ['notes.txt', 'no disk', 'has 7 bytes, which are no whole sectors of 512; give a file that holds a disk'],
+    ['nothing.raw', '', 'is empty; there is no disk in it'],
+  ] as const) {
+    const source = folder.write(name, contents);
+    expect(await veneerRefuses('plugin', 'create', source, folder.file(`${name}.vhdx`))).toBe(
+      `veneer: ${source}: ${why}`,
+    );
+  }
+});
+
 it('--force replaces a plugin file, and nothing else', async () => {
   await veneerOk('plugin', 'create', image, folder.file('old.vhdx'));
   const { id } = made('old.vhdx');
