@@ -131,7 +131,7 @@ it.each(refusals)('refuses %s, in one line, and makes nothing', async (_why, arg
 it('a file that holds no disk is refused by its name', async () => {
   for (const [name, contents, why] of [
     ['notes.txt', 'no disk', 'has 7 bytes, which are no whole sectors of 512; give a file that holds a disk'],
-    ['nothing.raw', '', 'is empty; there is no disk in it'],
+    ['nothing.raw', '', 'raw: the file is empty'],
   ] as const) {
     const source = folder.write(name, contents);
     expect(await veneerRefuses('plugin', 'create', source, folder.file(`${name}.vhdx`))).toBe(
