@@ -10,11 +10,11 @@ import { createImage } from '../../src/backup/create.ts';
 import { formatNames } from '../../src/native/formats.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { schemaFolder, schemaPath, schemaTexts, type JsonCommand } from '../../scripts/json-schemas.ts';
-import { writeSystem } from '../guest/linux/small-system.ts';
 import { change, readFrom, writeDisk } from '../mount/guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
 import { Seeded } from '../seeded.ts';
-import { runOk, veneer, veneerOk } from './veneer.ts';
+import { veneer, veneerOk } from './veneer.ts';
+import { smallLinux } from '../plugin/small-linux.ts';
 
 const sizeBytes = 6 * MiB;
 
@@ -125,15 +125,7 @@ async function status(): Promise<void> {
 }
 
 async function reconfigure(): Promise<void> {
-  const place = placeForTest();
-  const tree = place.temporary.file('tree');
-  writeSystem(tree, { fstab: '/dev/hda1 / ext4 defaults 0 1\n' });
-  const volume = place.temporary.write('volume', '');
-  fs.truncateSync(volume, 32 * MiB);
-  await runOk('/sbin/mke2fs', ['-q', '-F', '-t', 'ext4', '-d', tree, volume]);
-  await createImage(volume, place.behind('vm.spf'));
-  const plugin = place.behind('vm.raw');
-  createPluginFile(place.behind('vm.spf'), plugin);
+  const { plugin } = await smallLinux();
   const plan = { target: 'qemu-virtio', guest: { os: 'linux' } };
   const asked = ['--target', 'qemu-virtio'];
   expect(await told('reconfigure', ...asked, '--dry-run', plugin)).toMatchObject(plan);
