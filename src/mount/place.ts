@@ -179,29 +179,3 @@ export function pathIfTold(place: Place): string | undefined {
     throw error;
   }
 }
-
-/** Attributes as FUSE wants them. Times in nanoseconds since 1970. */
-export interface Attributes {
-  readonly inode: bigint;
-  /** File type and permissions. */
-  readonly mode: number;
-  readonly links: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly device: number;
-  readonly sizeBytes: number;
-  /** In units of 512 bytes. A native file never looks sparse: some hypervisors refuse files that do. */
-  readonly blocks512: number;
-  readonly accessedNs: bigint;
-  readonly modifiedNs: bigint;
-  readonly changedNs: bigint;
-  /** Of a native file, whose attributes change only when its plugin file does. */
-  readonly isNative: boolean;
-}
-
-export interface FolderEntry {
-  readonly name: string;
-  /** The file type bits of a mode (S_IFMT). */
-  readonly type: number;
-  readonly inode: bigint;
-}

@@ -139,7 +139,7 @@ async function serve(
     keys,
     numbers: InodeNumbers.allocate(),
   };
-  const filter = new Filter(filterOptions, statistics, cache, log, replacements);
+  const filter = new Filter(filterOptions, { statistics, cache, log, replacements });
   clearLeftovers(real.folder, log);
   separateAll(real.folder, log);
   // A mode that arrives here has met the umask of who asked already.

@@ -169,7 +169,13 @@ class Driver {
       keys: noKeys,
     };
     this.#filters = [0, 1].map(
-      () => new Filter(options, new Statistics(), BlockCache.ofOneThread(MiB, MiB), () => undefined, replacements),
+      () =>
+        new Filter(options, {
+          statistics: new Statistics(),
+          cache: BlockCache.ofOneThread(MiB, MiB),
+          log: () => undefined,
+          replacements,
+        }),
     );
     return replacements;
   }

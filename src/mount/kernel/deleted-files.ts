@@ -5,32 +5,33 @@
 import * as fs from '../../base/fs.ts';
 import { systemErrorCode } from '../../base/errors.ts';
 import { nativePath } from '../../base/names.ts';
+import { currentPath } from '../../base/open-path.ts';
 import type { NodeTable } from './node-table.ts';
 import { OtherFileSystems } from './other-file-systems.ts';
+import { rootNode } from './protocol.ts';
 
 /** Nodes that are looked at in one turn. */
 const nodesPerLook = 2000;
 
 export class DeletedFiles {
   readonly #nodes: NodeTable;
-  readonly #folder: string;
   readonly #mountpoint: string;
   #next = 0;
 
-  constructor(nodes: NodeTable, folder: string, mountpoint: string) {
+  constructor(nodes: NodeTable, mountpoint: string) {
     this.#nodes = nodes;
-    this.#folder = folder;
     this.#mountpoint = mountpoint;
   }
 
   look(): void {
     if (this.#next >= this.#nodes.end) this.#next = 0;
     const span = this.#nodes.spanOf(nodesPerLook);
-    const others = new OtherFileSystems(this.#folder);
+    const folder = currentPath(this.#nodes.descriptorOf(rootNode));
+    const others = new OtherFileSystems(folder);
     for (const { fd } of this.#nodes.descriptors(this.#next, span)) {
       try {
         if (others.have(fd)) continue;
-        if (fs.fstatSync(fd).nlink === 0) this.#showGone(pathOf(fd).replace(/ \(deleted\)$/, ''));
+        if (fs.fstatSync(fd).nlink === 0) this.#showGone(pathOf(fd).replace(/ \(deleted\)$/, ''), folder);
       } catch (error) {
         // Forgotten this moment.
         if (systemErrorCode(error) === undefined) throw error;
@@ -39,9 +40,9 @@ export class DeletedFiles {
     this.#next += span;
   }
 
-  #showGone(path: string): void {
-    if (!path.startsWith(`${this.#folder}/`)) return;
-    const under = this.#mountpoint + path.slice(this.#folder.length);
+  #showGone(path: string, folder: string): void {
+    if (!path.startsWith(`${folder}/`)) return;
+    const under = this.#mountpoint + path.slice(folder.length);
     fs.promises.lstat(nativePath(under)).catch(() => undefined);
   }
 }

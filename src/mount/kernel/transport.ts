@@ -15,7 +15,7 @@ import type { Statistics } from '../../fill/statistics.ts';
 import { exitNow, raiseFileLimit } from '../../base/system-calls.ts';
 import { diskKey, type Replacements } from '../../replacement/replacements.ts';
 import type { Placing } from '../../fill/finalize.ts';
-import { openPath } from '../../base/open-path.ts';
+import { currentPath, openPath } from '../../base/open-path.ts';
 import type { TransportStatus } from '../../mounts/transport-status.ts';
 import type { FilterOptions } from '../filter.ts';
 import { InodeNumbers } from '../inode-numbers.ts';
@@ -35,7 +35,7 @@ import { OpenTable } from './open-table.ts';
 import { wakeWorker } from './notify.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { OtherFileSystems } from './other-file-systems.ts';
-import { lockOut, outHeader } from './protocol.ts';
+import { lockOut, outHeader, rootNode } from './protocol.ts';
 import { WaitingRoom } from './waiting-room.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
@@ -134,7 +134,7 @@ export class KernelTransport implements ServingTransport {
     this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes, options.indexBytes), 1);
     this.#board = Board.allocate(options.workers + maxBeside);
     this.#beside = new Beside(options.workers, this.#board, options.sources);
-    this.#deleted = new DeletedFiles(this.#nodes, options.filter.folder, options.mountpoint);
+    this.#deleted = new DeletedFiles(this.#nodes, options.mountpoint);
     this.#locks = new LockKeeper({
       carried: (node) => this.#carried(node),
       setLocked: (node, isLocked) => this.#nodes.setLocked(node, isLocked),
@@ -292,6 +292,11 @@ export class KernelTransport implements ServingTransport {
     }
   }
 
+  /** The mounted folder, whatever it is called by now. */
+  get #folder(): string {
+    return currentPath(this.#nodes.descriptorOf(rootNode));
+  }
+
   get #isGivenUp(): boolean {
     return this.#deaths > (this.#options.maxDeaths ?? defaultMaxDeaths);
   }
@@ -310,7 +315,7 @@ export class KernelTransport implements ServingTransport {
   #carried(node: number): Carried {
     const fd = this.#nodes.descriptorOf(node);
     const part = this.#nodes.partOf(node);
-    if (new OtherFileSystems(this.#options.filter.folder).have(fd)) return { own: undefined, diskKey: undefined };
+    if (new OtherFileSystems(this.#folder).have(fd)) return { own: undefined, diskKey: undefined };
     return {
       own: part === '' ? `/proc/self/fd/${fd}` : undefined,
       diskKey: this.#options.diskKeyOf?.(new HeldPlace(fd, part)),
@@ -327,7 +332,7 @@ export class KernelTransport implements ServingTransport {
       worker,
       channel,
       ...this.#agreed,
-      filter: { ...this.#options.filter, numbers: this.#numbers.buffer },
+      filter: { ...this.#options.filter, folder: this.#folder, numbers: this.#numbers.buffer },
       mountpoint,
       logFd,
       logLimit,

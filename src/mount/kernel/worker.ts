@@ -96,15 +96,14 @@ class ChannelWorker {
     this.#room = new WaitingRoom(data.waiting);
     const lane = data.worker + 1;
     const rights = new CallerRights(this.#request);
-    const filter = new Filter(
-      data.filter,
-      new Statistics(data.statistics, lane),
-      new BlockCache(data.cache, lane),
+    const filter = new Filter(data.filter, {
+      statistics: new Statistics(data.statistics, lane),
+      cache: new BlockCache(data.cache, lane),
       log,
-      new AskedReplacements(data.replacements, data.answers, new DiskSignals(data.signals, lane)),
-      () => (this.#lookDue = true),
+      replacements: new AskedReplacements(data.replacements, data.answers, new DiskSignals(data.signals, lane)),
+      onImageOpened: () => (this.#lookDue = true),
       rights,
-    );
+    });
     const table = new OpenTable(data.files, lane);
     this.#board = new Board(data.board);
     this.#session = new Session(
