@@ -75,7 +75,9 @@ export function inspectVolume(disk: Disk, name: string): VolumeFacts {
 /** Whether a FAT volume's root folder has the folder EFI; one that cannot be read has none. */
 function hasEfiFolder(disk: Disk): boolean {
   try {
-    return openFat(disk)?.stat('/EFI')?.type === 'folder';
+    const volume = openFat(disk);
+    const folder = volume?.lookup(volume.root, 'EFI');
+    return folder !== undefined && volume?.stat(folder).type === 'folder';
   } catch (error) {
     if (isRefusal(error)) return false;
     throw error;

@@ -1,33 +1,42 @@
 /**
- * What a plan may ask of a guest's file system. Read-only, in TypeScript: a foreign file system is never given to the kernel.
+ * A file system of somebody else's disk, read in TypeScript: a foreign file system is never given to the kernel. Nothing here knows of plans or
+ * edits (edit/editable.ts), nor of paths (by-path.ts).
  *
  * The disk below is not trusted. Every structure is checked, every walk is bounded, and what cannot be read is an error, never zeros.
  */
-import { UnsupportedError } from '../base/errors.ts';
 import type { Disk } from '../disk/disk.ts';
-import type { Patch } from './edit/patch.ts';
 
-export interface FileStat {
-  readonly type: 'file' | 'folder' | 'other';
+/** A file, folder, link or device, whatever names it has; for as long as the file system is open. */
+export type NodeId = bigint;
+
+export type NodeType = 'file' | 'folder' | 'link' | 'pipe' | 'socket' | 'character device' | 'block device' | 'other';
+
+/** What a file system does not keep is undefined. Times are nanoseconds since 1970. */
+export interface NodeStat {
+  readonly type: NodeType;
   readonly sizeBytes: number;
+  /** Names that it has. */
+  readonly links: number;
+  /** The twelve bits of chmod(2). */
+  readonly permissions: number | undefined;
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined;
+  readonly modifiedNs: bigint | undefined;
+  /** Of what is known of it: owner, names, size. */
+  readonly changedNs: bigint | undefined;
+  readonly accessedNs: bigint | undefined;
+  readonly bornNs: bigint | undefined;
+  /** Of a device. */
+  readonly device: { readonly major: number; readonly minor: number } | undefined;
 }
 
-/** A run of a file's bytes and where it lies on the file system's own disk (the volume). */
-export interface FilePiece {
-  readonly fileOffset: number;
-  readonly volumeOffset: number;
-  readonly lengthBytes: number;
+export interface FolderEntry {
+  /** As base/names.ts has names: bytes that are no UTF-8 are kept. */
+  readonly name: string;
+  readonly node: NodeId;
 }
 
-/** Bytes of a file that are replaced by as many others. */
-export interface FileEdit {
-  readonly path: string;
-  readonly fileOffset: number;
-  readonly after: Uint8Array;
-}
-
-/** Paths are absolute with forward slashes. Symbolic links are followed inside the file system, a limited number of times. */
-export interface GuestFileSystem {
+/** All throw FormatError and IntegrityError for what is broken, UnsupportedError for what is not read, with what it is. */
+export interface FileSystem {
   /** `ext4`, `xfs`, `btrfs`, `ntfs`, ... */
   readonly kind: string;
   /** As the guest writes it in `UUID=`; empty where it has none. */
@@ -35,49 +44,35 @@ export interface GuestFileSystem {
   readonly label: string;
   /** What a reader of this volume must know: a journal that was not replayed. One line each. */
   readonly warnings: readonly string[];
-  /** Undefined where nothing has that path. */
-  stat(path: string): FileStat | undefined;
-  /** Names in a folder, sorted. @throws UsageError where the path is no folder */
-  list(path: string): string[];
-  /** The whole file. @throws UsageError where it is no file, UnsupportedError where it has more bytes than `limitBytes` */
-  readFile(path: string, limitBytes: number): Uint8Array;
-  /** Where the file's bytes lie, for patching in place. @throws UnsupportedError for compressed, inline, encrypted or shared data */
-  locate(path: string): readonly FilePiece[];
-  /**
-   * The patches of the volume that make all these edits at once, with all that belongs to them (checksums of data).
-   * @throws UnsupportedError as `locate` does
-   */
-  replace(edits: readonly FileEdit[]): Patch[];
-  /** Other roots on the same volume, where its kind has such. */
-  readonly subvolumes?: () => readonly { readonly name: string; readonly fileSystem: GuestFileSystem }[];
+  readonly root: NodeId;
+  stat(node: NodeId): NodeStat;
+  /** As the file system compares names: NTFS and FAT do not tell capitals from small letters. */
+  lookup(folder: NodeId, name: string): NodeId | undefined;
+  /** In the order of the disk, without `.` and `..`. */
+  entries(folder: NodeId): Iterable<FolderEntry>;
+  /** The bytes of a file, holes as zeros; valid while the volume is, whose it stays. */
+  open(node: NodeId): Disk;
+  /** Where a link leads. */
+  readLink(node: NodeId): string;
+  /** Further roots on the volume, where its kind has such. */
+  subvolumes?(): readonly { readonly name: string; readonly root: NodeId }[];
 }
 
-/** `replace` for a file system that keeps no checksums of data. */
-export function replaceInPlace(
-  fileSystem: Pick<GuestFileSystem, 'locate'>,
-  volume: Disk,
-  edits: readonly FileEdit[],
-): Patch[] {
-  return edits.flatMap((edit) => {
-    const pieces = fileSystem.locate(edit.path);
-    const end = edit.fileOffset + edit.after.length;
-    const patches: Patch[] = [];
-    let done = edit.fileOffset;
-    for (const { fileOffset, volumeOffset, lengthBytes } of pieces) {
-      if (done >= end || fileOffset > done) break;
-      const to = Math.min(end, fileOffset + lengthBytes);
-      if (to <= done) continue;
-      const offsetBytes = volumeOffset + (done - fileOffset);
-      const before = new Uint8Array(to - done);
-      volume.read(before, offsetBytes);
-      const after = edit.after.subarray(done - edit.fileOffset, to - edit.fileOffset);
-      patches.push({ offsetBytes, before, after });
-      done = to;
-    }
-    if (done < end)
-      throw new UnsupportedError(
-        `${edit.path}: bytes ${done} to ${end} are not on the disk (a hole); cannot be patched in place`,
-      );
-    return patches;
-  });
+/** The upper four bits of a mode, as Unix file systems keep it. */
+const types: Readonly<Record<number, NodeType>> = {
+  0x1: 'pipe',
+  0x2: 'character device',
+  0x4: 'folder',
+  0x6: 'block device',
+  0x8: 'file',
+  0xa: 'link',
+  0xc: 'socket',
+};
+
+export function typeOfMode(mode: number): NodeType {
+  return types[Math.floor(mode / 0x1000) % 0x10] ?? 'other';
+}
+
+export function permissionsOfMode(mode: number): number {
+  return mode % 0x1000;
 }

@@ -1,9 +1,9 @@
 /** Every file system that is read: a room and a line here is all that a further one takes. */
 import type { Disk } from '../disk/disk.ts';
+import type { EditableFileSystem } from './edit/editable.ts';
 import { openBtrfs } from './btrfs/open.ts';
 import { openExt4 } from './ext4/open.ts';
 import { openFat } from './fat/volume.ts';
-import type { GuestFileSystem } from './file-system.ts';
 import { openNtfs } from './ntfs/volume.ts';
 import { openXfs } from './xfs/open.ts';
 
@@ -15,7 +15,7 @@ export interface FileSystemReader {
    * @returns undefined where the volume is none of these
    * @throws FormatError, UnsupportedError where it is one that cannot be read
    */
-  open(volume: Disk): GuestFileSystem | undefined;
+  open(volume: Disk): EditableFileSystem | undefined;
 }
 
 /** The more telling marks come first. */

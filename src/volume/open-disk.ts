@@ -6,7 +6,7 @@ import { VeneerError } from '../base/errors.ts';
 import { concatDisks } from '../disk/concat.ts';
 import type { Disk } from '../disk/disk.ts';
 import { sliceDisk } from '../disk/slice.ts';
-import type { GuestFileSystem } from '../filesystem/file-system.ts';
+import { FilesByPath } from '../filesystem/by-path.ts';
 import type { Patch } from '../filesystem/edit/patch.ts';
 import { fileSystems } from '../filesystem/registry.ts';
 import { isPhysicalVolume, readLogicalVolumes } from './lvm/lvm.ts';
@@ -20,7 +20,7 @@ export interface GuestVolume {
   readonly partition?: Partition;
   /** Of LVM: group and name, as in /dev/mapper. */
   readonly logical?: { readonly group: string; readonly name: string };
-  readonly fileSystem?: GuestFileSystem;
+  readonly fileSystem?: FilesByPath;
   /** Why there is no file system to read. */
   readonly problem?: string;
   /** Patches of the volume as patches of the disk. */
@@ -108,11 +108,11 @@ function bareFileSystem(disk: Disk): boolean {
   return detect(disk).fileSystem !== undefined;
 }
 
-function detect(volume: Disk): { fileSystem?: GuestFileSystem; problem?: string } {
+function detect(volume: Disk): { fileSystem?: FilesByPath; problem?: string } {
   for (const reader of fileSystems) {
     try {
       const fileSystem = reader.open(volume);
-      if (fileSystem !== undefined) return { fileSystem };
+      if (fileSystem !== undefined) return { fileSystem: new FilesByPath(fileSystem) };
     } catch (error) {
       if (!isRefusal(error)) throw error;
       return { problem: error.message };

@@ -11,6 +11,7 @@ import { patchedDisk } from '../../src/disk/patched.ts';
 import { placeDisks } from '../../src/disk/placed.ts';
 import { sliceDisk } from '../../src/disk/slice.ts';
 import { zeroDisk } from '../../src/disk/zero.ts';
+import { piecesDisk } from '../../src/filesystem/pieces.ts';
 import { SegmentMap, type Segment } from '../../src/native/segment-map.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
@@ -49,6 +50,23 @@ conformsToDisk('a file that is one hole', () => {
     boundaries: [MiB],
     remove: () => folder.remove(),
   };
+});
+
+conformsToDisk('a file in pieces on a volume', () => {
+  const random = new Seeded('a file in pieces');
+  const volume = random.bytes(MiB);
+  const sizeBytes = 600 * KiB + 5;
+  const model = new ModelDisk(sizeBytes);
+  const pieces = [
+    { fileOffset: 0, volumeOffset: 512 * KiB, lengthBytes: 64 * KiB },
+    { fileOffset: 64 * KiB, volumeOffset: 8 * KiB, lengthBytes: 4 * KiB },
+    { fileOffset: 200 * KiB + 1, volumeOffset: 100 * KiB, lengthBytes: 77 * KiB + 3 },
+    { fileOffset: 500 * KiB, volumeOffset: 700 * KiB, lengthBytes: 50 * KiB },
+  ];
+  for (const { fileOffset, volumeOffset, lengthBytes } of pieces)
+    model.write(fileOffset, volume.subarray(volumeOffset, volumeOffset + lengthBytes));
+  const boundaries = pieces.flatMap(({ fileOffset, lengthBytes }) => [fileOffset, fileOffset + lengthBytes]);
+  return { disk: piecesDisk(memoryDisk(volume), sizeBytes, pieces), model, boundaries };
 });
 
 conformsToDisk('a dense file', () => {

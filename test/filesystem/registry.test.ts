@@ -8,7 +8,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it, onTestFinished } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
-import type { GuestFileSystem } from '../../src/filesystem/file-system.ts';
+import { FilesByPath } from '../../src/filesystem/by-path.ts';
 import { fileSystems } from '../../src/filesystem/registry.ts';
 import { survivesGuestMutants } from '../guest/mutants.ts';
 import { missingProgram } from '../native/judges.ts';
@@ -72,7 +72,7 @@ function writeTree(folder: string): void {
   fs.writeFileSync(path.join(folder, 'compressible'), random.compressibleBytes(300 * KiB));
 }
 
-function readAll(fileSystem: GuestFileSystem): void {
+function readAll(fileSystem: FilesByPath): void {
   for (const name of fileSystem.list('/').filter((each) => !each.startsWith('$'))) {
     const stat = fileSystem.stat(`/${name}`);
     if (stat?.type === 'file') fileSystem.readFile(`/${name}`, MiB);
@@ -114,7 +114,7 @@ describe.each(fileSystems)('the file system $name', (reader) => {
     expect(fileSystem.label).toBe(told(image, 'LABEL'));
     expect(fileSystem.uuid).toBe(told(image, 'UUID'));
     expect(fileSystem.kind).toContain(told(image, 'TYPE').replace('vfat', 'fat'));
-    expect(differences(tree, fileSystem)).toEqual([]);
+    expect(differences(tree, new FilesByPath(fileSystem))).toEqual([]);
   });
 
   it('is refused or read when it is broken', (context) => {
@@ -124,7 +124,7 @@ describe.each(fileSystems)('the file system $name', (reader) => {
       disk,
       use(mutant) {
         const fileSystem = reader.open(mutant);
-        if (fileSystem !== undefined) readAll(fileSystem);
+        if (fileSystem !== undefined) readAll(new FilesByPath(fileSystem));
         return [];
       },
     });

@@ -8,7 +8,8 @@ import { closing } from '../../src/base/ownership.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
 import type { Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
-import type { GuestFileSystem } from '../../src/filesystem/file-system.ts';
+import { FilesByPath } from '../../src/filesystem/by-path.ts';
+import type { EditableFileSystem } from '../../src/filesystem/edit/editable.ts';
 import type { Patch } from '../../src/filesystem/edit/patch.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
@@ -60,7 +61,7 @@ function writePieces(file: string, random: Seeded): void {
 }
 
 /** What differs between the folder and the file system (its own files apart), at most a few lines: nothing, when all is well. */
-export function differences(folder: string, fileSystem: GuestFileSystem, at = '/'): string[] {
+export function differences(folder: string, fileSystem: FilesByPath, at = '/'): string[] {
   const found: string[] = [];
   const here = path.join(folder, at);
   const names = fs.readdirSync(here).sort();
@@ -94,12 +95,7 @@ export const uuid = randomUUID();
 export const label = 'a label';
 
 /** Reads a volume that was made with the label and the UUID here, and filled with the tree. @param lost what `differences` finds all the same */
-export function expectTree(
-  tree: string,
-  kind: string,
-  fileSystem: GuestFileSystem,
-  lost: readonly string[] = [],
-): void {
+export function expectTree(tree: string, kind: string, fileSystem: FilesByPath, lost: readonly string[] = []): void {
   expect(fileSystem).toMatchObject({ kind, label, uuid, warnings: [] });
   expect(differences(tree, fileSystem)).toEqual(lost);
   const fstab = fs.readFileSync(`${tree}/etc/fstab`);
@@ -111,14 +107,14 @@ export function expectTree(
 
 /** Opens what is in an image, which must be one of these. */
 export function withFileSystem<T>(
-  open: (volume: Disk) => GuestFileSystem | undefined,
+  open: (volume: Disk) => EditableFileSystem | undefined,
   image: string,
-  use: (fileSystem: GuestFileSystem) => T,
+  use: (fileSystem: FilesByPath) => T,
 ): T {
   using disk = closing(openFileDisk(image));
   const fileSystem = open(disk.value);
   if (fileSystem === undefined) throw new Error(`${image} holds no such file system`);
-  return use(fileSystem);
+  return use(new FilesByPath(fileSystem));
 }
 
 /** Why nothing can be mounted here; undefined where it can. */

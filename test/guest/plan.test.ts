@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest';
 import { memoryDisk } from '../../src/disk/memory.ts';
 import { targets, type GuestPlan, type Target } from '../../src/guest/plan.ts';
-import { replaceInPlace } from '../../src/filesystem/file-system.ts';
+import { replaceInPlace } from '../../src/filesystem/edit/editable.ts';
 import { checkPatches, type Patch } from '../../src/filesystem/edit/patch.ts';
 
 const disk = memoryDisk(Buffer.from('0123456789'));
@@ -38,11 +38,13 @@ it('follows a file over its pieces', () => {
     { fileOffset: 0, volumeOffset: 6, lengthBytes: 2 },
     { fileOffset: 2, volumeOffset: 0, lengthBytes: 3 },
   ];
-  const patches = replaceInPlace({ locate }, disk, [{ path: '/f', fileOffset: 1, after: Buffer.from('abc') }]);
+  const patches = replaceInPlace({ locate }, disk, [
+    { node: 7n, path: '/f', fileOffset: 1, after: Buffer.from('abc') },
+  ]);
   expect(patches).toEqual(
     [patch(7, '7', 'a'), patch(0, '01', 'bc')].map((one) => ({ ...one, before: Uint8Array.from(one.before) })),
   );
-  expect(() => replaceInPlace({ locate }, disk, [{ path: '/f', fileOffset: 4, after: Buffer.from('xy') }])).toThrow(
-    /cannot be patched in place/,
-  );
+  expect(() =>
+    replaceInPlace({ locate }, disk, [{ node: 7n, path: '/f', fileOffset: 4, after: Buffer.from('xy') }]),
+  ).toThrow(/cannot be patched in place/);
 });

@@ -3,16 +3,20 @@ import { inflateSync, zstdDecompressSync } from 'node:zlib';
 import { FormatError, IntegrityError, UnsupportedError } from '../../base/errors.ts';
 import { alignUp, toOffset } from '../../base/ranges.ts';
 import { KiB, MiB } from '../../base/units.ts';
+import type { Decoded } from '../../bytes/layout.ts';
+import type { Disk } from '../../disk/disk.ts';
+import { placedDisk } from '../pieces.ts';
 import * as format from './layout.ts';
 import { highestOffset, lowestOffset, type TreeRoot } from './tree.ts';
 import { treeOf, type Btrfs } from './volume.ts';
 import { zstdFrameBytes } from './zstd-frame.ts';
 
-export interface Inode {
+export interface Inode extends Omit<Decoded<typeof format.inodeItem>, 'sizeBytes' | 'flags'> {
+  /** A subvolume's, and its number. */
   readonly tree: TreeRoot;
+  readonly subvolume: bigint;
   readonly object: bigint;
   readonly sizeBytes: number;
-  readonly mode: number;
   readonly hasChecksums: boolean;
 }
 
@@ -27,38 +31,42 @@ export interface FileExtent {
   readonly place?: { readonly address: bigint; readonly diskBytes: number; readonly offset: number };
 }
 
-const maxFileBytes = 512 * MiB;
+const maxExtents = 300_000;
+const maxLinkBytes = 64 * KiB;
 /** The kernel compresses at most so much at once. */
 const maxCompressedBytes = 128 * KiB;
 const maxExtentBytes = 128 * MiB;
 /** Data are read, and their checksums looked up, in pieces. */
 const readBytes = MiB;
 
-export function readInode(fs: Btrfs, tree: TreeRoot, object: bigint): Inode {
-  const key = { object, type: format.itemTypes.inode, offset: 0n };
+/** @param object undefined for the subvolume's own folder */
+export function readInode(fs: Btrfs, subvolume: bigint, object?: bigint): Inode {
+  const tree = treeOf(fs, subvolume);
+  const number = object ?? tree.folder;
+  const key = { object: number, type: format.itemTypes.inode, offset: 0n };
   for (const { data, at } of fs.trees.items(tree, key, key)) {
-    const { sizeBytes, mode, flags } = format.inodeItem.parse(data);
+    const { sizeBytes, flags, ...fields } = format.inodeItem.parse(data);
     const where = { structure: 'btrfs inode', field: 'size', offset: at };
     const size = toOffset(sizeBytes, Number.MAX_SAFE_INTEGER, where);
-    return { tree, object, mode, sizeBytes: size, hasChecksums: (flags & format.noChecksumsFlag) === 0n };
+    const hasChecksums = (flags & format.noChecksumsFlag) === 0n;
+    return { ...fields, tree, subvolume, object: number, sizeBytes: size, hasChecksums };
   }
-  throw new FormatError('btrfs tree', 'inode', 0, `has no inode ${object}`);
+  throw new FormatError('btrfs tree', 'inode', 0, `has no inode ${number}`);
 }
 
 /** In the order of the file, without holes and what is only preallocated. */
 export function* extentsOf(fs: Btrfs, inode: Inode): Generator<FileExtent> {
-  if (inode.sizeBytes > maxFileBytes)
-    throw new UnsupportedError(
-      `btrfs: inode ${inode.object} has ${inode.sizeBytes} bytes; files above ${maxFileBytes} are not read`,
-    );
   const first = { object: inode.object, type: format.itemTypes.fileExtent, offset: lowestOffset };
   let end = 0;
+  let count = 0;
   for (const { key, data, at } of fs.trees.items(inode.tree, first, { ...first, offset: highestOffset })) {
     const extent = parseExtent(key.offset, data, at);
     if (extent === undefined) continue;
     if (extent.fileOffset < end)
       throw new FormatError('btrfs file extent', 'offset', at, 'overlaps the extent before it');
     end = extent.fileOffset + extent.lengthBytes;
+    if (++count > maxExtents)
+      throw new UnsupportedError(`btrfs: inode ${inode.object} has more than ${maxExtents} extents; it is not read`);
     if (extent.fileOffset < inode.sizeBytes) yield extent;
   }
 }
@@ -95,33 +103,47 @@ function parseExtent(offset: bigint, data: Uint8Array, at: number): FileExtent |
   };
 }
 
-export function readAll(fs: Btrfs, inode: Inode): Uint8Array {
+/** A file's bytes. Of extents that are compressed, the last one that was read is kept inflated. */
+export function openFile(fs: Btrfs, inode: Inode): Disk {
   const extents = [...extentsOf(fs, inode)];
-  const whole = new Uint8Array(inode.sizeBytes);
-  for (const extent of extents) {
-    const wanted = Math.min(extent.lengthBytes, whole.length - extent.fileOffset);
-    const bytes = bytesOf(fs, inode, extent).subarray(0, wanted);
-    if (bytes.length < wanted)
-      throw new FormatError(
-        'btrfs file extent',
-        'data',
-        extent.fileOffset,
-        `${bytes.length} bytes where ${wanted} belong`,
-      );
-    whole.set(bytes, extent.fileOffset);
+  let inflated: { readonly of: FileExtent; readonly bytes: Uint8Array } | undefined;
+
+  function readExtent(extent: FileExtent, target: Uint8Array, within: number): void {
+    const { place, inline, compression, lengthBytes } = extent;
+    if (place !== undefined && compression === format.compressions.none) {
+      for (let done = 0; done < target.length; done += readBytes) {
+        const part = target.subarray(done, done + readBytes);
+        part.set(readData(fs, inode, place.address + BigInt(place.offset + within + done), part.length));
+      }
+      return;
+    }
+    if (inflated?.of !== extent) {
+      const stored = inline ?? (place === undefined ? undefined : readData(fs, inode, place.address, place.diskBytes));
+      const from = place?.offset ?? 0;
+      const bytes =
+        stored === undefined ? new Uint8Array(0) : inflate(stored, extent).subarray(from, from + lengthBytes);
+      inflated = { of: extent, bytes };
+    }
+    const bytes = inflated.bytes.subarray(within, within + target.length);
+    if (bytes.length < target.length)
+      throw new FormatError('btrfs file extent', 'data', within, `${bytes.length} bytes where ${target.length} belong`);
+    target.set(bytes);
   }
-  return whole;
+
+  return placedDisk(
+    inode.sizeBytes,
+    extents.map((extent) => ({ fileOffset: extent.fileOffset, lengthBytes: extent.lengthBytes, extent })),
+    ({ extent }, target, within) => readExtent(extent, target, within),
+  );
 }
 
-function bytesOf(fs: Btrfs, inode: Inode, extent: FileExtent): Uint8Array {
-  if (extent.inline !== undefined) return inflate(extent.inline, extent).subarray(0, extent.lengthBytes);
-  const { place, lengthBytes, compression } = extent;
-  if (place === undefined) return new Uint8Array(0);
-  if (compression !== format.compressions.none) {
-    const stored = readData(fs, inode, place.address, place.diskBytes);
-    return inflate(stored, extent).subarray(place.offset, place.offset + lengthBytes);
-  }
-  return readData(fs, inode, place.address + BigInt(place.offset), lengthBytes);
+/** Where a link leads. */
+export function targetOf(fs: Btrfs, link: Inode): Uint8Array {
+  if (link.sizeBytes > maxLinkBytes)
+    throw new FormatError('btrfs link', 'size', 0, `${link.sizeBytes} bytes, at most ${maxLinkBytes}`);
+  const target = new Uint8Array(link.sizeBytes);
+  openFile(fs, link).read(target, 0);
+  return target;
 }
 
 /** At most `ramBytes`; fewer where the file ends within its last sector, for what is behind its end is not kept. */

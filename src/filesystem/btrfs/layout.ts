@@ -133,11 +133,22 @@ export const profiles = { dup: 0x20n, all: 0x7f8n } as const;
 export const inodeItem = layout('btrfs inode item', 160, {
   reserved1: reserved(0, 16),
   sizeBytes: u64le(16),
-  reserved2: reserved(24, 28),
+  reserved2: reserved(24, 16),
+  links: u32le(40),
+  uid: u32le(44),
+  gid: u32le(48),
   mode: u32le(52),
-  reserved3: reserved(56, 8),
+  device: u64le(56),
   flags: u64le(64),
-  reserved4: reserved(72, 88),
+  reserved4: reserved(72, 40),
+  accessedSeconds: u64le(112), //  of the four times, signed
+  accessedNanos: u32le(120),
+  changedSeconds: u64le(124),
+  changedNanos: u32le(132),
+  modifiedSeconds: u64le(136),
+  modifiedNanos: u32le(144),
+  bornSeconds: u64le(148),
+  bornNanos: u32le(156),
 });
 /** Of an inode's `flags`: its data have no checksums. */
 export const noChecksumsFlag = 0x1n;

@@ -4,8 +4,10 @@
  */
 import { UnsupportedError } from '../../base/errors.ts';
 import { alignDown, alignUp } from '../../base/ranges.ts';
-import type { FileEdit, FilePiece } from '../file-system.ts';
+import type { NodeEdit } from '../edit/editable.ts';
 import type { Patch } from '../edit/patch.ts';
+import type { NodeId } from '../file-system.ts';
+import type { FilePiece } from '../pieces.ts';
 import { sealBlock } from './checksums.ts';
 import { checksumsOf, extentsOf, type Inode } from './files.ts';
 import * as format from './layout.ts';
@@ -46,9 +48,9 @@ function referencesOf(fs: Btrfs, place: { readonly address: bigint; readonly dis
 }
 
 /** All edits at once: two may meet in one sector, and many in one leaf of checksums. */
-export function replaceData(fs: Btrfs, edits: readonly FileEdit[], open: (path: string) => Inode): Patch[] {
+export function replaceData(fs: Btrfs, edits: readonly NodeEdit[], inodeOf: (node: NodeId) => Inode): Patch[] {
   const sectors = new Map<bigint, { before: Uint8Array; after: Uint8Array; hasChecksums: boolean }>();
-  for (const edit of edits) editSectors(fs, edit, open(edit.path), sectors);
+  for (const edit of edits) editSectors(fs, edit, inodeOf(edit.node), sectors);
   const leaves = new Map<bigint, { before: Uint8Array; after: Uint8Array }>();
   const patches: Patch[] = [];
   for (const [address, { before, after, hasChecksums }] of sectors) {
@@ -75,7 +77,7 @@ function bothOf(bytes: Uint8Array): { before: Uint8Array; after: Uint8Array } {
 
 function editSectors(
   fs: Btrfs,
-  edit: FileEdit,
+  edit: NodeEdit,
   inode: Inode,
   sectors: Map<bigint, { before: Uint8Array; after: Uint8Array; hasChecksums: boolean }>,
 ): void {

@@ -1,5 +1,6 @@
 /** The super block, the chunks and the trees of a btrfs on one disk. */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { isPowerOfTwo } from '../../base/ranges.ts';
 import { KiB } from '../../base/units.ts';
 import type { VolumeReader } from '../volume-reader.ts';
@@ -96,7 +97,7 @@ export function* folderItems(data: Uint8Array, at: number): Generator<{ name: st
     const nameAt = offset + format.folderItem.sizeBytes;
     const next = nameAt + entry.nameLength + entry.dataLength;
     if (next > data.length) throw new FormatError('btrfs directory item', 'name', at + offset, 'is cut off');
-    const name = Buffer.from(data.subarray(nameAt, nameAt + entry.nameLength)).toString('utf8');
+    const name = nameOfBytes(data.subarray(nameAt, nameAt + entry.nameLength));
     yield { name, location: format.key.parse(entry.location) };
     offset = next;
   }

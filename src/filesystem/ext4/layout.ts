@@ -66,16 +66,24 @@ export const readOnly = { sparseSuper: 0x1, metadataChecksums: 0x400 } as const;
 /** The part of an inode that all revisions have. */
 export const inode = layout('ext4 inode', 128, {
   mode: u16le(0x0),
-  reserved1: reserved(0x2, 2),
+  uidLow: u16le(0x2),
   sizeLow: u32le(0x4),
-  reserved2: reserved(0x8, 0x18),
+  accessedSeconds: u32le(0x8), // of the four times, the lower 32 bits, signed
+  changedSeconds: u32le(0xc),
+  modifiedSeconds: u32le(0x10),
+  reserved1: reserved(0x14, 4),
+  gidLow: u16le(0x18),
+  links: u16le(0x1a),
+  reserved2: reserved(0x1c, 4),
   flags: u32le(0x20),
   reserved3: reserved(0x24, 4),
   block: bytes(0x28, 60), //      block map, root of the extent tree, or the data itself
   generation: u32le(0x64),
   reserved4: reserved(0x68, 4),
   sizeHigh: u32le(0x6c),
-  reserved5: reserved(0x70, 12),
+  reserved5: reserved(0x70, 8),
+  uidHigh: u16le(0x78),
+  gidHigh: u16le(0x7a),
   checksumLow: u16le(0x7c),
   reserved6: reserved(0x7e, 2),
 });
@@ -84,6 +92,9 @@ export const checksumLowOffset = inode.offsetOf('checksumLow');
 /** Behind the first 128 bytes, where inodes are larger: the size of what is declared there, and the checksum's upper half. */
 export const extraSizeOffset = 0x80;
 export const checksumHighOffset = 0x82;
+/** Of each time, 2 bits above the 32 of its seconds, and 30 bits of nanoseconds. */
+export const extraTimeOffsets = { changed: 0x84, modified: 0x88, accessed: 0x8c, born: 0x94 } as const;
+export const bornSecondsOffset = 0x90;
 
 /** Bits of an inode's `flags`. */
 export const inodeFlags = { encrypted: 0x800, verity: 0x100000, extents: 0x80000, inlineData: 0x10000000 } as const;

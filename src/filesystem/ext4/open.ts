@@ -4,29 +4,33 @@
  * mount is not known here.
  */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
-import { replaceInPlace, type FilePiece, type GuestFileSystem } from '../file-system.ts';
-import { nodeFileSystem, type FolderEntry, type NodeStat } from '../node-file-system.ts';
+import { memoryDisk } from '../../disk/memory.ts';
+import { replaceInPlace, type EditableFileSystem } from '../edit/editable.ts';
+import { typeOfMode, type FolderEntry } from '../file-system.ts';
+import { inodeFileSystem } from '../inode-file-system.ts';
+import { piecesDisk, type FilePiece } from '../pieces.ts';
 import { VolumeReader } from '../volume-reader.ts';
 import { extentRuns, mappedRuns, type BlockRun } from './blocks.ts';
 import { inlineBytes, inlineParts } from './inline-data.ts';
 import { readInode, readSuperBlock, type Ext4, type Inode } from './inodes.ts';
 import * as format from './layout.ts';
+import { statOf } from './stat.ts';
 
-const rootInode = 2;
-/** Of a file whose blocks are looked up at all. */
-const maxFileBytes = 512 * MiB;
+const rootInode = 2n;
 const maxFolderBytes = 64 * MiB;
+const maxLinkBytes = 64 * 1024;
 const fastLinkBytes = 60;
-const folderTypes: Readonly<Record<number, NodeStat['type']>> = { 0x8000: 'file', 0x4000: 'folder', 0xa000: 'link' };
 
 /** @returns undefined where the volume holds no file system of this family */
-export function openExt4(volume: Disk): GuestFileSystem | undefined {
+export function openExt4(volume: Disk): EditableFileSystem | undefined {
   const fs = readSuperBlock(new VolumeReader(volume, 'ext4'));
   if (fs === undefined) return undefined;
   const dirty = (fs.super.featureIncompatible & format.incompatible.recover) !== 0;
-  return nodeFileSystem<number, Inode>({
+  const locateIn = (node: Inode, path: string): FilePiece[] => locate(fs, node, path);
+  return inodeFileSystem<Inode>({
     kind: kindOf(fs),
     uuid: fs.super.uuid,
     label: fs.super.volumeName,
@@ -36,17 +40,18 @@ export function openExt4(volume: Disk): GuestFileSystem | undefined {
         ]
       : [],
     root: rootInode,
-    open: (number) => readInode(fs, number),
+    inode: (node) => readInode(fs, Number(node)),
     stat: statOf,
     entries: (folder) => entriesOf(fs, folder),
-    read: (node) => readAll(fs, node),
-    locate: (node, path) => locate(fs, node, path),
-    replace(edits, locateFile) {
+    open: (file) => openFile(fs, volume, file),
+    target: (link) => targetOf(fs, link),
+    locate: locateIn,
+    replace(edits, inodeOf) {
       if (dirty && edits.length > 0)
         throw new UnsupportedError(
           'ext4: its journal was not replayed, and so no file is patched in place; mount it once elsewhere, or image the machine at rest',
         );
-      return replaceInPlace({ locate: locateFile }, volume, edits);
+      return replaceInPlace({ locate: (node, path) => locateIn(inodeOf(node), path) }, volume, edits);
     },
   });
 }
@@ -56,36 +61,47 @@ function kindOf({ super: { featureIncompatible, featureCompatible } }: Ext4): st
   return (featureCompatible & 0x4) === 0 ? 'ext2' : 'ext3';
 }
 
-function statOf({ mode, sizeBytes }: Inode): NodeStat {
-  return { type: folderTypes[mode - (mode % 0x1000)] ?? 'other', sizeBytes };
-}
-
 function has(node: Inode, flag: keyof typeof format.inodeFlags): boolean {
   return (node.flags & format.inodeFlags[flag]) !== 0;
 }
 
 function runsOf(fs: Ext4, node: Inode): BlockRun[] {
-  if (node.sizeBytes > maxFileBytes)
-    throw new UnsupportedError(
-      `ext4: inode ${node.number} has ${node.sizeBytes} bytes; files above ${maxFileBytes} are not read`,
-    );
   return has(node, 'extents')
     ? extentRuns(fs, node.block)
     : mappedRuns(fs, node.block, Math.ceil(node.sizeBytes / fs.blockBytes));
 }
 
-function readAll(fs: Ext4, node: Inode): Uint8Array {
+function piecesOf(fs: Ext4, node: Inode): FilePiece[] {
+  return runsOf(fs, node).flatMap(({ file, disk, count }) => {
+    const fileOffset = file * fs.blockBytes;
+    const lengthBytes = Math.min(count * fs.blockBytes, node.sizeBytes - fileOffset);
+    return lengthBytes > 0 ? [{ fileOffset, volumeOffset: disk * fs.blockBytes, lengthBytes }] : [];
+  });
+}
+
+function openFile(fs: Ext4, volume: Disk, node: Inode): Disk {
   if (has(node, 'encrypted')) throw new UnsupportedError(`ext4: inode ${node.number} is encrypted; it is not read`);
+  if (has(node, 'inlineData')) return memoryDisk(inlineBytes(node));
+  return piecesDisk(volume, node.sizeBytes, piecesOf(fs, node));
+}
+
+function targetOf(fs: Ext4, link: Inode): Uint8Array {
+  const isFast = !has(link, 'extents') && !has(link, 'inlineData') && link.sizeBytes < fastLinkBytes;
+  return isFast ? link.block.subarray(0, link.sizeBytes) : readWhole(fs, link, maxLinkBytes);
+}
+
+/** Of a folder or a link: what the file system is made of. */
+function readWhole(fs: Ext4, node: Inode, limitBytes: number): Uint8Array {
+  const { number, sizeBytes } = node;
+  if (has(node, 'encrypted')) throw new UnsupportedError(`ext4: inode ${number} is encrypted; it is not read`);
+  if (sizeBytes > limitBytes)
+    throw new UnsupportedError(
+      `ext4: ${typeOfMode(node.mode)} ${number} has ${sizeBytes} bytes, more than the ${limitBytes} that are read`,
+    );
   if (has(node, 'inlineData')) return inlineBytes(node);
-  const isLink = statOf(node).type === 'link';
-  if (isLink && !has(node, 'extents') && node.sizeBytes < fastLinkBytes) return node.block.subarray(0, node.sizeBytes);
-  const runs = runsOf(fs, node);
-  const whole = new Uint8Array(node.sizeBytes);
-  for (const { file, disk, count } of runs) {
-    const at = file * fs.blockBytes;
-    const length = Math.min(count * fs.blockBytes, whole.length - at);
-    if (length > 0) whole.set(fs.reader.read(disk * fs.blockBytes, length, `data of inode ${node.number}`), at);
-  }
+  const whole = new Uint8Array(sizeBytes);
+  for (const { fileOffset, volumeOffset, lengthBytes } of piecesOf(fs, node))
+    whole.set(fs.reader.read(volumeOffset, lengthBytes, `data of inode ${number}`), fileOffset);
   return whole;
 }
 
@@ -99,18 +115,10 @@ function locate(fs: Ext4, node: Inode, path: string): FilePiece[] {
     if (has(node, flag as keyof typeof reasons))
       throw new UnsupportedError(`ext4: ${path} ${reason}; it is not patched in place`);
   }
-  return runsOf(fs, node).flatMap(({ file, disk, count }) => {
-    const fileOffset = file * fs.blockBytes;
-    const lengthBytes = Math.min(count * fs.blockBytes, node.sizeBytes - fileOffset);
-    return lengthBytes > 0 ? [{ fileOffset, volumeOffset: disk * fs.blockBytes, lengthBytes }] : [];
-  });
+  return piecesOf(fs, node);
 }
 
-function* entriesOf(fs: Ext4, folder: Inode): Generator<FolderEntry<number>> {
-  if (folder.sizeBytes > maxFolderBytes)
-    throw new UnsupportedError(
-      `ext4: folder ${folder.number} has ${folder.sizeBytes} bytes, more than the ${maxFolderBytes} that are read`,
-    );
+function* entriesOf(fs: Ext4, folder: Inode): Generator<FolderEntry> {
   if (has(folder, 'inlineData')) {
     const [first, rest] = inlineParts(folder);
     // The first four bytes are the number of the folder above.
@@ -118,12 +126,12 @@ function* entriesOf(fs: Ext4, folder: Inode): Generator<FolderEntry<number>> {
     yield* entriesIn(rest, folder.number);
     return;
   }
-  const whole = readAll(fs, folder);
+  const whole = readWhole(fs, folder, maxFolderBytes);
   for (let at = 0; at + fs.blockBytes <= whole.length; at += fs.blockBytes)
     yield* entriesIn(whole.subarray(at, at + fs.blockBytes), folder.number);
 }
 
-function* entriesIn(block: Uint8Array, folder: number): Generator<FolderEntry<number>> {
+function* entriesIn(block: Uint8Array, folder: number): Generator<FolderEntry> {
   for (let at = 0; at + format.folderEntry.sizeBytes <= block.length;) {
     const { inode, length, nameLength } = format.folderEntry.parse(block, at);
     // A block of 64 KiB that is one entry has no room for its own length.
@@ -131,8 +139,8 @@ function* entriesIn(block: Uint8Array, folder: number): Generator<FolderEntry<nu
     const nameAt = at + format.folderEntry.sizeBytes;
     if (next <= nameAt - 1 || next > block.length || (inode !== 0 && nameAt + nameLength > next))
       throw new FormatError(`ext4 folder ${folder}`, 'entry', at, `${length} bytes with a name of ${nameLength}`);
-    const name = Buffer.from(block.subarray(nameAt, nameAt + nameLength)).toString('utf8');
-    if (inode !== 0 && nameLength > 0 && name !== '.' && name !== '..') yield { name, id: inode };
+    const name = nameOfBytes(block.subarray(nameAt, nameAt + nameLength));
+    if (inode !== 0 && nameLength > 0 && name !== '.' && name !== '..') yield { name, node: BigInt(inode) };
     at = next;
   }
 }

@@ -3,6 +3,7 @@ import { folderEntry, folderEntryBytes } from './layout.ts';
 
 export const folderAttribute = 0x10;
 const volumeAttribute = 0x08;
+const readOnlyAttribute = 0x01;
 const longNameAttribute = 0x0f;
 const endOfFolder = 0x00;
 const deleted = 0xe5;
@@ -12,9 +13,42 @@ const lowerExtension = 0x10;
 export interface FatEntry {
   readonly name: string;
   readonly shortName: string;
+  /** Where it stands in its folder. */
+  readonly offset: number;
+}
+
+/** What an entry says of its file. */
+export interface FatFile {
   readonly isFolder: boolean;
+  readonly isReadOnly: boolean;
   readonly cluster: number;
   readonly sizeBytes: number;
+  /** Nanoseconds since 1970, if its clock showed UTC; undefined where none was set. */
+  readonly modifiedNs: bigint | undefined;
+  readonly accessedNs: bigint | undefined;
+  readonly bornNs: bigint | undefined;
+}
+
+export function parseFile(bytes: Uint8Array): FatFile {
+  const entry = folderEntry.parse(bytes);
+  const born = timeOf(entry.createdDate, entry.createdTime);
+  return {
+    isFolder: (entry.attributes & folderAttribute) !== 0,
+    isReadOnly: (entry.attributes & readOnlyAttribute) !== 0,
+    cluster: entry.clusterHigh * 0x1_0000 + entry.clusterLow,
+    sizeBytes: entry.sizeBytes,
+    modifiedNs: timeOf(entry.changedDate, entry.changedTime),
+    accessedNs: timeOf(entry.accessedDate, 0),
+    bornNs: born === undefined ? undefined : born + BigInt(entry.createdTenths) * 10_000_000n,
+  };
+}
+
+/** Days from 1980 on in fields of 7, 4 and 5 bits; hours, minutes and pairs of seconds in fields of 5, 6 and 5. */
+function timeOf(date: number, time: number): bigint | undefined {
+  if (date === 0) return undefined;
+  const days = [1980 + (date >>> 9), ((date >>> 5) & 0xf) - 1, date & 0x1f] as const;
+  const ms = Date.UTC(...days, time >>> 11, (time >>> 5) & 0x3f, (time & 0x1f) * 2);
+  return BigInt(ms) * 1_000_000n;
 }
 
 /** The files and folders of a folder, without its own two names. */
@@ -34,15 +68,7 @@ export function parseFolder(contents: Uint8Array): FatEntry[] {
       longName = [];
       const shortName = shortNameOf(entry.name);
       if ((entry.attributes & volumeAttribute) !== 0 || /^\.\.?$/.test(shortName)) continue;
-      const cluster = entry.clusterHigh * 0x1_0000 + entry.clusterLow;
-      const isFolder = (entry.attributes & folderAttribute) !== 0;
-      entries.push({
-        name: long === '' ? lowered(shortName, entry.caseFlags) : long,
-        shortName,
-        isFolder,
-        cluster,
-        sizeBytes: entry.sizeBytes,
-      });
+      entries.push({ name: long === '' ? lowered(shortName, entry.caseFlags) : long, shortName, offset: at });
     }
   }
   return entries;

@@ -2,21 +2,32 @@
  * A FAT volume (the EFI system partition, for one), read, and the patches that change file data in place or add a file: FAT has no
  * journal, and so a file that is added is whole at once.
  */
+import { LRUCache } from 'lru-cache';
 import { FormatError, UnsupportedError, UsageError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
-import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../file-system.ts';
+import { replaceInPlace, type EditableFileSystem, type NodeEdit } from '../edit/editable.ts';
 import type { Patch } from '../edit/patch.ts';
-import { VolumeReader } from '../volume-reader.ts';
 import { StagedWrites } from '../edit/staged-writes.ts';
-import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
+import type { FolderEntry, NodeId, NodeStat } from '../file-system.ts';
+import { piecesDisk, type FilePiece } from '../pieces.ts';
+import { VolumeReader } from '../volume-reader.ts';
 import { folderEntry, folderEntryBytes } from './layout.ts';
 import { allocateChain, chainFrom, firstCluster, offsetOfCluster, type ReadRange } from './chains.ts';
-import { encodeShortName, folderAttribute, freeEntryOffset, parseFolder, type FatEntry } from './folders.ts';
+import {
+  encodeShortName,
+  folderAttribute,
+  freeEntryOffset,
+  parseFile,
+  parseFolder,
+  type FatEntry,
+  type FatFile,
+} from './folders.ts';
 import { isFat, readFatGeometry, type FatGeometry } from './geometry.ts';
 
 const maxFolderBytes = 2 * MiB;
 const maxPathDepth = 64;
+const keptFolders = 64;
 
 interface Folder {
   readonly contents: Uint8Array;
@@ -26,14 +37,17 @@ interface Folder {
   readonly cluster: number;
 }
 
-export class FatVolume implements WindowsFileSystem {
+/** A node is the place of its folder entry on the volume; the root has none. */
+export class FatVolume implements EditableFileSystem {
   readonly kind = 'fat';
   readonly uuid: string;
   readonly label: string;
   readonly warnings: readonly string[] = [];
+  readonly root = 0n;
   readonly #disk: Disk;
   readonly #geometry: FatGeometry;
   readonly #read: ReadRange;
+  readonly #folders = new LRUCache<NodeId, Folder>({ max: keptFolders });
 
   /** @throws FormatError when its boot sector contradicts itself */
   constructor(disk: Disk) {
@@ -45,60 +59,55 @@ export class FatVolume implements WindowsFileSystem {
     this.#read = (offset, lengthBytes) => reader.read(offset, lengthBytes, 'structure');
   }
 
-  stat(path: string): FileStat | undefined {
-    const names = namesOf(path);
-    if (names.length === 0) return { type: 'folder', sizeBytes: 0 };
-    const entry = this.#find(names);
-    if (entry === undefined) return undefined;
-    return entry.isFolder ? { type: 'folder', sizeBytes: 0 } : { type: 'file', sizeBytes: entry.sizeBytes };
-  }
-
-  list(path: string): string[] {
-    const folder = this.#folder(namesOf(path));
-    if (folder === undefined) throw new UsageError(`${path}: is no folder of the guest`);
-    return folder.entries.map(({ name }) => name).sort();
-  }
-
-  readFile(path: string, limitBytes: number): Uint8Array {
-    const file = this.open(path);
-    if (file.sizeBytes > limitBytes)
-      throw new UnsupportedError(`${path}: has ${file.sizeBytes} bytes; at most ${limitBytes} are read`);
-    const bytes = new Uint8Array(file.sizeBytes);
-    file.read(bytes, 0);
-    return bytes;
-  }
-
-  open(path: string): OpenFile {
-    const { sizeBytes } = this.#file(path);
-    const pieces = this.locate(path);
+  stat(node: NodeId): NodeStat {
+    const file = this.#entry(node);
     return {
-      sizeBytes,
-      read: (target, offset) => {
-        if (offset < 0 || offset + target.length > sizeBytes)
-          throw new UsageError(`${path}: bytes ${offset} to ${offset + target.length} of ${sizeBytes}`);
-        for (const piece of pieces) {
-          const from = Math.max(offset, piece.fileOffset);
-          const to = Math.min(offset + target.length, piece.fileOffset + piece.lengthBytes);
-          if (from < to)
-            this.#disk.read(
-              target.subarray(from - offset, to - offset),
-              piece.volumeOffset + (from - piece.fileOffset),
-            );
-        }
-      },
+      type: file?.isFolder === false ? 'file' : 'folder',
+      sizeBytes: file?.isFolder === false ? file.sizeBytes : 0,
+      links: 1,
+      permissions: undefined,
+      owner: undefined,
+      modifiedNs: file?.modifiedNs,
+      changedNs: undefined,
+      accessedNs: file?.accessedNs,
+      bornNs: file?.bornNs,
+      device: undefined,
     };
   }
 
-  locate(path: string): readonly FilePiece[] {
-    const { cluster, sizeBytes } = this.#file(path);
+  lookup(folder: NodeId, name: string): NodeId | undefined {
+    const wanted = name.toUpperCase();
+    const found = this.#folder(folder);
+    const entry = found.entries.find(
+      (one) => one.name.toUpperCase() === wanted || one.shortName.toUpperCase() === wanted,
+    );
+    return entry === undefined ? undefined : nodeOf(found, entry);
+  }
+
+  entries(folder: NodeId): FolderEntry[] {
+    const found = this.#folder(folder);
+    return found.entries.map((entry) => ({ name: entry.name, node: nodeOf(found, entry) }));
+  }
+
+  open(node: NodeId): Disk {
+    return piecesDisk(this.#disk, this.#file(node).sizeBytes, this.locate(node));
+  }
+
+  /** @throws UsageError always: FAT has no links */
+  readLink(node: NodeId): string {
+    throw new UsageError(`FAT: entry ${node} is no link`);
+  }
+
+  locate(node: NodeId): readonly FilePiece[] {
+    const { cluster, sizeBytes } = this.#file(node);
     return sizeBytes === 0 ? [] : this.#pieces(cluster, sizeBytes);
   }
 
-  roomOf(path: string): number {
-    return this.#file(path).sizeBytes;
+  roomOf(node: NodeId): number {
+    return this.#file(node).sizeBytes;
   }
 
-  replace(edits: readonly FileEdit[]): Patch[] {
+  replace(edits: readonly NodeEdit[]): Patch[] {
     return replaceInPlace(this, this.#disk, edits);
   }
 
@@ -107,17 +116,19 @@ export class FatVolume implements WindowsFileSystem {
    * @throws UnsupportedError when a folder or the volume has no room; UsageError when the file is there
    */
   addFile(path: string, contents: Uint8Array): Patch[] {
-    if (this.stat(path) !== undefined) throw new UsageError(`${path}: is there already`);
-    const writes = new StagedWrites(this.#disk);
     const names = namesOf(path);
-    let folder = this.#folder([]);
-    for (const [index, name] of names.slice(0, -1).entries()) {
-      if (folder === undefined) throw new UsageError(`${path}: a part of its path is no folder`);
-      const next = this.#folder(names.slice(0, index + 1));
-      folder = next ?? this.#addFolder(writes, folder, name);
+    const name = names.pop();
+    if (name === undefined) throw new UsageError(`${path}: is the root`);
+    const writes = new StagedWrites(this.#disk);
+    let at: NodeId | undefined = this.root;
+    let folder = this.#folder(this.root);
+    for (const part of names) {
+      at = at === undefined ? undefined : this.lookup(at, part);
+      if (at !== undefined && this.#entry(at)?.isFolder === false)
+        throw new UsageError(`${path}: a part of its path is no folder`);
+      folder = at === undefined ? this.#addFolder(writes, folder, part) : this.#folder(at);
     }
-    const name = names.at(-1);
-    if (folder === undefined || name === undefined) throw new UsageError(`${path}: a part of its path is no folder`);
+    if (at !== undefined && this.lookup(at, name) !== undefined) throw new UsageError(`${path}: is there already`);
     const chain = allocateChain(writes, this.#geometry, Math.ceil(contents.length / this.#geometry.clusterBytes));
     for (const [index, cluster] of chain.entries()) {
       const part = new Uint8Array(this.#geometry.clusterBytes);
@@ -156,29 +167,24 @@ export class FatVolume implements WindowsFileSystem {
     writes.write(piece.volumeOffset + (at - piece.fileOffset), entryBytes(name, attributes, cluster, sizeBytes));
   }
 
-  #file(path: string): FatEntry {
-    const entry = this.#find(namesOf(path));
-    if (entry === undefined || entry.isFolder) throw new UsageError(`${path}: is no file of the guest`);
+  /** Undefined for the root. */
+  #entry(node: NodeId): FatFile | undefined {
+    return node === this.root ? undefined : parseFile(this.#read(Number(node), folderEntryBytes));
+  }
+
+  #file(node: NodeId): FatFile {
+    const entry = this.#entry(node);
+    if (entry === undefined || entry.isFolder) throw new UsageError(`FAT: entry ${node} is no file`);
     return entry;
   }
 
-  #find(names: readonly string[]): FatEntry | undefined {
-    const wanted = names.at(-1)?.toUpperCase();
-    return this.#folder(names.slice(0, -1))?.entries.find(
-      ({ name, shortName }) => name.toUpperCase() === wanted || shortName.toUpperCase() === wanted,
-    );
-  }
-
-  #folder(names: readonly string[]): Folder | undefined {
-    let folder = this.#rootFolder();
-    for (const name of names) {
-      const wanted = name.toUpperCase();
-      const entry = folder.entries.find(
-        (one) => one.name.toUpperCase() === wanted || one.shortName.toUpperCase() === wanted,
-      );
-      if (entry?.isFolder !== true) return undefined;
-      folder = this.#folderAt(entry.cluster);
-    }
+  #folder(node: NodeId): Folder {
+    let folder = this.#folders.get(node);
+    if (folder !== undefined) return folder;
+    const entry = this.#entry(node);
+    if (entry?.isFolder === false) throw new UsageError(`FAT: entry ${node} is no folder`);
+    folder = entry === undefined ? this.#rootFolder() : this.#folderAt(entry.cluster);
+    this.#folders.set(node, folder);
     return folder;
   }
 
@@ -223,6 +229,12 @@ export class FatVolume implements WindowsFileSystem {
 /** For a list of openers: undefined where the volume says that it is something else. */
 export function openFat(disk: Disk): FatVolume | undefined {
   return isFat(disk) ? new FatVolume(disk) : undefined;
+}
+
+function nodeOf({ pieces }: Folder, { offset }: FatEntry): NodeId {
+  const piece = pieces[Math.floor(offset / (pieces[0]?.lengthBytes ?? 1))];
+  if (piece === undefined) throw new FormatError('FAT folder', 'entry', offset, 'lies in none of its clusters');
+  return BigInt(piece.volumeOffset + (offset - piece.fileOffset));
 }
 
 function namesOf(path: string): string[] {

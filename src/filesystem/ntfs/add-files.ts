@@ -200,7 +200,7 @@ function neighbourIn(writer: NtfsWriter, folder: number): { security: Security; 
 /** Those that are known by name first: then the folder is not listed. */
 function* programsIn(writer: NtfsWriter, folder: number): Generator<string> {
   yield* neighbours;
-  const others = writer.folders.names(folder).filter((name) => /\.sys$/i.test(name));
+  const others = writer.folders.entries(folder).flatMap(({ name }) => (/\.sys$/i.test(name) ? [name] : []));
   yield* others.slice(0, maxNeighbours);
 }
 

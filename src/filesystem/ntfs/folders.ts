@@ -76,25 +76,25 @@ export class Folders {
     throw wrong(folder, 'index', `is deeper than ${maxIndexDepth} levels`);
   }
 
-  /** All names in a folder but the second ones in 8.3 form, in the order of the index. */
-  names(folder: number): string[] {
-    const names: string[] = [];
+  /** All names in a folder but the second ones in 8.3 form, in the order of the index, with the records of what has them. */
+  entries(folder: number): { readonly name: string; readonly record: number }[] {
+    const found: { name: string; record: number }[] = [];
     const seen = new Set<number>();
     const walk = (node: readonly IndexEntry[], depth: number): void => {
       if (depth > maxIndexDepth) throw wrong(folder, 'index', `is deeper than ${maxIndexDepth} levels`);
-      for (const { child, name, namespace } of node) {
+      for (const { child, name, namespace, record } of node) {
         if (child !== undefined) {
           if (seen.has(child)) throw wrong(folder, 'index', `block ${child} is there twice`);
           seen.add(child);
           walk(this.#block(folder, child), depth + 1);
         }
-        if (name !== undefined && namespace !== dosNamespace) names.push(name);
-        if (names.length > maxFolderEntries)
+        if (name !== undefined && namespace !== dosNamespace) found.push({ name, record });
+        if (found.length > maxFolderEntries)
           throw new UnsupportedError(`a folder of more than ${maxFolderEntries} names is not listed`);
       }
     };
     walk(this.#root(folder), 0);
-    return names;
+    return found;
   }
 
   /** A block as it is meant: a copy with its bytes in place. */

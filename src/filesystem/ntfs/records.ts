@@ -153,14 +153,29 @@ export class Records {
 
   /** The attribute of that type and name, put together from all its records; undefined where the file has none. */
   attribute(number: number, type: number, name: string): Attribute | undefined {
+    return join(number, this.#pieces(number, type, name));
+  }
+
+  /** All attributes of a type, each of one piece: of names, a file has several. */
+  all(number: number, type: number): readonly Attribute[] {
+    return this.#pieces(number, type);
+  }
+
+  /** @param name any, where it is undefined */
+  #pieces(number: number, type: number, name?: string): Piece[] {
     const record = this.record(number);
+    const isMeant = (one: { readonly type: number; readonly name: string }): boolean =>
+      one.type === type && (name === undefined || one.name === name);
     const list = record.attributes.find((one) => one.type === attributeTypes.attributeList);
-    if (list === undefined) return record.attributes.find((one) => one.type === type && one.name === name);
+    if (list === undefined) {
+      const pieces = record.attributes.filter(isMeant);
+      return name === undefined ? pieces : pieces.slice(0, 1);
+    }
     const pieces: Piece[] = [];
     for (const entry of listEntries(number, this.#listBytes(number, list))) {
-      if (entry.type !== type || entry.name !== name) continue;
+      if (!isMeant(entry)) continue;
       const holder = this.record(entry.record);
-      const piece = holder.attributes.find((one) => one.type === type && one.name === name && one.id === entry.id);
+      const piece = holder.attributes.find((one) => isMeant(one) && one.id === entry.id);
       if (piece === undefined) throw wrong(number, 'attribute list', `record ${entry.record} has no such attribute`);
       pieces.push(piece);
       if (pieces.length > maxExtensionRecords)
@@ -169,7 +184,7 @@ export class Records {
       if (number === recordNumbers.mft && type === attributeTypes.data && entry.record !== number)
         for (const run of piece.runs) this.#mftRuns.push(run);
     }
-    return join(number, pieces);
+    return pieces;
   }
 
   #listBytes(number: number, list: Attribute): Uint8Array {

@@ -7,12 +7,14 @@
  *   A file may become longer as far as its own last clusters go: then its record says so too. Nothing else of the metadata changes.
  */
 import { UnsupportedError, UsageError } from '../../base/errors.ts';
-import type { Disk } from '../../disk/disk.ts';
 import { viewOf } from '../../bytes/view.ts';
+import type { Disk } from '../../disk/disk.ts';
+import { memoryDisk } from '../../disk/memory.ts';
 import { changedRuns } from '../edit/changed-runs.ts';
-import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../file-system.ts';
+import { replaceInPlace, type EditableFileSystem, type NodeEdit } from '../edit/editable.ts';
 import type { Patch } from '../edit/patch.ts';
-import type { OpenFile, WindowsFileSystem } from '../windows-file-system.ts';
+import type { FolderEntry, NodeId, NodeStat } from '../file-system.ts';
+import { piecesDisk, type FilePiece } from '../pieces.ts';
 import { addFiles, type AddedFiles, type NewFile } from './add-files.ts';
 import { Folders } from './folders.ts';
 import { withFixups } from './fixups.ts';
@@ -25,18 +27,17 @@ import {
   recordFlags,
   recordNumbers,
 } from './layout.ts';
-import { Records, type Attribute } from './records.ts';
-import { readRuns } from './run-reader.ts';
+import { Records, wrong, type Attribute } from './records.ts';
+import { linkTarget, reparseTagOf, reparseTags } from './reparse.ts';
+import { statOf } from './stat.ts';
 import { readState, type VolumeState } from './state.ts';
 
-/** Reparse tag of files that Windows keeps compressed in a second stream. */
-const compactTag = 0x8000_0017;
-
-export class NtfsVolume implements WindowsFileSystem {
+export class NtfsVolume implements EditableFileSystem {
   readonly kind = 'ntfs';
   readonly uuid: string;
   readonly label: string;
   readonly warnings: readonly string[];
+  readonly root = BigInt(recordNumbers.root);
   readonly geometry: Geometry;
   readonly state: VolumeState;
   readonly #disk: Disk;
@@ -56,56 +57,47 @@ export class NtfsVolume implements WindowsFileSystem {
     this.warnings = warningsOf(this.state);
   }
 
-  stat(path: string): FileStat | undefined {
-    const number = this.#find(path);
-    if (number === undefined) return undefined;
-    const { flags } = this.#records.record(number);
-    if ((flags & recordFlags.folder) !== 0) return { type: 'folder', sizeBytes: 0 };
-    const sizeBytes = this.#records.attribute(number, attributeTypes.data, '')?.sizeBytes ?? 0;
-    const tag = this.#reparseTag(number);
-    return { type: tag === undefined || tag === compactTag ? 'file' : 'other', sizeBytes };
+  stat(node: NodeId): NodeStat {
+    return statOf(this.#records, Number(node));
   }
 
-  list(path: string): string[] {
-    const number = this.#find(path);
-    if (number === undefined || (this.#records.record(number).flags & recordFlags.folder) === 0)
-      throw new UsageError(`${path}: is no folder of the guest`);
+  lookup(folder: NodeId, name: string): NodeId | undefined {
+    const record = this.#folders.find(Number(folder), name);
+    return record === undefined ? undefined : BigInt(record);
+  }
+
+  entries(folder: NodeId): FolderEntry[] {
     return this.#folders
-      .names(number)
-      .filter((name) => name !== '.')
-      .sort();
+      .entries(Number(folder))
+      .filter(({ name }) => name !== '.')
+      .map(({ name, record }) => ({ name, node: BigInt(record) }));
   }
 
-  readFile(path: string, limitBytes: number): Uint8Array {
-    const file = this.open(path);
-    if (file.sizeBytes > limitBytes)
-      throw new UnsupportedError(`${path}: has ${file.sizeBytes} bytes; at most ${limitBytes} are read`);
-    const bytes = new Uint8Array(file.sizeBytes);
-    file.read(bytes, 0);
-    return bytes;
+  open(node: NodeId): Disk {
+    const data = this.#data(node);
+    if (data.value !== undefined) return memoryDisk(data.value);
+    const last = data.runs.at(-1);
+    const clusters = last === undefined ? 0 : last.first + last.count;
+    if (clusters * this.geometry.clusterBytes < data.sizeBytes)
+      throw wrong(Number(node), 'runs', `hold ${clusters} clusters, for ${data.sizeBytes} bytes`);
+    // What was never written reads as zeros, whatever the clusters hold.
+    const pieces = this.#pieces(data, Math.min(data.sizeBytes, data.initializedBytes));
+    return piecesDisk(this.#disk, data.sizeBytes, pieces);
   }
 
-  open(path: string): OpenFile {
-    const data = this.#data(path);
-    return {
-      sizeBytes: data.sizeBytes,
-      read: (target, offset) => {
-        if (offset < 0 || offset + target.length > data.sizeBytes)
-          throw new UsageError(`${path}: bytes ${offset} to ${offset + target.length} of ${data.sizeBytes}`);
-        if (data.value !== undefined) target.set(data.value.subarray(offset, offset + target.length));
-        else readRuns(this.#disk, this.geometry.clusterBytes, data, target, offset);
-      },
-    };
+  /** As Windows shows it: `C:\\Users`. */
+  readLink(node: NodeId): string {
+    return linkTarget(this.#records, Number(node));
   }
 
-  locate(path: string): readonly FilePiece[] {
-    const data = this.#data(path);
+  locate(node: NodeId, path: string): readonly FilePiece[] {
+    const data = this.#data(node, path);
     if (data.value !== undefined) throw new UnsupportedError(`${path}: its data lies inside a file record`);
     return this.#pieces(data, Math.min(data.sizeBytes, data.initializedBytes));
   }
 
-  roomOf(path: string): number {
-    const data = this.#data(path);
+  roomOf(node: NodeId, path: string): number {
+    const data = this.#data(node, path);
     const fixed =
       data.value !== undefined ||
       data.initializedBytes !== data.sizeBytes ||
@@ -113,13 +105,13 @@ export class NtfsVolume implements WindowsFileSystem {
     return fixed ? data.sizeBytes : data.allocatedBytes;
   }
 
-  replace(edits: readonly FileEdit[]): Patch[] {
+  replace(edits: readonly NodeEdit[]): Patch[] {
     const patches: Patch[] = [];
     /** Records that change, as they are meant. */
     const records = new Map<number, Uint8Array>();
-    const lengths = new Map<string, number>();
+    const lengths = new Map<NodeId, number>();
     for (const edit of edits) {
-      const data = this.#data(edit.path);
+      const data = this.#data(edit.node, edit.path);
       const end = edit.fileOffset + edit.after.length;
       if (data.value !== undefined) {
         if (end > data.sizeBytes)
@@ -129,9 +121,9 @@ export class NtfsVolume implements WindowsFileSystem {
         this.#whole(records, data.place.record).set(edit.after, data.place.offset + edit.fileOffset);
         continue;
       }
-      const longer = Math.max(lengths.get(edit.path) ?? data.sizeBytes, end);
+      const longer = Math.max(lengths.get(edit.node) ?? data.sizeBytes, end);
       if (longer > data.sizeBytes) this.#lengthen(edit, data, longer, this.#whole(records, data.place.record));
-      lengths.set(edit.path, longer);
+      lengths.set(edit.node, longer);
       const usable = longer > data.sizeBytes ? longer : Math.min(data.sizeBytes, data.initializedBytes);
       patches.push(...replaceInPlace({ locate: () => this.#pieces(data, usable) }, this.#disk, [edit]));
     }
@@ -172,8 +164,8 @@ export class NtfsVolume implements WindowsFileSystem {
   }
 
   /** Makes the record say a larger size, where the file's clusters hold it and the edit fills it without a gap. */
-  #lengthen(edit: FileEdit, data: Attribute, sizeBytes: number, whole: Uint8Array): void {
-    const room = this.roomOf(edit.path);
+  #lengthen(edit: NodeEdit, data: Attribute, sizeBytes: number, whole: Uint8Array): void {
+    const room = this.roomOf(edit.node, edit.path);
     if (sizeBytes > room || edit.fileOffset > data.sizeBytes)
       throw new UnsupportedError(
         `${edit.path}: would need ${sizeBytes} bytes and has room for ${room} where it lies; it cannot be patched in place`,
@@ -196,27 +188,23 @@ export class NtfsVolume implements WindowsFileSystem {
     return pieces;
   }
 
-  #data(path: string): Attribute {
-    const number = this.#find(path);
-    const data = number === undefined ? undefined : this.#records.attribute(number, attributeTypes.data, '');
-    if (number === undefined || data === undefined) throw new UsageError(`${path}: is no file of the guest`);
+  /** @param path for errors */
+  #data(node: NodeId, path = `file record ${node}`): Attribute {
+    const number = Number(node);
+    const data = this.#records.attribute(number, attributeTypes.data, '');
+    if (data === undefined) throw new UsageError(`${path}: is no file of the guest`);
     if ((data.flags & attributeFlags.encrypted) !== 0)
       throw new UnsupportedError(`${path}: is encrypted by Windows (EFS) and cannot be read`);
     if ((data.flags & attributeFlags.compressed) !== 0)
       throw new UnsupportedError(`${path}: is compressed by NTFS; in Windows, "compact /u" on it makes it readable`);
-    const tag = this.#reparseTag(number);
-    if (tag === compactTag)
+    const tag = reparseTagOf(this.#records, number);
+    if (tag === reparseTags.compact)
       throw new UnsupportedError(
         `${path}: is compressed by Windows (CompactOS); in Windows, "compact /u /exe" on it makes it readable`,
       );
     if (tag !== undefined)
       throw new UnsupportedError(`${path}: is a link or a placeholder (reparse tag 0x${tag.toString(16)})`);
     return data;
-  }
-
-  #reparseTag(number: number): number | undefined {
-    const value = this.#records.attribute(number, attributeTypes.reparsePoint, '')?.value;
-    return value === undefined || value.length < 4 ? undefined : viewOf(value).getUint32(0, true);
   }
 
   #find(path: string): number | undefined {

@@ -3,22 +3,23 @@
  * The index is not needed: entries are read from end to end.
  */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
+import { nameOfBytes } from '../../base/names.ts';
 import { alignUp } from '../../base/ranges.ts';
 import { MiB } from '../../base/units.ts';
-import type { FolderEntry } from '../node-file-system.ts';
+import type { FolderEntry } from '../file-system.ts';
 import { runsOf, type BlockRun } from './extents.ts';
 import { checkCrc, type Inode, type Xfs } from './inodes.ts';
 import * as format from './layout.ts';
 
 const maxFolderBytes = 128 * MiB;
 
-export function* entriesOf(fs: Xfs, folder: Inode): Generator<FolderEntry<number>> {
+export function* entriesOf(fs: Xfs, folder: Inode): Generator<FolderEntry> {
   if (folder.format === format.forkFormats.local) yield* shortEntries(fs, folder);
   else yield* blockEntries(fs, folder);
 }
 
 /** count, how many need 8 bytes for their inode, the folder above; then entries. */
-function* shortEntries(fs: Xfs, { fork, number, sizeBytes }: Inode): Generator<FolderEntry<number>> {
+function* shortEntries(fs: Xfs, { fork, number, sizeBytes }: Inode): Generator<FolderEntry> {
   const length = Math.min(sizeBytes, fork.length);
   const wrong = (at: number): FormatError =>
     new FormatError(`XFS folder ${number}`, 'entry', at, `is not inside ${length} bytes`);
@@ -33,13 +34,13 @@ function* shortEntries(fs: Xfs, { fork, number, sizeBytes }: Inode): Generator<F
     const inodeAt = at + 3 + nameLength + (fs.fileTypes ? 1 : 0);
     const next = inodeAt + (wide ? 8 : 4);
     if (next > length) throw wrong(at);
-    const id = wide ? Number(view.getBigUint64(inodeAt)) : view.getUint32(inodeAt);
-    yield { name: Buffer.from(fork.subarray(at + 3, at + 3 + nameLength)).toString('utf8'), id };
+    const node = wide ? view.getBigUint64(inodeAt) : BigInt(view.getUint32(inodeAt));
+    yield { name: nameOfBytes(fork.subarray(at + 3, at + 3 + nameLength)), node };
     at = next;
   }
 }
 
-function* blockEntries(fs: Xfs, folder: Inode): Generator<FolderEntry<number>> {
+function* blockEntries(fs: Xfs, folder: Inode): Generator<FolderEntry> {
   const folderBlockBytes = fs.blockBytes * 2 ** fs.super.folderBlockLog;
   const perFolderBlock = 2 ** fs.super.folderBlockLog;
   const indexBlock = format.folderIndexOffset / fs.blockBytes;
@@ -64,7 +65,7 @@ function* blockEntries(fs: Xfs, folder: Inode): Generator<FolderEntry<number>> {
   }
 }
 
-function* entriesIn(fs: Xfs, block: Uint8Array, folder: number): Generator<FolderEntry<number>> {
+function* entriesIn(fs: Xfs, block: Uint8Array, folder: number): Generator<FolderEntry> {
   const isNew = fs.version === 5;
   const magic = Buffer.from(block.subarray(0, 4)).toString('latin1');
   const [alone, oneOfMany] = isNew ? format.folderMagics.version5 : format.folderMagics.version4;
@@ -88,8 +89,8 @@ function* entriesIn(fs: Xfs, block: Uint8Array, folder: number): Generator<Folde
     const nameLength = view.getUint8(at + 8);
     const next = at + alignUp(8 + 1 + nameLength + (fs.fileTypes ? 1 : 0) + 2, 8);
     if (nameLength === 0 || next > end) throw wrong('entry', at);
-    const name = Buffer.from(block.subarray(at + 9, at + 9 + nameLength)).toString('utf8');
-    if (name !== '.' && name !== '..') yield { name, id: Number(view.getBigUint64(at)) };
+    const name = nameOfBytes(block.subarray(at + 9, at + 9 + nameLength));
+    if (name !== '.' && name !== '..') yield { name, node: view.getBigUint64(at) };
     at = next;
   }
 }

@@ -16,11 +16,14 @@ export interface Xfs {
   readonly fileTypes: boolean;
 }
 
-export interface Inode extends Omit<format.InodeFields, 'sizeBytes' | 'extents' | 'manyExtents'> {
+export interface Inode extends Omit<format.InodeFields, 'sizeBytes' | 'extents' | 'manyExtents' | 'linksVersion1'> {
   readonly number: number;
   readonly sizeBytes: number;
   readonly extentCount: number;
   readonly reflinked: boolean;
+  readonly bigTime: boolean;
+  /** As the other times; undefined before version 3. */
+  readonly born: bigint | undefined;
   /** What the inode holds of its data: the data, extents, or the root of a tree of them. */
   readonly fork: Uint8Array;
 }
@@ -114,9 +117,12 @@ export function readInode(fs: Xfs, number: number): Inode {
   return {
     ...fields,
     number,
+    links: fields.version === 1 ? fields.linksVersion1 : fields.links,
     sizeBytes: toOffset(fields.sizeBytes, Number.MAX_SAFE_INTEGER, { ...where, field: 'size' }),
     extentCount: many ? toOffset(fields.manyExtents, 2 ** 48, { ...where, field: 'extents' }) : fields.extents,
     reflinked: (flags2 & format.inodeFlags2.reflink) !== 0,
+    bigTime: (flags2 & format.inodeFlags2.bigTime) !== 0,
+    born: isNew ? view.getBigUint64(format.inodeBornOffset) : undefined,
     fork: bytes.subarray(start, end),
   };
 }

@@ -72,9 +72,15 @@ export const inode = layout('XFS inode', 100, {
   mode: u16be(2),
   version: u8(4),
   format: u8(5),
-  reserved1: reserved(6, 18),
+  linksVersion1: u16be(6),
+  uid: u32be(8),
+  gid: u32be(12),
+  links: u32be(16),
+  reserved1: reserved(20, 4),
   manyExtents: u64be(24), //       with nrext64: how many extents the data have
-  reserved2: reserved(32, 24),
+  accessed: u64be(32), //          of the four times, seconds and nanoseconds; with bigtime, see `bigTimeStartSeconds`
+  modified: u64be(40),
+  changed: u64be(48),
   sizeBytes: u64be(56),
   reserved3: reserved(64, 12),
   extents: u32be(76), //           without it
@@ -88,11 +94,14 @@ export type InodeFields = Decoded<typeof inode>;
 /** Version 3 inodes (of version 5 file systems): where more lies, and where the data begin. */
 export const inodeCrcOffset = 100;
 export const inodeFlags2Offset = 120;
+export const inodeBornOffset = 144;
 export const inodeNumberOffset = 152;
 export const inodeBytes = { version2: 100, version3: 176 } as const;
 export const forkFormats = { device: 0, local: 1, extents: 2, tree: 3 } as const;
 export const inodeFlags = { realtime: 0x1 } as const;
-export const inodeFlags2 = { reflink: 0x2, manyExtents: 0x10 } as const;
+export const inodeFlags2 = { reflink: 0x2, bigTime: 0x8, manyExtents: 0x10 } as const;
+/** With bigtime, times are nanoseconds since so many seconds before 1970. */
+export const bigTimeStartSeconds = 2n ** 31n;
 
 export const extentBytes = 16;
 

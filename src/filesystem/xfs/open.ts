@@ -3,43 +3,46 @@
  * would write at the next mount is not known here.
  */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
-import { MiB } from '../../base/units.ts';
 import type { Disk } from '../../disk/disk.ts';
-import { replaceInPlace, type FilePiece, type GuestFileSystem } from '../file-system.ts';
-import { nodeFileSystem, type NodeStat } from '../node-file-system.ts';
+import { replaceInPlace, type EditableFileSystem } from '../edit/editable.ts';
+import { inodeFileSystem } from '../inode-file-system.ts';
+import { piecesDisk, type FilePiece } from '../pieces.ts';
 import { VolumeReader } from '../volume-reader.ts';
 import { runsOf } from './extents.ts';
 import { entriesOf } from './folders.ts';
 import { readInode, readSuperBlock, type Inode, type Xfs } from './inodes.ts';
 import * as format from './layout.ts';
 import { logIsDirty } from './log.ts';
+import { statOf } from './stat.ts';
 
-const maxFileBytes = 512 * MiB;
-const types: Readonly<Record<number, NodeStat['type']>> = { 0x8000: 'file', 0x4000: 'folder', 0xa000: 'link' };
+/** The format's own limit. */
+const maxLinkBytes = 1024;
 
 /** @returns undefined where the volume holds no XFS */
-export function openXfs(volume: Disk): GuestFileSystem | undefined {
+export function openXfs(volume: Disk): EditableFileSystem | undefined {
   const fs = readSuperBlock(new VolumeReader(volume, 'XFS'));
   if (fs === undefined) return undefined;
   const trouble = logTrouble(fs);
-  return nodeFileSystem<number, Inode>({
+  const locateIn = (node: Inode, path: string): FilePiece[] => locate(fs, node, path);
+  return inodeFileSystem<Inode>({
     kind: 'xfs',
     uuid: fs.super.uuid,
     label: fs.super.label,
     warnings:
       trouble === undefined ? [] : [`${trouble}: what it holds is not seen, and no file of that volume is patched`],
-    root: fs.rootInode,
-    open: (number) => readInode(fs, number),
+    root: BigInt(fs.rootInode),
+    inode: (node) => readInode(fs, Number(node)),
     stat: statOf,
     entries: (folder) => entriesOf(fs, folder),
-    read: (node) => readAll(fs, node),
-    locate: (node, path) => locate(fs, node, path),
-    replace(edits, locateFile) {
+    open: (file) => piecesDisk(volume, file.sizeBytes, piecesOf(fs, file)),
+    target: (link) => targetOf(fs, link),
+    locate: locateIn,
+    replace(edits, inodeOf) {
       if (trouble !== undefined && edits.length > 0)
         throw new UnsupportedError(
           `${trouble}, and so no file is patched in place; mount it once elsewhere, or image the machine at rest`,
         );
-      return replaceInPlace({ locate: locateFile }, volume, edits);
+      return replaceInPlace({ locate: (node, path) => locateIn(inodeOf(node), path) }, volume, edits);
     },
   });
 }
@@ -53,25 +56,12 @@ function logTrouble(fs: Xfs): string | undefined {
   }
 }
 
-function statOf({ mode, sizeBytes }: Inode): NodeStat {
-  return { type: types[mode - (mode % 0x1000)] ?? 'other', sizeBytes };
-}
-
-function readAll(fs: Xfs, node: Inode): Uint8Array {
-  if (node.sizeBytes > maxFileBytes)
-    throw new UnsupportedError(
-      `XFS: inode ${node.number} has ${node.sizeBytes} bytes; files above ${maxFileBytes} are not read`,
-    );
-  if (node.format === format.forkFormats.local) {
-    if (node.sizeBytes > node.fork.length)
-      throw new FormatError(`XFS inode ${node.number}`, 'size', 0, 'is more than the inode holds');
-    return node.fork.subarray(0, node.sizeBytes);
-  }
-  if (statOf(node).type === 'link') return readLink(fs, node);
-  const whole = new Uint8Array(node.sizeBytes);
-  for (const { fileOffset, volumeOffset, lengthBytes } of piecesOf(fs, node))
-    whole.set(fs.reader.read(volumeOffset, lengthBytes, `data of inode ${node.number}`), fileOffset);
-  return whole;
+function targetOf(fs: Xfs, link: Inode): Uint8Array {
+  const { number, sizeBytes, fork } = link;
+  const isLocal = link.format === format.forkFormats.local;
+  if (sizeBytes > (isLocal ? fork.length : maxLinkBytes))
+    throw new FormatError(`XFS inode ${number}`, 'size', 0, 'is more than a link may have');
+  return isLocal ? fork.subarray(0, sizeBytes) : readLink(fs, link);
 }
 
 /** Version 5 puts a header in front of each block of a target. */

@@ -1,6 +1,6 @@
 /** How a Linux guest boots now: its GRUB menu, the kernel that it takes, that kernel's modules and its initramfs. */
 import { UnsupportedError } from '../../base/errors.ts';
-import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import { isRefusal } from '../../volume/open-disk.ts';
 import { byVersion, defaultEntry, parseMenu, versionOf, type MenuEntry } from './grub-menu.ts';
 import { maxInitramfsBytes, readInitramfs, type InitramfsContents } from './initramfs.ts';
@@ -77,7 +77,7 @@ function chosenVersion(system: LinuxSystem, menu: Menu | undefined): string {
   return newest;
 }
 
-function isFile(fileSystem: GuestFileSystem, path: string): boolean {
+function isFile(fileSystem: FilesByPath, path: string): boolean {
   try {
     return fileSystem.stat(path)?.type === 'file';
   } catch (error) {

@@ -1,13 +1,13 @@
 /** The kernel modules of a guest: what there is in /lib/modules/VERSION, what depends on what, and what a controller needs. */
 import { FormatError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
-import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import { readText, type LinuxSystem } from './system.ts';
 import { moduleName } from './module-index.ts';
 
 export interface KernelModules {
   readonly version: string;
-  readonly fileSystem: GuestFileSystem;
+  readonly fileSystem: FilesByPath;
   /** In that file system: `/lib/modules/6.1.0-13-amd64`. */
   readonly folder: string;
   /** Files by module, from the folder, and the files that each needs. */

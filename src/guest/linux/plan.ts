@@ -7,7 +7,7 @@
  */
 import { gzipSync } from 'node:zlib';
 import { alignUp } from '../../base/ranges.ts';
-import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { FileEdit } from '../../filesystem/by-path.ts';
 import { isRefusal, type GuestDisk } from '../../volume/open-disk.ts';
 import type { Change, Patch } from '../../filesystem/edit/patch.ts';
 import type { GuestPlan, LinuxBoot, Target } from '../plan.ts';

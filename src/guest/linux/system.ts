@@ -1,6 +1,6 @@
 /** A Linux system on a guest's disk: the volume with its root, what its fstab mounts there, and files looked up across them. */
 import { MiB } from '../../base/units.ts';
-import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import { isRefusal, type GuestDisk, type GuestVolume } from '../../volume/open-disk.ts';
 import { parseFstab, type FstabEntry } from './tables.ts';
 
@@ -8,7 +8,7 @@ import { parseFstab, type FstabEntry } from './tables.ts';
 export interface Mounted {
   readonly mountpoint: string;
   readonly volume: GuestVolume;
-  readonly fileSystem: GuestFileSystem;
+  readonly fileSystem: FilesByPath;
   /** Of btrfs, where it is not the default one. */
   readonly subvolume?: string;
 }
@@ -68,7 +68,7 @@ export function findLinux(guest: GuestDisk): LinuxSystem | undefined {
 }
 
 /** A small text as latin1, in which a character is a byte. Undefined where there is none, or none that can be read. */
-export function readText(fileSystem: GuestFileSystem, path: string): string | undefined {
+export function readText(fileSystem: FilesByPath, path: string): string | undefined {
   try {
     if (fileSystem.stat(path)?.type !== 'file') return undefined;
     return Buffer.from(fileSystem.readFile(path, maxTextBytes)).toString('latin1');
@@ -79,7 +79,7 @@ export function readText(fileSystem: GuestFileSystem, path: string): string | un
 }
 
 /** Names in a folder; none where it is not there or cannot be read. */
-export function namesIn(fileSystem: GuestFileSystem, path: string): string[] {
+export function namesIn(fileSystem: FilesByPath, path: string): string[] {
   try {
     return fileSystem.stat(path)?.type === 'folder' ? fileSystem.list(path) : [];
   } catch (error) {
@@ -94,25 +94,22 @@ function findRoot(guest: GuestDisk): Mounted | undefined {
     if (fileSystem === undefined) continue;
     if (isRoot(fileSystem)) return { mountpoint: '/', volume, fileSystem };
     for (const other of subvolumesOf(fileSystem)) {
-      if (isRoot(other.fileSystem))
-        return { mountpoint: '/', volume, fileSystem: other.fileSystem, subvolume: other.name };
+      if (isRoot(other.files)) return { mountpoint: '/', volume, fileSystem: other.files, subvolume: other.name };
     }
   }
   return undefined;
 }
 
-function subvolumesOf(
-  fileSystem: GuestFileSystem,
-): readonly { readonly name: string; readonly fileSystem: GuestFileSystem }[] {
+function subvolumesOf(fileSystem: FilesByPath): readonly { readonly name: string; readonly files: FilesByPath }[] {
   try {
-    return fileSystem.subvolumes?.() ?? [];
+    return fileSystem.subvolumes();
   } catch (error) {
     if (isRefusal(error)) return [];
     throw error;
   }
 }
 
-function isRoot(fileSystem: GuestFileSystem): boolean {
+function isRoot(fileSystem: FilesByPath): boolean {
   try {
     if (fileSystem.stat('/etc')?.type !== 'folder') return false;
     return [...osReleasePaths, ...initPaths].some((path) => fileSystem.stat(path)?.type === 'file');
@@ -124,11 +121,11 @@ function isRoot(fileSystem: GuestFileSystem): boolean {
 
 function selectSubvolume(
   volume: GuestVolume,
-  fileSystem: GuestFileSystem,
+  fileSystem: FilesByPath,
   subvolume: string | undefined,
 ): Omit<Mounted, 'mountpoint'> {
   const named = subvolume === undefined ? undefined : subvolumesOf(fileSystem).find(({ name }) => name === subvolume);
-  return named === undefined ? { volume, fileSystem } : { volume, fileSystem: named.fileSystem, subvolume: named.name };
+  return named === undefined ? { volume, fileSystem } : { volume, fileSystem: named.files, subvolume: named.name };
 }
 
 function subvolumeOption(options: string): string | undefined {

@@ -4,9 +4,9 @@
  */
 import { UnsupportedError } from '../../base/errors.ts';
 import { MiB } from '../../base/units.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import type { Change, Patch } from '../../filesystem/edit/patch.ts';
 import { FatVolume } from '../../filesystem/fat/volume.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { machineOf, machines } from './programs.ts';
 
 const bootManagerPath = '/EFI/Microsoft/Boot/bootmgfw.efi';
@@ -25,9 +25,10 @@ export interface Fallback {
 }
 
 /** Patches of the EFI system partition that add the fallback; none where it is there. */
-export function addFallbackLoader(fileSystem: WindowsFileSystem): Fallback {
+export function addFallbackLoader(fileSystem: FilesByPath): Fallback {
   const nothing = { patches: [], changes: [], warnings: [] };
-  if (!(fileSystem instanceof FatVolume) || fileSystem.stat(bootManagerPath)?.type !== 'file') return nothing;
+  const { volume } = fileSystem;
+  if (!(volume instanceof FatVolume) || fileSystem.stat(bootManagerPath)?.type !== 'file') return nothing;
   const loader = fileSystem.readFile(bootManagerPath, maxLoaderBytes);
   const name = fallbackNames[machineOf(loader) ?? 0];
   if (name === undefined) return { ...nothing, warnings: [`${bootManagerPath}: is no program for a known machine`] };
@@ -41,7 +42,7 @@ export function addFallbackLoader(fileSystem: WindowsFileSystem): Fallback {
     why: "the entry of Windows is in the old machine's firmware",
   };
   try {
-    return { patches: fileSystem.addFile(path, loader), changes: [change], warnings: [] };
+    return { patches: volume.addFile(path, loader), changes: [change], warnings: [] };
   } catch (error) {
     if (!(error instanceof UnsupportedError)) throw error;
     const warning = `${path}: cannot be added (${error.message}); choose ${bootManagerPath} in the firmware's menu by hand`;

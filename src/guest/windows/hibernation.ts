@@ -1,7 +1,6 @@
 /** A hibernated Windows resumes with the drivers of its old hardware: without the file's header it starts anew. */
-import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { FileEdit, FilesByPath } from '../../filesystem/by-path.ts';
 import type { Change } from '../../filesystem/edit/patch.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 
 const path = '/hiberfil.sys';
 const headerBytes = 4096;
@@ -12,7 +11,7 @@ export interface Discarded {
   readonly warnings: readonly string[];
 }
 
-export function discardHibernation(fileSystem: WindowsFileSystem): Discarded {
+export function discardHibernation(fileSystem: FilesByPath): Discarded {
   const nothing = { edits: [], changes: [], warnings: [] };
   if (fileSystem.stat(path)?.type !== 'file') return nothing;
   const file = fileSystem.open(path);

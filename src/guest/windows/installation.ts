@@ -1,9 +1,8 @@
 /** A Windows on a disk: its volume, its SYSTEM hive, the boot configuration stores beside it, and what it calls its disks. */
 import { FormatError, UnsupportedError } from '../../base/errors.ts';
 import type { GivenTable } from '../../bootable/plan.ts';
-import type { GuestFileSystem } from '../../filesystem/file-system.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import type { GuestVolume } from '../../volume/open-disk.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { bootManager, readBcd, type PartitionName } from './bcd.ts';
 import { storePaths, type BootStore } from './boot-stores.ts';
 import { nameOfMounted, sameName } from './disk-names.ts';
@@ -14,7 +13,7 @@ import { readVersion, type WindowsVersion } from './version.ts';
 
 export interface WindowsVolume {
   readonly volume: GuestVolume;
-  readonly fileSystem: WindowsFileSystem;
+  readonly fileSystem: FilesByPath;
 }
 
 export interface PlacedStore extends BootStore {
@@ -84,9 +83,11 @@ export function tableForWindows(all: readonly GuestVolume[], style: 'mbr' | 'gpt
   return full?.style === 'gpt' ? { diskGuid: full.disk, partitions } : { partitions };
 }
 
+const windowsKinds: ReadonlySet<string> = new Set(['ntfs', 'fat']);
+
 /** Of a kind that Windows has, and not so broken that nothing is found on it: such a volume of data is no reason to refuse the system. */
-function isForWindows(fileSystem: GuestFileSystem | undefined): fileSystem is WindowsFileSystem {
-  if (fileSystem === undefined || !('roomOf' in fileSystem)) return false;
+function isForWindows(fileSystem: FilesByPath | undefined): fileSystem is FilesByPath {
+  if (fileSystem === undefined || !windowsKinds.has(fileSystem.kind)) return false;
   try {
     fileSystem.stat(systemPath);
     fileSystem.stat(storePaths.bios);

@@ -6,8 +6,7 @@
  */
 import { UnsupportedError } from '../../base/errors.ts';
 import { changedRuns } from '../../filesystem/edit/changed-runs.ts';
-import type { FileEdit } from '../../filesystem/file-system.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
+import type { FileEdit, FilesByPath } from '../../filesystem/by-path.ts';
 import { HiveEditor } from './registry/edit.ts';
 import { binsStartBytes, logSectorBytes, maxHiveBytes } from './registry/layout.ts';
 import { replayLogs, type Replayed } from './registry/log-replay.ts';
@@ -19,14 +18,14 @@ export class LoadedHive {
   readonly editor: HiveEditor;
   readonly state: Replayed['state'];
   readonly warnings: readonly string[];
-  readonly #fileSystem: WindowsFileSystem;
+  readonly #fileSystem: FilesByPath;
   readonly #original: Uint8Array;
   readonly #replayed: Uint8Array;
   readonly #logs: readonly string[];
   #edited = false;
 
   /** @throws FormatError when it is no sound hive; UsageError where there is no such file */
-  constructor(fileSystem: WindowsFileSystem, path: string) {
+  constructor(fileSystem: FilesByPath, path: string) {
     this.path = path;
     this.#fileSystem = fileSystem;
     this.#original = fileSystem.readFile(path, maxHiveBytes);

@@ -2,7 +2,7 @@
  * The plan for a Windows guest, 7 to 11 and Server 2008 R2 to 2025: its registry, its boot configuration, its boot sector, a hibernated
  * session, and drivers from a folder of this host. What is there is changed in place; what cannot be is a warning that says what to do.
  */
-import type { FileEdit } from '../../filesystem/file-system.ts';
+import type { FileEdit } from '../../filesystem/by-path.ts';
 import type { GuestDisk } from '../../volume/open-disk.ts';
 import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
 import { checkPatches, type Change, type Patch } from '../../filesystem/edit/patch.ts';
@@ -149,9 +149,10 @@ class Planning {
   /** Volumes that BIOS code may be started from: that of Windows, and that of the boot manager. */
   #planBootSector(on: WindowsVolume): void {
     const { fileSystem, volume } = on;
-    if (!(fileSystem instanceof NtfsVolume) || volume.partition === undefined) return;
+    const ntfs = fileSystem.volume;
+    if (!(ntfs instanceof NtfsVolume) || volume.partition === undefined) return;
     if (on !== this.#found.windows && fileSystem.stat(storePaths.bios) === undefined) return;
-    const { patches, changes } = placeBootSector(volume.disk, fileSystem, volume.partition.startBytes, volume.name);
+    const { patches, changes } = placeBootSector(volume.disk, ntfs, volume.partition.startBytes, volume.name);
     this.#changes.push(...changes);
     this.#patches.push(...volume.toDisk(patches));
   }

@@ -3,9 +3,10 @@ import { LRUCache } from 'lru-cache';
 import { describeError, FormatError, UnsupportedError } from '../../base/errors.ts';
 import { alignDown } from '../../base/ranges.ts';
 import { KiB } from '../../base/units.ts';
-import type { OpenFile, WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { Hive, type HiveBytes } from './registry/hive.ts';
 import { maxHiveBytes } from './registry/layout.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
+import type { Disk } from '../../disk/disk.ts';
 
 export interface WindowsVersion {
   /** `Windows 10 Pro` */
@@ -38,7 +39,7 @@ const names: readonly (readonly [build: number, client: string, server: string])
 ];
 
 /** @throws UnsupportedError for what is older than Windows 7 */
-export function readVersion(fileSystem: WindowsFileSystem, system: Hive, controlSet: string): WindowsVersion {
+export function readVersion(fileSystem: FilesByPath, system: Hive, controlSet: string): WindowsVersion {
   const server = (system.key(`${controlSet}\\Control\\ProductOptions`)?.text('ProductType') ?? 'WinNT') !== 'WinNT';
   const { found, warnings } = trySoftware(fileSystem, server);
   if (found === undefined) return { ...fromSystem(system, controlSet, server), warnings };
@@ -49,7 +50,7 @@ export function readVersion(fileSystem: WindowsFileSystem, system: Hive, control
   return found;
 }
 
-function trySoftware(fileSystem: WindowsFileSystem, server: boolean): { found?: WindowsVersion; warnings: string[] } {
+function trySoftware(fileSystem: FilesByPath, server: boolean): { found?: WindowsVersion; warnings: string[] } {
   try {
     const found = fromSoftware(fileSystem, server);
     return found === undefined ? { warnings: [] } : { found, warnings: [] };
@@ -59,7 +60,7 @@ function trySoftware(fileSystem: WindowsFileSystem, server: boolean): { found?: 
   }
 }
 
-function fromSoftware(fileSystem: WindowsFileSystem, server: boolean): WindowsVersion | undefined {
+function fromSoftware(fileSystem: FilesByPath, server: boolean): WindowsVersion | undefined {
   if (fileSystem.stat(softwarePath)?.type !== 'file') return undefined;
   const key = new Hive('SOFTWARE', pagedBytes(fileSystem.open(softwarePath))).key(versionKey);
   const build = Number(key?.text('CurrentBuild') ?? key?.text('CurrentBuildNumber'));
@@ -99,7 +100,7 @@ const pageBytes = 64 * KiB;
 const maxPages = 64;
 
 /** SOFTWARE is the largest hive, and little of it is read. */
-function pagedBytes(file: OpenFile): HiveBytes {
+function pagedBytes(file: Disk): HiveBytes {
   const sizeBytes = Math.min(file.sizeBytes, maxHiveBytes);
   const pages = new LRUCache<number, Uint8Array>({ max: maxPages });
   const pageAt = (start: number): Uint8Array => {

@@ -4,9 +4,9 @@
  * much as Windows needs for its first start; the rest of virtio-win is for an installer in the guest.
  */
 import { CapacityError, UnsupportedError, UsageError } from '../../base/errors.ts';
+import type { FilesByPath } from '../../filesystem/by-path.ts';
 import type { AddedFiles } from '../../filesystem/ntfs/add-files.ts';
 import { NtfsVolume } from '../../filesystem/ntfs/volume.ts';
-import type { WindowsFileSystem } from '../../filesystem/windows-file-system.ts';
 import { findDriver, type Driver } from './driver-folder.ts';
 import { registerDriver, virtioDrivers } from './driver-registration.ts';
 import { architectureOf, machineOf, machines, type Architecture } from './programs.ts';
@@ -24,7 +24,7 @@ const howToGetThem =
 /** @returns what keeps Windows from starting on virtio */
 export function startVirtio(
   edits: RecordedEdits,
-  fileSystem: WindowsFileSystem,
+  fileSystem: FilesByPath,
   controlSet: string,
   added: readonly Driver[],
 ): string[] {
@@ -46,7 +46,7 @@ export function startVirtio(
 export function driversFor(
   folder: string,
   edits: RecordedEdits,
-  fileSystem: WindowsFileSystem,
+  fileSystem: FilesByPath,
   controlSet: string,
   version: WindowsVersion,
 ): Driver[] {
@@ -60,9 +60,10 @@ export function driversFor(
 }
 
 /** Puts the drivers' files into the guest. @throws UnsupportedError, FormatError where its volume cannot take them */
-export function addDrivers(fileSystem: WindowsFileSystem, drivers: readonly Driver[]): AddedFiles {
-  if (!(fileSystem instanceof NtfsVolume)) throw new UnsupportedError('drivers are added to NTFS only');
-  return fileSystem.addFiles(
+export function addDrivers(fileSystem: FilesByPath, drivers: readonly Driver[]): AddedFiles {
+  const { volume } = fileSystem;
+  if (!(volume instanceof NtfsVolume)) throw new UnsupportedError('drivers are added to NTFS only');
+  return volume.addFiles(
     drivers.map(({ name, path, contents, modified }) => ({
       path: pathOf(name),
       contents,
@@ -96,7 +97,7 @@ function pathOf(name: string): string {
 }
 
 /** Of the guest: what its environment says, else what its kernel is. */
-function architectureIn(edits: RecordedEdits, fileSystem: WindowsFileSystem, controlSet: string): Architecture {
+function architectureIn(edits: RecordedEdits, fileSystem: FilesByPath, controlSet: string): Architecture {
   const named = architectureOf(edits.key(`${controlSet}\\${environmentKey}`)?.text('PROCESSOR_ARCHITECTURE'));
   const found = named ?? architectureOfKernel(fileSystem);
   if (found === undefined)
@@ -106,7 +107,7 @@ function architectureIn(edits: RecordedEdits, fileSystem: WindowsFileSystem, con
   return found;
 }
 
-function architectureOfKernel(fileSystem: WindowsFileSystem): Architecture | undefined {
+function architectureOfKernel(fileSystem: FilesByPath): Architecture | undefined {
   if (fileSystem.stat(kernelPath)?.type !== 'file') return undefined;
   const file = fileSystem.open(kernelPath);
   const header = new Uint8Array(Math.min(headerBytes, file.sizeBytes));

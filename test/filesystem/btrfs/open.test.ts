@@ -69,10 +69,10 @@ describe.skipIf(noMounts !== undefined)('btrfs', () => {
     });
     withFileSystem(openBtrfs, image, (fileSystem) => {
       expect(differences(tree, fileSystem)).toEqual([]);
-      const others = fileSystem.subvolumes?.() ?? [];
+      const others = fileSystem.subvolumes();
       expect(others.map(({ name }) => name)).toEqual(['/', '@home']);
-      expect(Buffer.from(others[0]?.fileSystem.readFile('/@home/here', 100) ?? []).toString()).toBe('at home');
-      expect(others[1]?.fileSystem.list('/')).toEqual(['here']);
+      expect(Buffer.from(others[0]?.files.readFile('/@home/here', 100) ?? []).toString()).toBe('at home');
+      expect(others[1]?.files.list('/')).toEqual(['here']);
     });
   });
 

@@ -4,18 +4,19 @@ import { expect, it } from 'vitest';
 import { UnsupportedError, UsageError } from '../../../src/base/errors.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
-import { FatVolume, openFat } from '../../../src/filesystem/fat/volume.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
+import { openFat, type FatVolume } from '../../../src/filesystem/fat/volume.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../trees.ts';
 import { faultsOf, makeFat, mtypeBytes } from './made-volume.ts';
 
-function withFat<T>(image: string, use: (volume: FatVolume) => T): T {
+function withFat<T>(image: string, use: (volume: FilesByPath, fat: FatVolume) => T): T {
   const disk = openFileDisk(image);
   try {
     const volume = openFat(disk);
     if (volume === undefined) throw new Error('this is no FAT volume');
-    return use(volume);
+    return use(new FilesByPath(volume), volume);
   } finally {
     disk.close();
   }
@@ -38,21 +39,21 @@ for (const { bits, sizeBytes } of [
     const image = makeFat(context, folder, { bits, sizeBytes, files });
     const edit = random.bytes(7000);
     const added = random.bytes(300 * KiB);
-    const patches = withFat(image, (volume) => {
+    const patches = withFat(image, (volume, fat) => {
       expect(volume.label).toBe('SYSTEM');
       for (const [name, contents] of Object.entries(files)) {
-        expect(volume.stat(`/${name.toUpperCase()}`)).toEqual({ type: 'file', sizeBytes: contents.length });
+        expect(volume.stat(`/${name.toUpperCase()}`)).toMatchObject({ type: 'file', sizeBytes: contents.length });
         expect(Buffer.from(volume.readFile(`/${name}`, MiB)).equals(contents)).toBe(true);
       }
       expect(volume.list('/')).toEqual(['EFI', 'a file with a long name.text', 'empty'].sort());
-      expect(volume.stat('/efi/microsoft')).toEqual({ type: 'folder', sizeBytes: 0 });
+      expect(volume.stat('/efi/microsoft')).toMatchObject({ type: 'folder', sizeBytes: 0 });
       expect(volume.stat('/nothing/here')).toBeUndefined();
       expect(() => volume.readFile('/EFI', MiB)).toThrow(UsageError);
-      expect(() => volume.addFile('/empty', added)).toThrow(UsageError);
-      if (bits === 12) expect(() => volume.addFile('/EFI/BOOT/BOOTX64.EFI', added)).toThrow(UnsupportedError);
+      expect(() => fat.addFile('/empty', added)).toThrow(UsageError);
+      if (bits === 12) expect(() => fat.addFile('/EFI/BOOT/BOOTX64.EFI', added)).toThrow(UnsupportedError);
       return [
         ...volume.replace([{ path: '/EFI/Microsoft/Boot/BCD', fileOffset: 4000, after: edit }]),
-        ...(bits === 12 ? [] : volume.addFile('/EFI/BOOT/BOOTX64.EFI', added)),
+        ...(bits === 12 ? [] : fat.addFile('/EFI/BOOT/BOOTX64.EFI', added)),
       ];
     });
     applyTo(image, patches);
@@ -70,8 +71,8 @@ for (const { bits, sizeBytes } of [
 it('a file that finds no room is refused, and a chain that runs in a circle too', (context) => {
   using folder = new TempFolder();
   const image = makeFat(context, folder, { bits: 16, sizeBytes: 16 * MiB, files: { file: new Uint8Array(100 * KiB) } });
-  withFat(image, (volume) => {
-    expect(() => volume.addFile('/LARGE', new Uint8Array(17 * MiB))).toThrow(/free clusters/);
+  withFat(image, (volume, fat) => {
+    expect(() => fat.addFile('/LARGE', new Uint8Array(17 * MiB))).toThrow(/free clusters/);
     const [piece] = volume.locate('/file');
     expect(piece?.lengthBytes).toBe(100 * KiB);
   });

@@ -4,6 +4,7 @@ import { expect } from 'vitest';
 import { openFileDisk } from '../../../src/disk/file.ts';
 import { checkPatches } from '../../../src/filesystem/edit/patch.ts';
 import type { AddedFiles, NewFile } from '../../../src/filesystem/ntfs/add-files.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
 import { NtfsVolume } from '../../../src/filesystem/ntfs/volume.ts';
 import { missingProgram } from '../../native/judges.ts';
 import { applyTo } from '../trees.ts';
@@ -17,10 +18,11 @@ export function newFile(path: string, contents: Uint8Array): NewFile {
   return { path, contents, modified, source: 'a test', why: 'it is tested' };
 }
 
-export function withVolume<T>(image: string, use: (volume: NtfsVolume) => T): T {
+export function withVolume<T>(image: string, use: (volume: FilesByPath, ntfs: NtfsVolume) => T): T {
   const disk = openFileDisk(image);
   try {
-    return use(new NtfsVolume(disk));
+    const ntfs = new NtfsVolume(disk);
+    return use(new FilesByPath(ntfs), ntfs);
   } finally {
     disk.close();
   }
@@ -58,7 +60,10 @@ export function judgeAdded(image: string, before: ReadonlyMap<string, string>, f
     const { record, clusters, text } = judgedFile(image, name);
     expect(isRecordTaken(image, record)).toBe(true);
     expect(text).toMatch(/Number of Hard Links:\s+1 /);
-    expect(withVolume(image, (volume) => volume.stat(name))).toEqual({ type: 'file', sizeBytes: contents.length });
+    expect(withVolume(image, (volume) => volume.stat(name))).toMatchObject({
+      type: 'file',
+      sizeBytes: contents.length,
+    });
     if (missingProgram(sleuthPrograms) !== undefined) continue;
     const { contents: found, text: described } = sleuthFile(image, record);
     expect(found.equals(contents)).toBe(true);

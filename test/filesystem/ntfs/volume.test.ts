@@ -6,19 +6,21 @@ import { expect, it } from 'vitest';
 import { UnsupportedError } from '../../../src/base/errors.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { openFileDisk } from '../../../src/disk/file.ts';
-import type { FileEdit } from '../../../src/filesystem/file-system.ts';
+import type { FileEdit } from '../../../src/filesystem/by-path.ts';
 import { isNtfs } from '../../../src/filesystem/ntfs/geometry.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
 import { NtfsVolume } from '../../../src/filesystem/ntfs/volume.ts';
 import { Seeded, seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { applyTo } from '../trees.ts';
 import { catFile, faultsOf, makeVolume } from './made-volume.ts';
 
-function withVolume<T>(image: string, use: (volume: NtfsVolume) => T): T {
+function withVolume<T>(image: string, use: (volume: FilesByPath, ntfs: NtfsVolume) => T): T {
   const disk = openFileDisk(image);
   try {
     expect(isNtfs(disk)).toBe(true);
-    return use(new NtfsVolume(disk));
+    const ntfs = new NtfsVolume(disk);
+    return use(new FilesByPath(ntfs), ntfs);
   } finally {
     disk.close();
   }
@@ -68,7 +70,7 @@ for (const clusterBytes of [512, 4096, 65_536]) {
       expect(volume.label).toBe('Windows');
       expect(volume.warnings).toEqual([]);
       for (const [name, contents] of Object.entries(files)) {
-        expect(volume.stat(`/${name}`)).toEqual({ type: 'file', sizeBytes: contents.length });
+        expect(volume.stat(`/${name}`)).toMatchObject({ type: 'file', sizeBytes: contents.length });
         expect(Buffer.from(contents).equals(volume.readFile(`/${name}`, contents.length))).toBe(true);
       }
       expect(Buffer.from(volume.readFile('/sparse', 30 * MiB)).equals(catFile(image, 'sparse'))).toBe(true);
@@ -190,10 +192,10 @@ it('a volume that Windows would check and a journal without an end are said', (c
   const disk = fs.readFileSync(image);
   // $Volume is record 3; ntfsfix without -n sets the dirty flag in it.
   execFileSync('ntfsfix', [image], { stdio: 'pipe' });
-  withVolume(image, (volume) => expect(volume.state.dirty).toBe(true));
+  withVolume(image, (_, ntfs) => expect(ntfs.state.dirty).toBe(true));
   fs.writeFileSync(image, disk);
-  withVolume(image, (volume) => {
-    expect(volume.state).toEqual({ version: '3.1', dirty: false, journalOpen: false });
+  withVolume(image, (volume, ntfs) => {
+    expect(ntfs.state).toEqual({ version: '3.1', dirty: false, journalOpen: false });
     const [log] = volume.locate('/$LogFile');
     // A restart page of a client that was in use.
     const page = Buffer.alloc(4096);
@@ -202,8 +204,8 @@ it('a volume that Windows would check and a journal without an end are said', (c
     page.writeUInt16LE(0, 0x30 + 12);
     applyTo(image, [{ offsetBytes: log?.volumeOffset ?? 0, before: page, after: page }]);
   });
-  withVolume(image, (volume) => {
-    expect(volume.state.journalOpen).toBe(true);
+  withVolume(image, (volume, ntfs) => {
+    expect(ntfs.state.journalOpen).toBe(true);
     expect(volume.warnings).toHaveLength(1);
   });
 });

@@ -88,9 +88,9 @@ describe.skipIf(noMounts !== undefined)('XFS', () => {
     });
     withFileSystem(openXfs, dirty, (fileSystem) => {
       expect(fileSystem.warnings).toEqual([expect.stringContaining('log was not replayed')]);
-      expect(() => fileSystem.replace([{ path: '/fstab', fileOffset: 0, after: Buffer.from('x') }])).toThrow(
-        /replayed/,
-      );
+      const { volume } = fileSystem;
+      const edit = { node: volume.root, path: '/fstab', fileOffset: 0, after: Buffer.from('x') };
+      expect(() => volume.replace([edit])).toThrow(/replayed/);
     });
     withFileSystem(openXfs, folder.file('busy'), (fileSystem) => expect(fileSystem.warnings).toEqual([]));
   });

@@ -3,76 +3,72 @@ import { UsageError } from '../../../src/base/errors.ts';
 import { alignUp } from '../../../src/base/ranges.ts';
 import { KiB } from '../../../src/base/units.ts';
 import type { Disk } from '../../../src/disk/disk.ts';
-import { replaceInPlace, type FileEdit, type FilePiece, type FileStat } from '../../../src/filesystem/file-system.ts';
-import type { Patch } from '../../../src/filesystem/edit/patch.ts';
-import type { OpenFile, WindowsFileSystem } from '../../../src/filesystem/windows-file-system.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
+import { replaceInPlace, type EditableFileSystem } from '../../../src/filesystem/edit/editable.ts';
+import type { NodeId, NodeType } from '../../../src/filesystem/file-system.ts';
+import type { FilePiece } from '../../../src/filesystem/pieces.ts';
 
 /** Each begins at a multiple of this, and is read by no more than this at once. */
 export const bareFileUnitBytes = 4 * KiB;
 
+interface Node {
+  readonly type: NodeType;
+  readonly names: Map<string, NodeId>;
+  readonly offset: number;
+  readonly sizeBytes: number;
+}
+
 /** Files that lie one behind another on a disk: hives without a file system that could stand in the way. */
-export class BareFiles implements WindowsFileSystem {
-  readonly kind = 'ntfs';
-  readonly uuid = '';
-  readonly label = '';
-  readonly warnings: readonly string[] = [];
-  readonly #disk: Disk;
-  readonly #places: ReadonlyMap<string, { offset: number; sizeBytes: number }>;
-
-  constructor(disk: Disk, sizes: readonly (readonly [string, number])[]) {
-    this.#disk = disk;
-    const places = new Map<string, { offset: number; sizeBytes: number }>();
-    let offset = 0;
-    for (const [path, sizeBytes] of sizes) {
-      places.set(path, { offset, sizeBytes });
-      offset += alignUp(sizeBytes, bareFileUnitBytes);
+export function bareFiles(disk: Disk, sizes: readonly (readonly [string, number])[]): FilesByPath {
+  const nodes: Node[] = [];
+  const add = (type: NodeType, offset: number, sizeBytes: number): NodeId => {
+    nodes.push({ type, names: new Map(), offset, sizeBytes });
+    return BigInt(nodes.length - 1);
+  };
+  const node = (id: NodeId): Node => {
+    const found = nodes[Number(id)];
+    if (found === undefined) throw new UsageError(`node ${id}: is none of ${nodes.length}`);
+    return found;
+  };
+  const root = add('folder', 0, 0);
+  let offset = 0;
+  for (const [path, sizeBytes] of sizes) {
+    const names = path.split('/').filter((name) => name !== '');
+    const last = names.pop() ?? '';
+    let folder = root;
+    for (const name of names) {
+      const next = node(folder).names.get(name) ?? add('folder', 0, 0);
+      node(folder).names.set(name, next);
+      folder = next;
     }
-    this.#places = places;
+    node(folder).names.set(last, add('file', offset, sizeBytes));
+    offset += alignUp(sizeBytes, bareFileUnitBytes);
   }
-
-  stat(path: string): FileStat | undefined {
-    const place = this.#places.get(path);
-    return place === undefined ? undefined : { type: 'file', sizeBytes: place.sizeBytes };
-  }
-
-  list(): string[] {
-    return [];
-  }
-
-  readFile(path: string): Uint8Array {
-    const bytes = new Uint8Array(this.roomOf(path));
-    this.open(path).read(bytes, 0);
-    return bytes;
-  }
-
-  /** In small reads, which are what mutants change. */
-  open(path: string): OpenFile {
-    const { offset: start, sizeBytes } = this.#place(path);
-    return {
-      sizeBytes,
-      read: (target, offset) => {
+  const locate = (id: NodeId): readonly FilePiece[] => {
+    const { offset: volumeOffset, sizeBytes: lengthBytes } = node(id);
+    return [{ fileOffset: 0, volumeOffset, lengthBytes }];
+  };
+  const fileSystem: EditableFileSystem = {
+    ...{ kind: 'ntfs', uuid: '', label: '', warnings: [], root, locate },
+    stat: (id) => ({
+      ...{ type: node(id).type, sizeBytes: node(id).sizeBytes, links: 1, permissions: undefined, owner: undefined },
+      ...{ modifiedNs: undefined, changedNs: undefined, accessedNs: undefined, bornNs: undefined, device: undefined },
+    }),
+    lookup: (id, name) => node(id).names.get(name),
+    entries: () => [],
+    // In small reads, which are what mutants change.
+    open: (id) => ({
+      sizeBytes: node(id).sizeBytes,
+      read(target, at) {
         for (let done = 0; done < target.length; done += bareFileUnitBytes)
-          this.#disk.read(target.subarray(done, done + bareFileUnitBytes), start + offset + done);
+          disk.read(target.subarray(done, done + bareFileUnitBytes), node(id).offset + at + done);
       },
-    };
-  }
-
-  locate(path: string): readonly FilePiece[] {
-    const { offset, sizeBytes } = this.#place(path);
-    return [{ fileOffset: 0, volumeOffset: offset, lengthBytes: sizeBytes }];
-  }
-
-  roomOf(path: string): number {
-    return this.#place(path).sizeBytes;
-  }
-
-  replace(edits: readonly FileEdit[]): Patch[] {
-    return replaceInPlace(this, this.#disk, edits);
-  }
-
-  #place(path: string): { offset: number; sizeBytes: number } {
-    const place = this.#places.get(path);
-    if (place === undefined) throw new UsageError(`${path}: is no file of the guest`);
-    return place;
-  }
+      extents: (at, length) => [{ offset: at, length, kind: 'data' }],
+      close: () => undefined,
+    }),
+    readLink: () => '',
+    roomOf: (id) => node(id).sizeBytes,
+    replace: (edits) => replaceInPlace({ locate }, disk, edits),
+  };
+  return new FilesByPath(fileSystem);
 }

@@ -7,6 +7,7 @@ import type { Disk } from '../../../src/disk/disk.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import { openGuestDisk, type GuestDisk } from '../../../src/volume/open-disk.ts';
 import { checkPatches, type Patch } from '../../../src/filesystem/edit/patch.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
 import { openFat } from '../../../src/filesystem/fat/volume.ts';
 import { openNtfs } from '../../../src/filesystem/ntfs/volume.ts';
 import { LoadedHive } from '../../../src/guest/windows/loaded-hive.ts';
@@ -20,7 +21,7 @@ import { TempFolder } from '../../temp-folder.ts';
 import { makeFat } from '../../filesystem/fat/made-volume.ts';
 import { leaveFreeRecords, makeVolume } from '../../filesystem/ntfs/made-volume.ts';
 import { guestMutantCount, survivesGuestMutants } from '../mutants.ts';
-import { BareFiles, bareFileUnitBytes } from './bare-files.ts';
+import { bareFiles, bareFileUnitBytes } from './bare-files.ts';
 import { filledHive, realHive, skipWithout } from './hives.ts';
 import { partitionStartBytes, smallSystem, softwareLines, withPartition } from './machine.ts';
 
@@ -47,7 +48,7 @@ function mutantsOfFiles(title: string, files: readonly (readonly [string, Uint8A
           name: 'partition 1',
           disk: mutant,
           partition,
-          fileSystem: new BareFiles(mutant, sizes),
+          fileSystem: bareFiles(mutant, sizes),
           toDisk: (patches) => [...patches],
         },
       ],
@@ -79,7 +80,7 @@ it('mutants of a small SYSTEM hive that drivers are entered in', { timeout }, (c
     8 * KiB,
   );
   const use = (mutant: Disk): readonly Patch[] => {
-    const files = new BareFiles(mutant, [[paths.system, hive.length]]);
+    const files = bareFiles(mutant, [[paths.system, hive.length]]);
     const edits = new RecordedEdits(new LoadedHive(files, paths.system));
     const version = { name: '', version: '', build: 22_631, server: false, drive: 'C', warnings: [] };
     const drivers = ['viostor', 'vioscsi'].map((name) => ({
@@ -171,9 +172,10 @@ it.for([16, 32])('mutants of a FAT%i volume', { timeout }, (bits, context) => {
   const use = (mutant: Disk): readonly Patch[] => {
     const volume = openFat(mutant);
     if (volume === undefined) return [];
-    volume.list('/');
-    volume.readFile(`/${path}`, MiB);
-    const edits = volume.replace([{ path: `/${path}`, fileOffset: 10_000, after: Buffer.alloc(10_000, 3) }]);
+    const files = new FilesByPath(volume);
+    files.list('/');
+    files.readFile(`/${path}`, MiB);
+    const edits = files.replace([{ path: `/${path}`, fileOffset: 10_000, after: Buffer.alloc(10_000, 3) }]);
     return checkPatches([...edits, ...volume.addFile('/EFI/BOOT/BOOTX64.EFI', Buffer.alloc(100 * KiB, 4))], mutant);
   };
   expectBoth(survivesGuestMutants(`FAT${bits}`, { disk: fs.readFileSync(image), use }));

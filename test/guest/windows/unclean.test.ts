@@ -5,6 +5,7 @@ import { expect, it, type TestContext } from 'vitest';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import { openGuestDisk } from '../../../src/volume/open-disk.ts';
 import type { GuestPlan } from '../../../src/guest/plan.ts';
+import { FilesByPath } from '../../../src/filesystem/by-path.ts';
 import { NtfsVolume } from '../../../src/filesystem/ntfs/volume.ts';
 import { planWindows } from '../../../src/guest/windows/plan-windows.ts';
 import { TempFolder } from '../../temp-folder.ts';
@@ -55,7 +56,7 @@ it('a volume that is marked dirty is said in the plan', (context) => {
 
 it('a journal that was not closed is said in the plan, and that of a clean volume is not', (context) => {
   const open = planAfter(context, (image) => {
-    const volume = new NtfsVolume(memoryDisk(fs.readFileSync(image)));
+    const volume = new FilesByPath(new NtfsVolume(memoryDisk(fs.readFileSync(image))));
     const [log] = volume.locate('/$LogFile');
     // A restart page of a client that was in use.
     const page = Buffer.alloc(4096);

@@ -4,7 +4,7 @@ import { UnsupportedError } from '../../../src/base/errors.ts';
 import { memoryDisk } from '../../../src/disk/memory.ts';
 import { bytesInMemory, Hive } from '../../../src/guest/windows/registry/hive.ts';
 import { readVersion, type WindowsVersion } from '../../../src/guest/windows/version.ts';
-import { BareFiles } from './bare-files.ts';
+import { bareFiles } from './bare-files.ts';
 import { filledHive, skipWithout } from './hives.ts';
 import { utf16 } from './machine.ts';
 
@@ -15,7 +15,7 @@ function versionOf(context: TestContext, build: number, kind: string, more: read
   skipWithout(context, ['hivexregedit']);
   const above = ['[\\Microsoft]', '[\\Microsoft\\Windows NT]'];
   const software = filledHive([...above, key, `"CurrentBuild"=hex(1):${utf16(String(build))}`, ...more]);
-  const files = new BareFiles(memoryDisk(software), [['/Windows/System32/config/SOFTWARE', software.length]]);
+  const files = bareFiles(memoryDisk(software), [['/Windows/System32/config/SOFTWARE', software.length]]);
   const product = ['[\\ControlSet001]', '[\\ControlSet001\\Control]', '[\\ControlSet001\\Control\\ProductOptions]'];
   const system = filledHive([...product, `"ProductType"=hex(1):${utf16(kind)}`]);
   return readVersion(files, new Hive('SYSTEM', bytesInMemory(system)), 'ControlSet001');
