@@ -17,8 +17,8 @@ import {
   VeneerError,
 } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
+import type { BlockCache } from '../backup/read/block-cache.ts';
+import { KeyRing, type ThreadKeys } from '../backup/crypto/key-ring.ts';
 import type { Guid } from '../bytes/guid.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { hasReplacement, partOf } from '../plugin/beside.ts';
