@@ -9,7 +9,7 @@
  */
 import { describeError, FormatError, VeneerError } from '../../base/errors.ts';
 import { closeAll } from '../../base/ownership.ts';
-import { RecordOpener, requirePlain, requireSealed } from '../crypto/block-seal.ts';
+import { RecordOpener, requirePlain, requireSealed } from '../read/record-opener.ts';
 import { openChain } from '../read/chain.ts';
 import { inflateBlock } from '../format/codec.ts';
 import type { Image } from '../read/image.ts';

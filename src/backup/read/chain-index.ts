@@ -5,7 +5,7 @@
 import { assert, FormatError } from '../../base/errors.ts';
 import type { Closable } from '../../base/ownership.ts';
 import type { Extent } from '../../disk/disk.ts';
-import type { RecordOpener } from '../crypto/block-seal.ts';
+import type { RecordOpener } from './record-opener.ts';
 import type { Image } from './image.ts';
 import type { ChainIndexCache, MergedLeaf } from './index-cache.ts';
 import * as format from '../format/layout.ts';

@@ -15,7 +15,7 @@ import { MiB } from '../../base/units.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
 import { BlockCache, type ChainBlocks } from './block-cache.ts';
-import { RecordOpener } from '../crypto/block-seal.ts';
+import { RecordOpener } from './record-opener.ts';
 import { ChainIndex } from './chain-index.ts';
 import { lockInUse } from './chain-lock.ts';
 import { Image } from './image.ts';

@@ -8,7 +8,7 @@
  */
 import { AssertionError, FormatError } from '../../base/errors.ts';
 import { KiB } from '../../base/units.ts';
-import { requirePlain } from '../crypto/block-seal.ts';
+import { requirePlain } from './record-opener.ts';
 import type { Found } from './chain-index.ts';
 import { inflateBlock } from '../format/codec.ts';
 import type { Image } from './image.ts';
