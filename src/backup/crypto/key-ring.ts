@@ -4,9 +4,16 @@
  */
 import { ForbiddenError } from '../../base/errors.ts';
 import type { Guid } from '../../bytes/guid.ts';
-import type { Image } from '../read/image.ts';
-import type { Credential } from './key-slots.ts';
+import type { Credential, KeySlots } from './key-slots.ts';
 import { ChainKey, type ThreadKey } from './seal.ts';
+
+/** An encrypted image, as far as its key is looked for. */
+interface LockedImage {
+  readonly path: string;
+  readonly description: { readonly chainId: Guid };
+  /** @throws FormatError, UnavailableError */
+  readKeySlots(): KeySlots;
+}
 
 /** A key ring on its way to another thread of this process. Never to a file, an argument, a log or a message. */
 export interface ThreadKeys {
@@ -55,7 +62,7 @@ export class KeyRing {
    * The key of an encrypted image's chain; undefined when nothing here opens it.
    * @param maxWork what trying may cost at most (KeySlots.workOf): where it costs more, only what costs nothing is tried
    */
-  find(image: Image, maxWork = Number.POSITIVE_INFINITY): ChainKey | undefined {
+  find(image: LockedImage, maxWork = Number.POSITIVE_INFINITY): ChainKey | undefined {
     const known = this.#chains.get(image.description.chainId);
     if (known !== undefined || this.#credentials.length === 0) return known;
     const slots = image.readKeySlots();
@@ -75,7 +82,7 @@ export class KeyRing {
   }
 
   /** @throws ForbiddenError in one line, that says what to do */
-  require(image: Image): ChainKey {
+  require(image: LockedImage): ChainKey {
     const key = this.find(image);
     if (key === undefined) throw noKeyError(image.path, this.isEmpty);
     return key;

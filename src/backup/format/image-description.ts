@@ -8,7 +8,6 @@ import { FormatError, IntegrityError, UnsupportedError } from '../../base/errors
 import { isPowerOfTwo } from '../../base/ranges.ts';
 import { checkCrc32c } from '../../bytes/checksum.ts';
 import { nilGuid, type Guid } from '../../bytes/guid.ts';
-import type { ImageFile } from '../read/handle.ts';
 import * as format from './layout.ts';
 
 /** Whether a file with these first bytes starts as an image does. Decides what it is, not whether it is sound. */
@@ -17,6 +16,14 @@ export function startsAsImage(firstBytes: Uint8Array): boolean {
     Buffer.from(firstBytes.buffer, firstBytes.byteOffset, Math.min(8, firstBytes.length)).toString('latin1') ===
     'VENEERIM'
   );
+}
+
+/** The bytes of an image's file. */
+export interface ImageBytes {
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** Fills all of `target`. @throws UnavailableError */
+  read(target: Uint8Array, position: number): void;
 }
 
 /** What an image says of itself, in narrow types. */
@@ -59,7 +66,7 @@ function pagesOf({ sourceSizeBytes, blockBytes }: ImageDescription): number {
 }
 
 /** All of the root, checked: 16 B for each 8 GiB of disk with data. @throws IntegrityError, FormatError, UnavailableError */
-export function readRoot(file: ImageFile, { description, rootOffset, rootBytes, rootHash }: OpenedImage): Uint8Array {
+export function readRoot(file: ImageBytes, { description, rootOffset, rootBytes, rootHash }: OpenedImage): Uint8Array {
   const root = new Uint8Array(rootBytes);
   file.read(root, rootOffset);
   expectHash(`${file.path}: root`, rootHash, root);
@@ -88,7 +95,7 @@ export interface OpenedImage {
 }
 
 /** @throws UnavailableError, FormatError, IntegrityError, UnsupportedError */
-export function readDescription(file: ImageFile): OpenedImage {
+export function readDescription(file: ImageBytes): OpenedImage {
   const name = file.path;
   if (file.sizeBytes < format.minFileBytes) {
     throw new FormatError(

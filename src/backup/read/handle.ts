@@ -10,6 +10,7 @@ import { assert, UnavailableError } from '../../base/errors.ts';
 import { readFully, readFullyInto } from '../../base/full-io.ts';
 import { sourceGate } from '../../base/source-gate.ts';
 import type { Closable } from '../../base/ownership.ts';
+import type { ImageBytes } from '../format/image-description.ts';
 
 /** Open descriptors for images, per thread. */
 const maxOpenHandles = 128;
@@ -19,7 +20,7 @@ const openHandles = new LRUCache<ImageFile, number>({
   dispose: (fd, file) => sourceGate().closing(file.source, () => fs.closeSync(fd)),
 });
 
-export class ImageFile implements Closable {
+export class ImageFile implements Closable, ImageBytes {
   readonly path: string;
   readonly sizeBytes: number;
   /** What it was opened inside of; see source-gate.ts. */
