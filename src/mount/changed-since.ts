@@ -11,7 +11,7 @@ import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/read/block-cache.ts';
 import { chainDifference } from '../backup/read/chain-difference.ts';
 import { openChainDisk, type ChainDisk } from '../backup/read/chain.ts';
-import { mergeRanges, type ByteRange } from '../backup/write/changed-ranges.ts';
+import { mergeRanges, type ByteRange } from '../disk/byte-ranges.ts';
 import { KeyRing } from '../backup/crypto/key-ring.ts';
 import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { imagesOf } from '../plugin/plugin-file.ts';

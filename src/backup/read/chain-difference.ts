@@ -10,7 +10,7 @@
  * one is newer than the ancestor, all leaves are looked at.
  */
 import type { ChainDisk } from './chain.ts';
-import { mergeRanges, type ByteRange } from '../write/changed-ranges.ts';
+import { mergeRanges, type ByteRange } from '../../disk/byte-ranges.ts';
 import type { Image } from './image.ts';
 import * as format from '../format/layout.ts';
 import type { MergedLeaf } from './index-cache.ts';

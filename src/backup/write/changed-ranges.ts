@@ -1,13 +1,8 @@
 /** The ranges of a disk that changed since the parent, as whatever tracks changes reports them. */
-import { firstIndex } from '../../base/search.ts';
 import { FormatError, UsageError } from '../../base/errors.ts';
 import { closeAll } from '../../base/ownership.ts';
+import { firstEndingAfter, mergeRanges, type ByteRange } from '../../disk/byte-ranges.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
-
-export interface ByteRange {
-  readonly offset: number;
-  readonly length: number;
-}
 
 /** Entries in one list: 64 MiB of text or so. */
 const maxRanges = 1_000_000;
@@ -21,21 +16,6 @@ export function parseChangedRanges(text: string, name: string): ByteRange[] {
   if (list.length > maxRanges)
     throw new UsageError(`${name}: has ${list.length} ranges, more than the limit of ${maxRanges}`);
   return mergeRanges(list.map((entry, index) => parseRange(entry, index, name)));
-}
-
-/** The same bytes as ranges in order, of which no two touch and none is empty. */
-export function mergeRanges(ranges: readonly ByteRange[]): ByteRange[] {
-  const merged: { offset: number; length: number }[] = [];
-  for (const range of [...ranges].sort((a, b) => a.offset - b.offset)) {
-    const last = merged.at(-1);
-    if (range.length === 0) continue;
-    if (last !== undefined && range.offset <= last.offset + last.length) {
-      last.length = Math.max(last.length, range.offset + range.length - last.offset);
-    } else {
-      merged.push({ ...range });
-    }
-  }
-  return merged;
 }
 
 /** The first byte at or after `from` inside a range; Infinity when none follows. `ranges` as `mergeRanges` returns them. */
@@ -103,13 +83,6 @@ export function overlayRanges(before: Disk, current: Disk, ranges: readonly Byte
     },
   };
   return disk;
-}
-
-function firstEndingAfter(ranges: readonly ByteRange[], offset: number): number {
-  return firstIndex(ranges.length, (index) => {
-    const range = ranges[index];
-    return range !== undefined && range.offset + range.length > offset;
-  });
 }
 
 function parseArray(text: string, name: string): unknown[] {

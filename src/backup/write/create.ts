@@ -21,7 +21,7 @@ import { workerUrl } from '../../base/worker-url.ts';
 import { runTeam } from '../../base/worker-team.ts';
 import { nilGuid, randomGuid, type Guid } from '../../bytes/guid.ts';
 import { openFileDisk } from '../../disk/file.ts';
-import { mergeRanges, type ByteRange } from './changed-ranges.ts';
+import { mergeRanges, type ByteRange } from '../../disk/byte-ranges.ts';
 import { openChain } from '../read/chain.ts';
 import { writeLeaves, type CreateJob, type OpenSource } from './create-leaves.ts';
 import { finishImage, noHash, startImage, writeMap } from './finish-image.ts';

@@ -13,7 +13,8 @@ import { DataCursor } from '../../disk/seek.ts';
 import type { BlockSealer } from '../crypto/block-seal.ts';
 import { compressBlock } from '../format/codec.ts';
 import * as format from '../format/layout.ts';
-import { nextChange, type ByteRange } from './changed-ranges.ts';
+import { nextChange } from './changed-ranges.ts';
+import type { ByteRange } from '../../disk/byte-ranges.ts';
 import { statesOf, type LeafStates } from '../format/provenance.ts';
 import { sealOverheadBytes } from '../crypto/seal.ts';
 

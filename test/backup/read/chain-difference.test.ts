@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { closing } from '../../../src/base/ownership.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { chainDifference } from '../../../src/backup/read/chain-difference.ts';
-import type { ByteRange } from '../../../src/backup/write/changed-ranges.ts';
+import type { ByteRange } from '../../../src/disk/byte-ranges.ts';
 import { openChainDisk } from '../../../src/backup/read/chain.ts';
 import { consolidateChain } from '../../../src/backup/care/consolidate-chain.ts';
 import { createImage } from '../../../src/backup/write/create.ts';

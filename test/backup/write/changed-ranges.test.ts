@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { FormatError, UsageError } from '../../../src/base/errors.ts';
 import { KiB, MiB } from '../../../src/base/units.ts';
-import { mergeRanges, parseChangedRanges } from '../../../src/backup/write/changed-ranges.ts';
+import { parseChangedRanges } from '../../../src/backup/write/changed-ranges.ts';
 import { createImage } from '../../../src/backup/write/create.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
@@ -98,24 +98,6 @@ describe('a list of changed ranges', () => {
       { offset: 0, length: 25 },
       { offset: 100, length: 51 },
     ]);
-  });
-
-  it('covers the same bytes after merging, whatever the ranges', () => {
-    const random = seededTest('merge');
-    for (let round = 0; round < 200; round++) {
-      const ranges = Array.from({ length: random.below(12) }, () => ({
-        offset: random.below(60),
-        length: random.below(12),
-      }));
-      const covered = (list: readonly { offset: number; length: number }[]): boolean[] =>
-        Array.from({ length: 80 }, (_, at) => list.some(({ offset, length }) => at >= offset && at < offset + length));
-      const merged = mergeRanges(ranges);
-      expect(covered(merged)).toEqual(covered(ranges));
-      for (const [index, range] of merged.slice(1).entries()) {
-        const before = merged[index] ?? { offset: 0, length: 0 };
-        expect(range.offset).toBeGreaterThan(before.offset + before.length);
-      }
-    }
   });
 
   it.each([
