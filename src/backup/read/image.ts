@@ -2,14 +2,15 @@
  * One image file: opened by its tail, its root and nothing else; pages and leaves are read when asked for, and every structure is
  * checked before it is believed.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { firstIndex } from '../../base/search.ts';
 import type { BigIntStats } from '../../base/fs.ts';
-import { FormatError, IntegrityError, UsageError, VeneerError } from '../../base/errors.ts';
+import { FormatError, IntegrityError, UsageError } from '../../base/errors.ts';
 import { isUnfinishedName } from '../../base/durable.ts';
 import { closeAll, type Closable } from '../../base/ownership.ts';
 import { crc32c } from '../../bytes/checksum.ts';
 import { ImageFile } from './handle.ts';
+import { checkCommitSignature } from '../crypto/commit-signature.ts';
 import { KeySlots } from '../crypto/key-slots.ts';
 import {
   hex,
@@ -300,21 +301,6 @@ export class Image implements Closable {
     const count = this.#root.length / format.rootEntryBytes;
     return firstIndex(count, (index) => view.getUint32(index * format.rootEntryBytes, true) >= pageNumber);
   }
-}
-
-/** @throws VeneerError (INTEGRITY) when nobody with the key made this commit block */
-export function checkCommitSignature(commit: Uint8Array, key: ChainKey, name: string): void {
-  const found = format.commit.parse(commit).hmac;
-  if (timingSafeEqual(found, commitSignature(commit, key))) return;
-  throw new VeneerError(
-    'INTEGRITY',
-    `${name}: the signature of its commit does not hold; it was made or changed by someone without the key`,
-  );
-}
-
-/** The signature that belongs into a commit block. */
-export function commitSignature(commit: Uint8Array, key: ChainKey): Uint8Array {
-  return key.hmac('veneer commit', commit.subarray(0, format.commit.offsetOf('hmac')));
 }
 
 function expectChecksum(what: string, expected: number, bytes: Uint8Array): void {

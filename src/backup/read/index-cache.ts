@@ -8,13 +8,19 @@ import { LRUCache } from 'lru-cache';
 import type { Closable } from '../../base/ownership.ts';
 import { KiB, MiB } from '../../base/units.ts';
 import * as format from '../format/layout.ts';
-import type { ParsedPart } from './vouched-leaves.ts';
+import type { LeafStates } from '../format/provenance.ts';
 
 export interface MergedLeaf {
   /** 512 entries, each of the newest image that has one. */
   readonly entries: Uint8Array;
   /** Index into the chain of the image of each entry. */
   readonly images: Uint16Array;
+}
+
+/** What a part of a map says. */
+export interface ParsedPart {
+  readonly leafNumbers: readonly number[];
+  readonly states: readonly LeafStates[];
 }
 
 /** Where nobody says otherwise: for a job that reads one chain or two. */

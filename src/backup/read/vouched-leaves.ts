@@ -10,7 +10,7 @@ import { firstIndex } from '../../base/search.ts';
 import { FormatError, IntegrityError, VeneerError } from '../../base/errors.ts';
 import { KiB } from '../../base/units.ts';
 import type { Image } from './image.ts';
-import type { ChainIndexCache } from './index-cache.ts';
+import type { ChainIndexCache, ParsedPart } from './index-cache.ts';
 import * as format from '../format/layout.ts';
 import { mapEntries, type LeafStates, type Source } from '../format/provenance.ts';
 import type { ChainKey } from '../crypto/seal.ts';
@@ -29,12 +29,6 @@ interface MapPart {
   readonly lengthBytes: number;
   /** SHA-256, hex. */
   readonly hash: string;
-}
-
-/** What a part says. */
-export interface ParsedPart {
-  readonly leafNumbers: readonly number[];
-  readonly states: readonly LeafStates[];
 }
 
 export class VouchedLeaves {

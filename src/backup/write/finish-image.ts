@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { flushFile } from '../../base/durable.ts';
 import { writeFully } from '../../base/full-io.ts';
 import { crc32c, sealCrc32c } from '../../bytes/checksum.ts';
-import { commitSignature } from '../read/image.ts';
+import { commitSignature } from '../crypto/commit-signature.ts';
 import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from '../format/layout.ts';
 import { encodeStates } from '../format/provenance.ts';
