@@ -16,13 +16,13 @@ import { ForbiddenError, UnavailableError, UsageError } from '../../base/errors.
 import { keepingTimes } from '../../base/file-times.ts';
 import { readFully, writeFully } from '../../base/full-io.ts';
 import { closing } from '../../base/ownership.ts';
+import { noKeyError } from '../crypto/key-ring.ts';
+import { KeySlots, type Credential, type SlotDescription } from '../crypto/key-slots.ts';
+import type { ChainKey } from '../crypto/seal.ts';
+import { keyBlockBytes, keyBlockCopies, superblockBytes } from '../format/layout.ts';
 import { lockFolder } from '../read/chain-lock.ts';
 import { listImages } from '../read/folder-images.ts';
 import { Image } from '../read/image.ts';
-import { noKeyError } from '../crypto/key-ring.ts';
-import { KeySlots, type Credential, type SlotDescription } from '../crypto/key-slots.ts';
-import { keyBlockBytes, keyBlockCopies, superblockBytes } from '../format/layout.ts';
-import type { ChainKey } from '../crypto/seal.ts';
 
 export interface ChangedKeys {
   readonly slots: readonly SlotDescription[];

@@ -6,12 +6,12 @@ import path from 'node:path';
 import { UsageError } from '../../base/errors.ts';
 import { closeAll, type Closable } from '../../base/ownership.ts';
 import { isSameFile } from '../../base/same-file.ts';
+import type { ImageDescription } from '../format/image-description.ts';
 import { lockForRemoval } from '../read/chain-lock.ts';
 import { openChain, openImages } from '../read/chain.ts';
-import { consolidateInto, removeImages, type ConsolidateIntoOptions } from './consolidate.ts';
 import { listImages, type FolderImage } from '../read/folder-images.ts';
 import { Image } from '../read/image.ts';
-import type { ImageDescription } from '../format/image-description.ts';
+import { consolidateInto, removeImages, type ConsolidateIntoOptions } from './consolidate.ts';
 
 export interface ConsolidateOptions extends Omit<ConsolidateIntoOptions, 'remove'> {
   /** Sequence of the oldest and of the newest image to take; default: all. Only where a single image names the chain. */

@@ -16,10 +16,10 @@ import { UsageError } from '../../base/errors.ts';
 import { closeAll } from '../../base/ownership.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import { lockFolder, lockForRemoval } from '../read/chain-lock.ts';
-import { chainTimes, type ChainTime } from './chain-times.ts';
 import { openImages } from '../read/chain.ts';
-import { consolidateInto, removeImages } from './consolidate.ts';
 import { listImages, type FolderImage } from '../read/folder-images.ts';
+import { chainTimes, type ChainTime } from './chain-times.ts';
+import { consolidateInto, removeImages } from './consolidate.ts';
 import { keptByRules, type RetentionRules } from './retention.ts';
 
 export interface PruneOptions extends RetentionRules {

@@ -9,13 +9,13 @@
  */
 import { describeError, FormatError, VeneerError } from '../../base/errors.ts';
 import { closeAll } from '../../base/ownership.ts';
-import { RecordOpener, requirePlain, requireSealed } from '../read/record-opener.ts';
-import { openChain } from '../read/chain.ts';
-import { inflateBlock } from '../format/codec.ts';
-import type { Image } from '../read/image.ts';
 import type { KeyRing } from '../crypto/key-ring.ts';
-import * as format from '../format/layout.ts';
 import type { ChainKey } from '../crypto/seal.ts';
+import { inflateBlock } from '../format/codec.ts';
+import * as format from '../format/layout.ts';
+import { openChain } from '../read/chain.ts';
+import type { Image } from '../read/image.ts';
+import { RecordOpener, requirePlain, requireSealed } from '../read/record-opener.ts';
 import { Expected, lineageFaults, vouchedImages, type VouchedImage } from '../read/vouched.ts';
 
 export interface Fault {

@@ -20,7 +20,7 @@ const noncesAtOnce = 64;
 export type KeyUse =
   | 'veneer block' //        context: GUID of the image that stores the block first
   | 'veneer commit' //       no context
-  | 'veneer page' //         no context; its tags stay in memory (sealed-pages.ts)
+  | 'veneer page' //         no context; its tags stay in memory (read/sealed-pages.ts)
   | 'veneer replacement' //  context: what names the replacement disk file, and this very copy of it
   | 'veneer patch set'; //   context: what names the patch set
 

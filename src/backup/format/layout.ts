@@ -2,7 +2,7 @@
  * The image format on disk (`.spf` full, `.spi` incremental), versions 1 and 2. native-notes/image-format.md explains it in prose.
  *
  *   0      superblock   4 KiB, written first
- *   4 KiB  key blocks   2 of 4 KiB, only in an encrypted image: key-slots.ts
+ *   4 KiB  key blocks   2 of 4 KiB, only in an encrypted image: crypto/key-slots.ts
  *   then   records      header (32 B) + stored bytes, in the order in which workers finished them
  *          leaves       512 entries of 24 B: one for each block of a run of 512; only those that hold something
  *          pages        256 references of 16 B to leaves; only those that hold something

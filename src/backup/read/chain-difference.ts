@@ -9,10 +9,10 @@
  * that any of them saw, where it has hidden what was there. A consolidated image with no parent leaves out what it makes zero: where such a
  * one is newer than the ancestor, all leaves are looked at.
  */
-import type { ChainDisk } from './chain.ts';
 import { mergeRanges, type ByteRange } from '../../disk/byte-ranges.ts';
-import type { Image } from './image.ts';
 import * as format from '../format/layout.ts';
+import type { ChainDisk } from './chain.ts';
+import type { Image } from './image.ts';
 import type { MergedLeaf } from './index-cache.ts';
 
 const stateOffset = format.leafEntry.offsetOf('state');

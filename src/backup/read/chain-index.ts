@@ -5,11 +5,11 @@
 import { assert, FormatError } from '../../base/errors.ts';
 import type { Closable } from '../../base/ownership.ts';
 import type { Extent } from '../../disk/disk.ts';
-import type { RecordOpener } from './record-opener.ts';
+import * as format from '../format/layout.ts';
 import type { Image } from './image.ts';
 import type { ChainIndexCache, MergedLeaf } from './index-cache.ts';
-import * as format from '../format/layout.ts';
 import { LeafMerger } from './merge-leaf.ts';
+import type { RecordOpener } from './record-opener.ts';
 import type { VouchedLeaves } from './vouched-leaves.ts';
 
 /** A block that has a record: which image has it, and what its index says of it. */

@@ -14,18 +14,18 @@ import { sourceGate } from '../../base/source-gate.ts';
 import { MiB } from '../../base/units.ts';
 import type { Guid } from '../../bytes/guid.ts';
 import { checkRange, mergeExtents, type Disk, type Extent } from '../../disk/disk.ts';
+import { KeyRing, noKeyError } from '../crypto/key-ring.ts';
+import type { ChainKey } from '../crypto/seal.ts';
+import { startsAsImage } from '../format/image-description.ts';
+import * as format from '../format/layout.ts';
 import { BlockCache, type ChainBlocks } from './block-cache.ts';
-import { RecordOpener } from './record-opener.ts';
 import { ChainIndex } from './chain-index.ts';
 import { lockInUse } from './chain-lock.ts';
 import { Image } from './image.ts';
-import { startsAsImage } from '../format/image-description.ts';
 import type { ChainIndexCache } from './index-cache.ts';
-import { KeyRing, noKeyError } from '../crypto/key-ring.ts';
-import * as format from '../format/layout.ts';
 import type { MergedLeaf } from './index-cache.ts';
+import { RecordOpener } from './record-opener.ts';
 import { isStored, RecordReader } from './record-reader.ts';
-import type { ChainKey } from '../crypto/seal.ts';
 import { VouchedLeaves } from './vouched-leaves.ts';
 
 /** Of a chain that is opened for a job: it reads on and on, mostly whole blocks, and seldom comes back. */

@@ -7,9 +7,9 @@ import { formatBytes } from '../../base/units.ts';
 import { isBlockDevice } from '../../disk/block-device.ts';
 import { writeDiskOut } from '../../disk/write-out.ts';
 import { writeDiskOver } from '../../disk/write-over.ts';
+import type { KeyRing } from '../crypto/key-ring.ts';
 import { openChainDisk, type ChainDisk } from './chain.ts';
 import { isImageFile } from './folder-images.ts';
-import type { KeyRing } from '../crypto/key-ring.ts';
 
 export interface ExtractOptions {
   readonly force?: boolean;

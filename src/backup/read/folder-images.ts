@@ -6,10 +6,10 @@ import { describeError, systemErrorCode, VeneerError } from '../../base/errors.t
 import { foldersFrom } from '../../base/folder-tree.ts';
 import { closing } from '../../base/ownership.ts';
 import type { Guid } from '../../bytes/guid.ts';
-import { Image } from './image.ts';
 import { startsAsImage, type ImageDescription } from '../format/image-description.ts';
 import { superblock } from '../format/layout.ts';
 import type { Source } from '../format/provenance.ts';
+import { Image } from './image.ts';
 
 /** The last moment that a date can be. */
 const maxTimeMs = 8_640_000_000_000_000n;

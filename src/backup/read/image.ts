@@ -9,9 +9,9 @@ import { FormatError, IntegrityError, UsageError } from '../../base/errors.ts';
 import { isUnfinishedName } from '../../base/durable.ts';
 import { closeAll, type Closable } from '../../base/ownership.ts';
 import { crc32c } from '../../bytes/checksum.ts';
-import { ImageFile } from './handle.ts';
 import { checkCommitSignature } from '../crypto/commit-signature.ts';
 import { KeySlots } from '../crypto/key-slots.ts';
+import type { ChainKey } from '../crypto/seal.ts';
 import {
   hex,
   readDescription,
@@ -21,7 +21,7 @@ import {
 } from '../format/image-description.ts';
 import * as format from '../format/layout.ts';
 import { readSources, type Source } from '../format/provenance.ts';
-import type { ChainKey } from '../crypto/seal.ts';
+import { ImageFile } from './handle.ts';
 
 export interface LeafReference {
   readonly offset: number;

@@ -1,8 +1,8 @@
 /** What `image info` tells of an image and its chain. */
 import path from 'node:path';
 import { closeAll } from '../../base/ownership.ts';
-import { openChain } from './chain.ts';
 import type { ImageDescription } from '../format/image-description.ts';
+import { openChain } from './chain.ts';
 
 export interface ChainDescription {
   /** Of the disk as of the newest image. */

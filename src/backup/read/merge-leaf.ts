@@ -3,9 +3,9 @@
  *
  * What an older image holds past the end of a newer one is gone: each image narrows what is seen of those behind it.
  */
+import * as format from '../format/layout.ts';
 import type { Image } from './image.ts';
 import { IndexCache, newLeaf, type ChainIndexCache, type MergedLeaf } from './index-cache.ts';
-import * as format from '../format/layout.ts';
 import type { VouchedLeaves } from './vouched-leaves.ts';
 
 const stateOffset = format.leafEntry.offsetOf('state');

@@ -8,14 +8,14 @@
  */
 import { AssertionError, FormatError } from '../../base/errors.ts';
 import { KiB } from '../../base/units.ts';
-import { requirePlain } from './record-opener.ts';
-import type { Found } from './chain-index.ts';
-import { inflateBlock } from '../format/codec.ts';
-import type { Image } from './image.ts';
-import * as format from '../format/layout.ts';
 import { nonceBytes } from '../crypto/aes-gcm.ts';
-import { sumPageBytes, sumPieceBytes, type PageSums, type PieceKey } from './page-sums.ts';
 import { sealOverheadBytes, type ChainKey } from '../crypto/seal.ts';
+import { inflateBlock } from '../format/codec.ts';
+import * as format from '../format/layout.ts';
+import type { Found } from './chain-index.ts';
+import type { Image } from './image.ts';
+import { sumPageBytes, sumPieceBytes, type PageSums, type PieceKey } from './page-sums.ts';
+import { requirePlain } from './record-opener.ts';
 import { SealedPages, sealedPieceBytes } from './sealed-pages.ts';
 
 const plainCodec = format.codecs.indexOf('none');

@@ -8,8 +8,8 @@
  * A tag is GMAC, 96 bits (NIST SP 800-38D); its nonce is the record's own, changed by the record's checksum and the page's number in its block.
  */
 import { gcm, keyBytes, nonceBytes, tagBytes } from '../crypto/aes-gcm.ts';
-import { pieceWords, sumPageBytes, type PageSums, type PieceKey } from './page-sums.ts';
 import type { ChainKey } from '../crypto/seal.ts';
+import { pieceWords, sumPageBytes, type PageSums, type PieceKey } from './page-sums.ts';
 
 const nonceWords = nonceBytes / 4;
 /** Of the tag's 128 bits, 96 are kept. */

@@ -5,10 +5,10 @@ import { isUnfinishedName } from '../../base/durable.ts';
 import { UsageError, VeneerError } from '../../base/errors.ts';
 import { closing } from '../../base/ownership.ts';
 import type { Guid } from '../../bytes/guid.ts';
-import { isImageFile } from './folder-images.ts';
-import { Image } from './image.ts';
 import { KeyRing, type ThreadKeys } from '../crypto/key-ring.ts';
 import { maxScryptWork } from '../crypto/key-slots.ts';
+import { isImageFile } from './folder-images.ts';
+import { Image } from './image.ts';
 
 /**
  * What trying passphrases on all chains of a folder may cost before it is served: about half a minute. Whoever can write to the folder can

@@ -9,11 +9,11 @@ import { createHash, hash } from 'node:crypto';
 import { firstIndex } from '../../base/search.ts';
 import { FormatError, IntegrityError, VeneerError } from '../../base/errors.ts';
 import { KiB } from '../../base/units.ts';
-import type { Image } from './image.ts';
-import type { ChainIndexCache, ParsedPart } from './index-cache.ts';
+import type { ChainKey } from '../crypto/seal.ts';
 import * as format from '../format/layout.ts';
 import { mapEntries, type LeafStates, type Source } from '../format/provenance.ts';
-import type { ChainKey } from '../crypto/seal.ts';
+import type { Image } from './image.ts';
+import type { ChainIndexCache, ParsedPart } from './index-cache.ts';
 import { ExpectedLeaf, faultsWithin, vouchedImages } from './vouched.ts';
 
 const advice = 'whoever consolidated it without the key got it wrong or lied; use another copy of the images';

@@ -6,10 +6,10 @@ import { createHash } from 'node:crypto';
 import { FormatError, IntegrityError } from '../../base/errors.ts';
 import { nilGuid } from '../../bytes/guid.ts';
 import { checkCommitSignature } from '../crypto/commit-signature.ts';
-import type { Image } from './image.ts';
+import type { ChainKey } from '../crypto/seal.ts';
 import * as format from '../format/layout.ts';
 import { MapCursor, stateAt, type LeafStates, type Source } from '../format/provenance.ts';
-import type { ChainKey } from '../crypto/seal.ts';
+import type { Image } from './image.ts';
 
 /** An image whose commit was signed. */
 export interface VouchedImage {

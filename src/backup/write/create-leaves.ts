@@ -4,14 +4,14 @@ import { closeAll, type Closable } from '../../base/ownership.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { sliceDisk } from '../../disk/slice.ts';
 import type { Guid } from '../../bytes/guid.ts';
-import { BlockSealer } from '../crypto/block-seal.ts';
-import { overlayRanges } from './changed-ranges.ts';
 import type { ByteRange } from '../../disk/byte-ranges.ts';
-import { openChainDisk } from '../read/chain.ts';
+import { BlockSealer } from '../crypto/block-seal.ts';
 import { KeyRing } from '../crypto/key-ring.ts';
-import * as format from '../format/layout.ts';
-import { LeafWriter, type WrittenLeaf } from './leaf-writer.ts';
 import { ChainKey, type ThreadKey } from '../crypto/seal.ts';
+import * as format from '../format/layout.ts';
+import { openChainDisk } from '../read/chain.ts';
+import { overlayRanges } from './changed-ranges.ts';
+import { LeafWriter, type WrittenLeaf } from './leaf-writer.ts';
 
 /** All that a thread needs: plain values and shared memory. */
 export interface CreateJob {

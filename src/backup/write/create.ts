@@ -22,17 +22,17 @@ import { runTeam } from '../../base/worker-team.ts';
 import { nilGuid, randomGuid, type Guid } from '../../bytes/guid.ts';
 import { openFileDisk } from '../../disk/file.ts';
 import { mergeRanges, type ByteRange } from '../../disk/byte-ranges.ts';
-import { openChain } from '../read/chain.ts';
-import { writeLeaves, type CreateJob, type OpenSource } from './create-leaves.ts';
-import { finishImage, noHash, startImage, writeMap } from './finish-image.ts';
-import { Image } from '../read/image.ts';
-import type { ImageDescription } from '../format/image-description.ts';
 import { KeyRing } from '../crypto/key-ring.ts';
 import { KeySlots, type Credential } from '../crypto/key-slots.ts';
-import type { WrittenLeaf } from './leaf-writer.ts';
-import * as format from '../format/layout.ts';
-import { assertMayReplaceImage } from './replaced-image.ts';
 import { ChainKey } from '../crypto/seal.ts';
+import type { ImageDescription } from '../format/image-description.ts';
+import * as format from '../format/layout.ts';
+import { openChain } from '../read/chain.ts';
+import { Image } from '../read/image.ts';
+import { writeLeaves, type CreateJob, type OpenSource } from './create-leaves.ts';
+import { finishImage, noHash, startImage, writeMap } from './finish-image.ts';
+import type { WrittenLeaf } from './leaf-writer.ts';
+import { assertMayReplaceImage } from './replaced-image.ts';
 import { writeUnfinished } from './unfinished-image.ts';
 
 /** How a creation reads its source. */

@@ -8,10 +8,10 @@ import { flushFile } from '../../base/durable.ts';
 import { writeFully } from '../../base/full-io.ts';
 import { crc32c, sealCrc32c } from '../../bytes/checksum.ts';
 import { commitSignature } from '../crypto/commit-signature.ts';
-import type { WrittenLeaf } from './leaf-writer.ts';
+import type { ChainKey } from '../crypto/seal.ts';
 import * as format from '../format/layout.ts';
 import { encodeStates } from '../format/provenance.ts';
-import type { ChainKey } from '../crypto/seal.ts';
+import type { WrittenLeaf } from './leaf-writer.ts';
 
 /** The file of an image that is being written. */
 export interface UnfinishedImage {

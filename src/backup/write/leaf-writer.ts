@@ -10,13 +10,13 @@ import { writeFully } from '../../base/full-io.ts';
 import { crc32c } from '../../bytes/checksum.ts';
 import type { Disk } from '../../disk/disk.ts';
 import { DataCursor } from '../../disk/seek.ts';
+import type { ByteRange } from '../../disk/byte-ranges.ts';
 import type { BlockSealer } from '../crypto/block-seal.ts';
+import { sealOverheadBytes } from '../crypto/seal.ts';
 import { compressBlock } from '../format/codec.ts';
 import * as format from '../format/layout.ts';
-import { nextChange } from './changed-ranges.ts';
-import type { ByteRange } from '../../disk/byte-ranges.ts';
 import { statesOf, type LeafStates } from '../format/provenance.ts';
-import { sealOverheadBytes } from '../crypto/seal.ts';
+import { nextChange } from './changed-ranges.ts';
 
 /** What the threads of one creation share. */
 export interface WriteTarget {

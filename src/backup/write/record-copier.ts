@@ -7,11 +7,11 @@ import { startWriting } from '../../base/file-advice.ts';
 import { writeFully } from '../../base/full-io.ts';
 import { MiB } from '../../base/units.ts';
 import { crc32c } from '../../bytes/checksum.ts';
-import { requirePlain, requireSealed } from '../read/record-opener.ts';
-import type { Image } from '../read/image.ts';
-import type { WrittenLeaf } from './leaf-writer.ts';
 import * as format from '../format/layout.ts';
+import type { Image } from '../read/image.ts';
 import type { MergedLeaf } from '../read/index-cache.ts';
+import { requirePlain, requireSealed } from '../read/record-opener.ts';
+import type { WrittenLeaf } from './leaf-writer.ts';
 
 const bufferBytes = 4 * MiB;
 

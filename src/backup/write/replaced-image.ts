@@ -2,10 +2,10 @@
 import * as fs from '../../base/fs.ts';
 import path from 'node:path';
 import { UsageError, VeneerError } from '../../base/errors.ts';
+import type { ImageDescription } from '../format/image-description.ts';
 import { lockForRemoval } from '../read/chain-lock.ts';
 import { isImageFile, listImages } from '../read/folder-images.ts';
 import { Image } from '../read/image.ts';
-import type { ImageDescription } from '../format/image-description.ts';
 
 /**
  * @param whyNeeded why an image must stay
