@@ -25,31 +25,49 @@ const layers = [
   'base',
 ];
 
-const layerRules: Linter.Config[] = layers.map((layer, index) => ({
-  files: [`src/${layer}/**/*.ts`],
-  rules: {
-    'no-restricted-imports': [
-      'error',
-      {
-        patterns: [
-          {
-            regex: `^(\\.\\./)+(${layers.slice(0, index).join('|') || 'nothing-above'})/`,
-            message: `${layer}/ may import only from the layers below it.`,
-          },
-          ...(layer === 'cli'
-            ? []
-            : [{ group: ['commander', 'cli-progress'], message: 'The command line stays in cli/.' }]),
-          ...(layer === 'machine'
-            ? []
-            : [{ group: ['node:fs', 'node:fs/*'], message: 'Names are bytes: import base/fs.ts.' }]),
-          ...(layer === 'mount'
-            ? []
-            : [{ group: ['fuse-native'], message: 'Only mount/fuse-native/ knows that package.' }]),
-        ],
-      },
-    ],
-  },
-}));
+/** Top to bottom, within a layer that has rooms. All files of such a layer lie in one of them. */
+const roomsOf: Readonly<Record<string, readonly string[]>> = {
+  backup: ['care', 'write', 'read', 'crypto', 'format'],
+};
+
+type ImportPattern = { message: string } & ({ regex: string } | { group: string[] });
+
+function layerPatterns(layer: string): ImportPattern[] {
+  const above = layers.slice(0, layers.indexOf(layer)).join('|') || 'nothing-above';
+  return [
+    { regex: `^(\\.\\./)+(${above})/`, message: `${layer}/ may import only from the layers below it.` },
+    ...(layer === 'cli' ? [] : [{ group: ['commander', 'cli-progress'], message: 'The command line stays in cli/.' }]),
+    ...(layer === 'machine'
+      ? []
+      : [{ group: ['node:fs', 'node:fs/*'], message: 'Names are bytes: import base/fs.ts.' }]),
+    ...(layer === 'mount' ? [] : [{ group: ['fuse-native'], message: 'Only mount/fuse-native/ knows that package.' }]),
+  ];
+}
+
+function roomPatterns(layer: string, room: string): ImportPattern[] {
+  const rooms = roomsOf[layer] ?? [];
+  const above = rooms.slice(0, rooms.indexOf(room)).join('|') || 'nothing-above';
+  return [
+    ...layerPatterns(layer),
+    {
+      regex: `^(\\.\\./)+(${layer}/)?(${above})/`,
+      message: `${layer}/${room}/ may import only from the rooms below it.`,
+    },
+    { regex: '^\\.\\./[^./][^/]*\\.ts$', message: `Each file of ${layer}/ lies in one of its rooms.` },
+  ];
+}
+
+function restricted(folder: string, patterns: readonly ImportPattern[]): Linter.Config {
+  return { files: [`src/${folder}/**/*.ts`], rules: { 'no-restricted-imports': ['error', { patterns }] } };
+}
+
+/** The last that names a file counts for it: so a room's rules hold its layer's too. */
+const layerRules: Linter.Config[] = [
+  ...layers.map((layer) => restricted(layer, layerPatterns(layer))),
+  ...Object.entries(roomsOf).flatMap(([layer, rooms]) =>
+    rooms.map((room) => restricted(`${layer}/${room}`, roomPatterns(layer, room))),
+  ),
+];
 
 /** What Node makes text of, and so loses names that are no UTF-8. */
 const givenNames = [

@@ -1,6 +1,6 @@
 /** The key of the encrypted chain that is measured: no secret. */
-import { KeyRing } from '../src/backup/key-ring.ts';
-import type { Credential } from '../src/backup/key-slots.ts';
+import { KeyRing } from '../src/backup/crypto/key-ring.ts';
+import type { Credential } from '../src/backup/crypto/key-slots.ts';
 
 export const chainCredential: Credential = { kind: 'key file', secret: Buffer.alloc(64, 'a key for measuring') };
 

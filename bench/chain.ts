@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { z } from 'zod';
-import { createImage } from '../src/backup/create.ts';
+import { createImage } from '../src/backup/write/create.ts';
 import { chainCredential, chainKeys } from './chain-keys.ts';
 import type { BenchContext } from './context.ts';
 import { chainCode, codeKey, removeOthers } from './data.ts';

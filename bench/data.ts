@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { availableParallelism } from 'node:os';
-import { createImage } from '../src/backup/create.ts';
+import { createImage } from '../src/backup/write/create.ts';
 import { synthesizeFiles } from '../src/native/formats.ts';
 import { createPluginFile } from '../src/plugin/create.ts';
 import { parsePluginFile } from '../src/plugin/plugin-file.ts';

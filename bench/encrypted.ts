@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { consolidateChain } from '../src/backup/consolidate-chain.ts';
+import { consolidateChain } from '../src/backup/care/consolidate-chain.ts';
 import type { BenchContext } from './context.ts';
 import { rawDisk } from './data.ts';
 import { fio, type Workload } from './fio.ts';

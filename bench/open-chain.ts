@@ -6,7 +6,7 @@
  * PLACES holds { firsts, written, anywhere }: offsets to read 4 KiB at, in that order.
  */
 import fs from 'node:fs';
-import { openChainDisk } from '../src/backup/chain.ts';
+import { openChainDisk } from '../src/backup/read/chain.ts';
 import { chainKeys } from './chain-keys.ts';
 
 interface Places {

@@ -18,8 +18,7 @@ const toolMain = 'src/cli/main.ts';
  */
 export function testsOf(root: string, target: string, files: readonly string[], relatedCount: number): string[] {
   const all = fs.globSync('test/**/*.test.ts', { cwd: root }).toSorted();
-  const room = target.split('/')[0] ?? target;
-  const own = all.filter((name) => name.startsWith(`test/${room}/`));
+  const own = all.filter((name) => isOfRoom(name, all, target));
   const others = all.filter((name) => !own.includes(name));
   const called = others.filter((name) => isCalledLike(name, target));
   const distances = distancesTo(root, files);
@@ -27,6 +26,15 @@ export function testsOf(root: string, target: string, files: readonly string[], 
     .filter((name) => !called.includes(name) && distances.has(name))
     .toSorted((a, b) => (distances.get(a) ?? 0) - (distances.get(b) ?? 0));
   return [...own, ...[...called, ...near].slice(0, relatedCount)];
+}
+
+/** Whether it lies in the test folder of the target's room, the innermost that there is, or beside that folder's parents. */
+function isOfRoom(test: string, all: readonly string[], target: string): boolean {
+  const names = target.split('/');
+  const folders = names.map((_, index) => path.join('test', ...names.slice(0, index + 1)));
+  const room = folders.findLast((folder) => all.some((name) => name.startsWith(`${folder}/`)));
+  if (room === undefined) return false;
+  return test.startsWith(`${room}/`) || (room.startsWith(`${path.dirname(test)}/`) && path.dirname(test) !== 'test');
 }
 
 function isCalledLike(test: string, target: string): boolean {

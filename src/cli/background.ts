@@ -9,7 +9,7 @@ import * as fs from '../base/fs.ts';
 import { commandOf } from '../base/byte-arguments.ts';
 import { UnavailableError } from '../base/errors.ts';
 import { givenArguments } from '../base/given-names.ts';
-import type { Credential } from '../backup/key-slots.ts';
+import type { Credential } from '../backup/crypto/key-slots.ts';
 import { errorOf, failureOf, failureSchema } from '../mounts/failure.ts';
 
 const readyFd = 3;

@@ -1,8 +1,8 @@
 /** Images as `image info` and `chain list` tell of them to programs. */
 import { z } from 'zod';
-import type { FolderImages } from '../backup/folder-images.ts';
-import type { ImageDescription } from '../backup/image-description.ts';
-import { codecs, imageContents, imageKinds } from '../backup/layout.ts';
+import type { FolderImages } from '../backup/read/folder-images.ts';
+import type { ImageDescription } from '../backup/format/image-description.ts';
+import { codecs, imageContents, imageKinds } from '../backup/format/layout.ts';
 import type { Told } from './output.ts';
 
 const imageSchema = z.object({

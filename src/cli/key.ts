@@ -1,8 +1,8 @@
 /** `veneer key list|add|remove|rotate-slot` */
 import { Command, type Option } from 'commander';
 import { z } from 'zod';
-import { addKey, listKeys, removeKey, rotateKey, type ChangedKeys } from '../backup/change-keys.ts';
-import { maxKeySlots, type Credential, type SlotDescription } from '../backup/key-slots.ts';
+import { addKey, listKeys, removeKey, rotateKey, type ChangedKeys } from '../backup/care/change-keys.ts';
+import { maxKeySlots, type Credential, type SlotDescription } from '../backup/crypto/key-slots.ts';
 import { countOption, descriptorOption } from './arguments.ts';
 import { askPassphrase, canAskFor, credentialsOf, newCredential, withKeyOptions, type KeyFlags } from './keys.ts';
 import { say, sayJson, warn } from './output.ts';

@@ -2,10 +2,10 @@
 import type { Command } from 'commander';
 import { UsageError } from '../base/errors.ts';
 import { closing } from '../base/ownership.ts';
-import { credentialFromBytes, credentialFromFd, credentialFromFile } from '../backup/credential.ts';
-import { Image } from '../backup/image.ts';
-import { KeyRing } from '../backup/key-ring.ts';
-import type { Credential } from '../backup/key-slots.ts';
+import { credentialFromBytes, credentialFromFd, credentialFromFile } from '../backup/crypto/credential.ts';
+import { Image } from '../backup/read/image.ts';
+import { KeyRing } from '../backup/crypto/key-ring.ts';
+import type { Credential } from '../backup/crypto/key-slots.ts';
 import { collect, descriptorsOption } from './arguments.ts';
 import { askHidden, canAsk } from './prompt.ts';
 

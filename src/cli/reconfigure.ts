@@ -6,7 +6,7 @@ import { UsageError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
 import { MiB } from '../base/units.ts';
-import { BlockCache } from '../backup/block-cache.ts';
+import { BlockCache } from '../backup/read/block-cache.ts';
 import { targets, type GuestPlan, type Target } from '../guest/plan.ts';
 import { OpenPlugin } from '../plugin/open-plugin.ts';
 import { PluginEdit } from '../plugin/plugin-edit.ts';

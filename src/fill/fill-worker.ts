@@ -3,7 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { assert } from '../base/errors.ts';
 import { GateMemory, SourceGate, useSourceGate } from '../base/source-gate.ts';
 import { toFailure, type Failure } from '../base/worker-team.ts';
-import { BlockCache } from '../backup/block-cache.ts';
+import { BlockCache } from '../backup/read/block-cache.ts';
 import { runFillTask, type FillTask, type KeyTask } from './thread.ts';
 import type { FillThreadData, FillThreadMessage } from './threads.ts';
 

@@ -2,7 +2,7 @@
 import type * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { UsageError } from '../base/errors.ts';
-import type { ThreadKeys } from '../backup/key-ring.ts';
+import type { ThreadKeys } from '../backup/crypto/key-ring.ts';
 import type { Guid } from '../bytes/guid.ts';
 import type { WriteMode } from '../plugin/plugin-file.ts';
 import type { AllowedPaths } from '../plugin/reach.ts';

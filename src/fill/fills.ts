@@ -1,7 +1,7 @@
 /** The fills of a mount: which native files are being filled, what may be asked of them, and how they go on after a mount. */
 import * as fs from '../base/fs.ts';
 import { assert, UnavailableError, UsageError } from '../base/errors.ts';
-import type { ThreadKey } from '../backup/seal.ts';
+import type { ThreadKey } from '../backup/crypto/seal.ts';
 import { imagesOf } from '../plugin/plugin-file.ts';
 import type { SynthesizedPlace } from '../plugin/synthesized.ts';
 import { PresenceMap } from '../replacement/presence-map.ts';

@@ -3,8 +3,8 @@
  * copy, to flush, to read back and compare, or to prove what is there by hashes.
  */
 import { describeError, VeneerError } from '../base/errors.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import type { ThreadKey } from '../backup/seal.ts';
+import type { BlockCache } from '../backup/read/block-cache.ts';
+import type { ThreadKey } from '../backup/crypto/seal.ts';
 import { openSynthesized, pluginOf, type Synthesized, type SynthesizedPlace } from '../plugin/synthesized.ts';
 import { HotUnits } from '../replacement/hot-units.ts';
 import { unitBytes } from '../replacement/layout.ts';

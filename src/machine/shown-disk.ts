@@ -3,7 +3,7 @@ import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { FormatError, UsageError } from '../base/errors.ts';
 import { absolutePath, temporaryFolder } from '../base/given-names.ts';
-import type { ThreadKeys } from '../backup/key-ring.ts';
+import type { ThreadKeys } from '../backup/crypto/key-ring.ts';
 import { listRecords } from '../mounts/mount-record.ts';
 import { defaultFillJobs } from '../fill/turns.ts';
 import { defaultCacheBytes } from '../mount/memory-budget.ts';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { LRUCache } from 'lru-cache';
 import { isUnfinishedName } from '../base/durable.ts';
 import { systemErrorCode, isShortage } from '../base/errors.ts';
-import { minFileBytes } from '../backup/layout.ts';
+import { minFileBytes } from '../backup/format/layout.ts';
 import type { NativeFile } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';
 import { presentImage } from '../plugin/create.ts';

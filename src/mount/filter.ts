@@ -18,8 +18,8 @@ import {
 } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { TimeChange } from '../base/system-calls.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
+import type { BlockCache } from '../backup/read/block-cache.ts';
+import { KeyRing, type ThreadKeys } from '../backup/crypto/key-ring.ts';
 import type { Guid } from '../bytes/guid.ts';
 import type { Fillable } from '../fill/fillable.ts';
 import type { Statistics } from '../fill/statistics.ts';

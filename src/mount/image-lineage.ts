@@ -6,8 +6,8 @@
 import * as fs from '../base/fs.ts';
 import { LRUCache } from 'lru-cache';
 import { closing } from '../base/ownership.ts';
-import { isImageFile } from '../backup/folder-images.ts';
-import { Image } from '../backup/image.ts';
+import { isImageFile } from '../backup/read/folder-images.ts';
+import { Image } from '../backup/read/image.ts';
 import type { Guid } from '../bytes/guid.ts';
 import type { Place } from './place.ts';
 

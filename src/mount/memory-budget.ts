@@ -1,6 +1,6 @@
 /** How `--cache` is divided: one budget for what all threads of a mount, and of its fills, keep of all images that are open. */
 import { MiB } from '../base/units.ts';
-import { sumsShare } from '../backup/block-cache.ts';
+import { sumsShare } from '../backup/read/block-cache.ts';
 
 /** A process that serves has about 150 MiB of its own: with that, the whole stays under 400 million bytes. */
 export const defaultCacheBytes = 192 * MiB;

@@ -9,8 +9,8 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { closing } from '../base/ownership.ts';
-import { KeyRing } from '../backup/key-ring.ts';
-import { mergeRanges, type ByteRange } from '../backup/changed-ranges.ts';
+import { KeyRing } from '../backup/crypto/key-ring.ts';
+import { mergeRanges, type ByteRange } from '../disk/byte-ranges.ts';
 import type { Disk } from '../disk/disk.ts';
 import type { NativeFile } from '../native/format.ts';
 import { formatOf, synthesizeFiles } from '../native/formats.ts';

@@ -2,7 +2,7 @@
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
 import { absolutePath } from '../base/given-names.ts';
-import type { ThreadKeys } from '../backup/key-ring.ts';
+import type { ThreadKeys } from '../backup/crypto/key-ring.ts';
 import { UsageError } from '../base/errors.ts';
 import type { Log } from '../base/log.ts';
 import type { FillRequestName } from '../fill/requests.ts';

@@ -4,9 +4,9 @@ import { assert, CapacityError, UnsupportedError, UsageError } from '../base/err
 import { absolutePath } from '../base/given-names.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import type { Guid } from '../bytes/guid.ts';
-import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
-import type { KeyRing } from '../backup/key-ring.ts';
-import type { ImageDescription } from '../backup/image-description.ts';
+import { openChainDisk, type ChainDisk } from '../backup/read/chain.ts';
+import type { KeyRing } from '../backup/crypto/key-ring.ts';
+import type { ImageDescription } from '../backup/format/image-description.ts';
 import { assembleBootable } from '../bootable/assemble.ts';
 import { type Firmware, type PartitionStyle } from '../bootable/geometry.ts';
 import { makeLoader } from '../bootable/loader.ts';

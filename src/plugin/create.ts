@@ -8,10 +8,10 @@ import { absolutePath } from '../base/given-names.ts';
 import { closing } from '../base/ownership.ts';
 import { lengthBytes, maxNameBytes } from '../base/suffixed.ts';
 import { namedGuid, randomGuid, type Guid } from '../bytes/guid.ts';
-import { openChainDisk, type ChainDisk } from '../backup/chain.ts';
-import type { KeyRing } from '../backup/key-ring.ts';
-import { Image } from '../backup/image.ts';
-import type { ImageDescription } from '../backup/image-description.ts';
+import { openChainDisk, type ChainDisk } from '../backup/read/chain.ts';
+import type { KeyRing } from '../backup/crypto/key-ring.ts';
+import { Image } from '../backup/read/image.ts';
+import type { ImageDescription } from '../backup/format/image-description.ts';
 import { allocatedRuns } from '../native/allocation.ts';
 import {
   formatNames,

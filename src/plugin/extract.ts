@@ -2,8 +2,8 @@
 import path from 'node:path';
 import { closing } from '../base/ownership.ts';
 import { randomGuid } from '../bytes/guid.ts';
-import { openChainDisk } from '../backup/chain.ts';
-import { assertMayExtract, type Extracted, type ExtractOptions } from '../backup/extract.ts';
+import { openChainDisk } from '../backup/read/chain.ts';
+import { assertMayExtract, type Extracted, type ExtractOptions } from '../backup/read/extract.ts';
 import { writeDiskOut } from '../disk/write-out.ts';
 import type { PlanOptions } from '../native/format.ts';
 import { synthesizeFiles, type FormatName } from '../native/formats.ts';

@@ -10,11 +10,11 @@ import { assert, FormatError, UnsupportedError, type UnavailableError } from '..
 import { absolutePath } from '../base/given-names.ts';
 import { closeAll, closing } from '../base/ownership.ts';
 import { sourceGate } from '../base/source-gate.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import { findImage, openChainDisk, type ChainDisk } from '../backup/chain.ts';
-import { Image } from '../backup/image.ts';
-import { KeyRing } from '../backup/key-ring.ts';
-import type { ChainKey } from '../backup/seal.ts';
+import type { BlockCache } from '../backup/read/block-cache.ts';
+import { findImage, openChainDisk, type ChainDisk } from '../backup/read/chain.ts';
+import { Image } from '../backup/read/image.ts';
+import { KeyRing } from '../backup/crypto/key-ring.ts';
+import type { ChainKey } from '../backup/crypto/seal.ts';
 import { assembleBootable, type BootExtras } from '../bootable/assemble.ts';
 import type { Disk } from '../disk/disk.ts';
 import { applyPatchSet, type StoredPatchSet } from '../guest/patch-set.ts';

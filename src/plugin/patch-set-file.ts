@@ -8,7 +8,7 @@ import path from 'node:path';
 import { FormatError, IntegrityError, UnavailableError, UsageError } from '../base/errors.ts';
 import { openRegular } from '../base/regular-file.ts';
 import { suffixed } from '../base/suffixed.ts';
-import type { ChainKey } from '../backup/seal.ts';
+import type { ChainKey } from '../backup/crypto/seal.ts';
 import { openVerified } from '../disk/verified.ts';
 import { encodePatchSet, parsePatchSet, type PatchSet, type StoredPatchSet } from '../guest/patch-set.ts';
 import type { Target } from '../guest/plan.ts';

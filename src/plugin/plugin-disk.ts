@@ -1,6 +1,6 @@
 /** The disk that a plugin file stands for, and what it knows of the images behind it. */
 import { closeAll, type Closable } from '../base/ownership.ts';
-import type { ChainDisk } from '../backup/chain.ts';
+import type { ChainDisk } from '../backup/read/chain.ts';
 import type { Disk } from '../disk/disk.ts';
 
 /** One of its sources, open. */

@@ -12,8 +12,8 @@ import { FormatError, UnsupportedError, VeneerError } from '../base/errors.ts';
 import { ascii, guid, layout, reserved, text, u16le, u32le, u64le } from '../bytes/layout.ts';
 import { checkCrc32c, sealCrc32c } from '../bytes/checksum.ts';
 import { guidToBytes, nilGuid, type Guid } from '../bytes/guid.ts';
-import { nonceBytes } from '../backup/aes-gcm.ts';
-import { sealOverheadBytes, type ChainKey, type Sealer } from '../backup/seal.ts';
+import { nonceBytes } from '../backup/crypto/aes-gcm.ts';
+import { sealOverheadBytes, type ChainKey, type Sealer } from '../backup/crypto/seal.ts';
 import { checkRange, type Disk } from '../disk/disk.ts';
 import {
   encodePatchSet,

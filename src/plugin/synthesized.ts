@@ -4,8 +4,8 @@
  */
 import { FormatError } from '../base/errors.ts';
 import type { Closable } from '../base/ownership.ts';
-import type { BlockCache } from '../backup/block-cache.ts';
-import { KeyRing, type ThreadKeys } from '../backup/key-ring.ts';
+import type { BlockCache } from '../backup/read/block-cache.ts';
+import { KeyRing, type ThreadKeys } from '../backup/crypto/key-ring.ts';
 import type { Extent } from '../disk/disk.ts';
 import { OpenPlugin } from './open-plugin.ts';
 import type { PluginDisk } from './plugin-disk.ts';

@@ -22,7 +22,7 @@ import { fileModes } from '../base/file-modes.ts';
 import { lockExclusively } from '../base/file-lock.ts';
 import { writeFailure } from '../base/full-io.ts';
 import { commitFile, flushFile, openUnfinished, resizeFile, syncFolder, unfinishedPathOf } from '../base/durable.ts';
-import type { ThreadKey } from '../backup/seal.ts';
+import type { ThreadKey } from '../backup/crypto/seal.ts';
 import { randomGuid, type Guid } from '../bytes/guid.ts';
 import { dataOf, isKept, mapOf, requireBelongs, type NamedBeside, type ReplacementPlace } from './beside.ts';
 import { makeData, openData, openToWrite } from './files.ts';

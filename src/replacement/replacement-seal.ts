@@ -2,7 +2,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { ForbiddenError, FormatError } from '../base/errors.ts';
 import { guidToBytes, nilGuid, type Guid } from '../bytes/guid.ts';
-import { ChainKey, type ThreadKey } from '../backup/seal.ts';
+import { ChainKey, type ThreadKey } from '../backup/crypto/seal.ts';
 import { keyCheckBytes, type MapHeader } from './layout.ts';
 import { sealKeyBytes } from './sealed-file.ts';
 

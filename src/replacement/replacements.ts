@@ -13,7 +13,7 @@
  */
 import * as fs from '../base/fs.ts';
 import path from 'node:path';
-import type { ThreadKey } from '../backup/seal.ts';
+import type { ThreadKey } from '../backup/crypto/seal.ts';
 import { FormatError, UnavailableError, UsageError, VeneerError } from '../base/errors.ts';
 import { closeAll, type Closable } from '../base/ownership.ts';
 import { discardedPathOf, mapPathOf } from '../plugin/beside.ts';

@@ -10,7 +10,7 @@ import path from 'node:path';
 import { assert, FormatError, UnavailableError, UnsupportedError, UsageError, VeneerError } from '../base/errors.ts';
 import { absolutePath } from '../base/given-names.ts';
 import { workerUrl } from '../base/worker-url.ts';
-import type { SourceKind } from '../backup/create.ts';
+import type { SourceKind } from '../backup/write/create.ts';
 import type { Disk } from '../disk/disk.ts';
 import { openFileDisk, openResolvedFileDisk } from '../disk/file.ts';
 import {

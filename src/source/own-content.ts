@@ -1,10 +1,10 @@
 /**
  * What a file of Veneer's own is, by its first bytes and never by its name: the one answer to that. Whether it is a sound one is another question
- * (backup/image.ts, plugin/plugin-file.ts); what a file of somebody else's is, probe.ts tells.
+ * (backup/read/image.ts, plugin/plugin-file.ts); what a file of somebody else's is, probe.ts tells.
  */
 import * as fs from '../base/fs.ts';
 import { openRegular } from '../base/regular-file.ts';
-import { startsAsImage } from '../backup/image-description.ts';
+import { startsAsImage } from '../backup/format/image-description.ts';
 
 export type OwnContent = 'image' | 'plugin file';
 

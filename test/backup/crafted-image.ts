@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { crc32c, sealCrc32c } from '../../src/bytes/checksum.ts';
 import { nilGuid, type Guid } from '../../src/bytes/guid.ts';
 import type { Decoded } from '../../src/bytes/layout.ts';
-import * as format from '../../src/backup/layout.ts';
+import * as format from '../../src/backup/format/layout.ts';
 
 type RecordHeader = Decoded<typeof format.recordHeader>;
 type PageReference = Decoded<typeof format.pageReference>;

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { describeError, VeneerError } from '../../src/base/errors.ts';
-import { createImage, type CreateOptions } from '../../src/backup/create.ts';
+import { createImage, type CreateOptions } from '../../src/backup/write/create.ts';
 
 interface Options extends CreateOptions {
   /** The write of this number, from 1, writes so few bytes and says so, as a real one may. */

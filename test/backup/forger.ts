@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { crc32c, sealCrc32c } from '../../src/bytes/checksum.ts';
-import * as format from '../../src/backup/layout.ts';
+import * as format from '../../src/backup/format/layout.ts';
 
 export class Forger {
   #bytes: Buffer;

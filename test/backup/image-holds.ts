@@ -1,9 +1,9 @@
 /** What every test of a finished image asks: does the chain read as the model, and is it sound? */
 import { expect } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
-import { openChainDisk } from '../../src/backup/chain.ts';
-import type { KeyRing } from '../../src/backup/key-ring.ts';
-import { verifyChain, type Fault, type VerifyResult } from '../../src/backup/verify.ts';
+import { openChainDisk } from '../../src/backup/read/chain.ts';
+import type { KeyRing } from '../../src/backup/crypto/key-ring.ts';
+import { verifyChain, type Fault, type VerifyResult } from '../../src/backup/care/verify.ts';
 import { expectReadsAs, type ModelDisk } from '../disk/model-disk.ts';
 
 /** The chain reads as the model from end to end, and `verify` finds nothing. */

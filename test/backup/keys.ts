@@ -1,7 +1,7 @@
 /** Keys for tests: key files, which cost nothing to open, and passphrases. */
 import { createHash } from 'node:crypto';
-import { KeyRing } from '../../src/backup/key-ring.ts';
-import type { Credential } from '../../src/backup/key-slots.ts';
+import { KeyRing } from '../../src/backup/crypto/key-ring.ts';
+import type { Credential } from '../../src/backup/crypto/key-slots.ts';
 
 /** A key file whose bytes come from its name. */
 export function keyFile(name: string): Credential {

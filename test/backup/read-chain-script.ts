@@ -1,6 +1,6 @@
 /** Run by a test in a process of its own: reads a whole chain and tells its checksum, and what memory it took, and processor time to open it. */
 import { createHash } from 'node:crypto';
-import { openChainDisk } from '../../src/backup/chain.ts';
+import { openChainDisk } from '../../src/backup/read/chain.ts';
 
 const newest = process.argv[2] ?? '';
 const started = process.cpuUsage();

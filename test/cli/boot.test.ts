@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { beforeAll, expect, it, onTestFinished, vi } from 'vitest';
 import { buildGuestVolume, type GuestVolume } from '../../examples/guest/guest.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { MiB } from '../../src/base/units.ts';
 import { placeForTest, type MountPlace } from '../mount/mounted.ts';
 import { TempFolder } from '../temp-folder.ts';

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { attachLoopDevice, whyNoLoopDevices } from '../disk/loop-device.ts';
 import { change, writeDisk } from '../mount/guest-disk.ts';

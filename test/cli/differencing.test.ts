@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { FormatName } from '../../src/native/formats.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { openSource } from '../../src/source/open-source.ts';

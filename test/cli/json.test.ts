@@ -6,7 +6,7 @@ import Ajv from 'ajv';
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { formatNames } from '../../src/native/formats.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { schemaFolder, schemaPath, schemaTexts, type JsonCommand } from '../../scripts/json-schemas.ts';

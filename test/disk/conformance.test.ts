@@ -1,7 +1,8 @@
 import fs from 'node:fs';
 import { describe, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { mergeRanges, overlayRanges } from '../../src/backup/changed-ranges.ts';
+import { overlayRanges } from '../../src/backup/write/changed-ranges.ts';
+import { mergeRanges } from '../../src/disk/byte-ranges.ts';
 import { concatDisks } from '../../src/disk/concat.ts';
 import { denseDisk } from '../../src/disk/dense.ts';
 import { checkRange, type Disk } from '../../src/disk/disk.ts';

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it, onTestFinished } from 'vitest';
 import { KiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { FillStatus } from '../../src/fill/fill-status.ts';
 import { openUnmountedFills, type UnmountedFills } from '../../src/fill/unmounted.ts';
 import { createPluginFile, type PluginOptions } from '../../src/plugin/create.ts';

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest, type Bus } from '../../examples/guest/boot.ts';
 import { buildGuestVolume, fileSystems, type FileSystem, type GuestVolume } from '../../examples/guest/guest.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { grubConfig } from '../../src/bootable/grub-config.ts';
 import { firmwares, partitionStyles, type Firmware, type PartitionStyle } from '../../src/bootable/geometry.ts';
 import { memoryDisk } from '../../src/disk/memory.ts';

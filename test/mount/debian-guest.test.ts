@@ -8,7 +8,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest } from '../../examples/guest/boot.ts';
 import { GiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { veneerOk, veneerPath } from '../cli/veneer.ts';
 import { addLogicalVolume, layLogicalVolumes } from '../volume/lvm-commands.ts';
 import { soak } from '../seeded.ts';

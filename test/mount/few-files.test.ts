@@ -5,7 +5,7 @@
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { MiB } from '../../src/base/units.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { runOk, veneerPath } from '../cli/veneer.ts';

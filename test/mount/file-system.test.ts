@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { run, runOk } from '../cli/veneer.ts';
 import { placeForTest } from './mounted.ts';

@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { MiB } from '../../src/base/units.ts';
 import { askMount } from '../../src/mounts/control.ts';
 import type { FillStatus, Finalized } from '../../src/fill/fill-status.ts';

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { writeFully } from '../../src/base/full-io.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { closing } from '../../src/base/ownership.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { synthesizeFiles } from '../../src/native/formats.ts';

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest } from '../../examples/guest/boot.ts';
 import { buildGuestDisk, type Guest } from '../../examples/guest/guest.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { runOk, veneerOk } from '../cli/veneer.ts';
 import { soak } from '../seeded.ts';
 import { placeForTest } from './mounted.ts';

@@ -2,8 +2,8 @@
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
-import { consolidateChain } from '../../src/backup/consolidate-chain.ts';
+import { createImage } from '../../src/backup/write/create.ts';
+import { consolidateChain } from '../../src/backup/care/consolidate-chain.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { keyFile, ringOf } from '../backup/keys.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses, type Ran } from '../cli/veneer.ts';

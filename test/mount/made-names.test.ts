@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { KiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { Classifier } from '../../src/mount/classify.ts';
 import { MadeNames } from '../../src/mount/made-names.ts';
 import { NamedPlace } from '../../src/mount/place.ts';

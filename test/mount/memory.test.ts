@@ -4,7 +4,7 @@
  */
 import fs from 'node:fs';
 import { expect, it, onTestFinished } from 'vitest';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { GiB, KiB, MiB } from '../../src/base/units.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { runOk } from '../cli/veneer.ts';

@@ -4,7 +4,7 @@ import path from 'node:path';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { buildGuestDisk, type Guest } from '../../examples/guest/guest.ts';
 import { runReplacementStory } from '../../examples/replacement-story.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { runOk, veneerOk } from '../cli/veneer.ts';
 import { placeForTest } from './mounted.ts';
 

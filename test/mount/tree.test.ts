@@ -2,8 +2,8 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { BlockCache } from '../../src/backup/block-cache.ts';
-import { noKeys } from '../../src/backup/key-ring.ts';
+import { BlockCache } from '../../src/backup/read/block-cache.ts';
+import { noKeys } from '../../src/backup/crypto/key-ring.ts';
 import { systemErrorCode } from '../../src/base/errors.ts';
 import { MiB } from '../../src/base/units.ts';
 import { randomGuid } from '../../src/bytes/guid.ts';

@@ -1,7 +1,7 @@
 /** A disk around Windows volumes is the one that Windows remembers: NTFS volumes made by mkntfs, with hives on them. */
 import { expect, it, type TestContext } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { Bootable } from '../../src/plugin/bootable-schema.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';
 import { filledHive, realHive } from '../guest/windows/hives.ts';

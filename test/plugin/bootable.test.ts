@@ -5,7 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { parsePluginFile, type PluginFile } from '../../src/plugin/plugin-file.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../cli/veneer.ts';

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { beforeAll, expect, it } from 'vitest';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { parsePluginFile, type PluginFile } from '../../src/plugin/plugin-file.ts';
 import { run, veneer, veneerOk, veneerPath, veneerRefuses } from '../cli/veneer.ts';
 import { writeDisk } from '../mount/guest-disk.ts';

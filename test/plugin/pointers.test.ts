@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it, onTestFinished } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { run, runOk, veneerPath } from '../cli/veneer.ts';
 import { change, readPart, writeGuest, writePlugin } from '../mount/guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';

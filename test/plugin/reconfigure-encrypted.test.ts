@@ -10,7 +10,7 @@ import type { FillStatus } from '../../src/fill/fill-status.ts';
 import { OpenPlugin } from '../../src/plugin/open-plugin.ts';
 import { planReconfiguration } from '../../src/plugin/reconfigure.ts';
 import { readPluginFile, type ReplacementKind } from '../../src/plugin/plugin-file.ts';
-import { credentialFromFile } from '../../src/backup/credential.ts';
+import { credentialFromFile } from '../../src/backup/crypto/credential.ts';
 import { runOk, veneer, veneerOk, veneerRefuses } from '../cli/veneer.ts';
 import { ringOf } from '../backup/keys.ts';
 import { writeSystem } from '../guest/linux/small-system.ts';

@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { parsePluginFile } from '../../src/plugin/plugin-file.ts';
 import { startFromDisk } from '../bootable/bios.ts';
 import { veneerOk, veneerRefuses } from '../cli/veneer.ts';

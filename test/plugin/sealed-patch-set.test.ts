@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { expect, it } from 'vitest';
 import { VeneerError } from '../../src/base/errors.ts';
 import { sealCrc32c } from '../../src/bytes/checksum.ts';
-import { ChainKey } from '../../src/backup/seal.ts';
+import { ChainKey } from '../../src/backup/crypto/seal.ts';
 import { memoryDisk } from '../../src/disk/memory.ts';
 import { encodePatchSet, type PatchSet } from '../../src/guest/patch-set.ts';
 import { isSealedPatchSet, openPatchSet, sealPatchSet, type PatchSetPlace } from '../../src/plugin/sealed-patch-set.ts';

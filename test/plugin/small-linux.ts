@@ -1,7 +1,7 @@
 /** The smallest guest that can be reconfigured, with its plugin file in a folder that is not mounted yet. */
 import fs from 'node:fs';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import { runOk, veneerOk } from '../cli/veneer.ts';
 import { writeSystem } from '../guest/linux/small-system.ts';
 import { placeForTest, type MountPlace } from '../mount/mounted.ts';

@@ -2,8 +2,8 @@
 import { expect, it } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
 import { MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
-import { openChainDisk } from '../../src/backup/chain.ts';
+import { createImage } from '../../src/backup/write/create.ts';
+import { openChainDisk } from '../../src/backup/read/chain.ts';
 import { openGuestDisk } from '../../src/volume/open-disk.ts';
 import { planWindows } from '../../src/guest/windows/plan-windows.ts';
 import { makeAround, type Around } from '../../src/plugin/create-bootable.ts';

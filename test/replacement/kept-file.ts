@@ -1,7 +1,7 @@
 /** A native file whose writes are kept, as tests open it: over a pattern for a base, in a folder. */
 import { closeAll, type Closable } from '../../src/base/ownership.ts';
 import { MiB } from '../../src/base/units.ts';
-import { ChainKey } from '../../src/backup/seal.ts';
+import { ChainKey } from '../../src/backup/crypto/seal.ts';
 import { planGeometry } from '../../src/native/formats.ts';
 import { encodePluginFile } from '../../src/plugin/plugin-file.ts';
 import { openReplacement, type OpenReplacement, type ReplacementPlace } from '../../src/replacement/open.ts';

@@ -1,7 +1,7 @@
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { ForbiddenError, FormatError, UnavailableError } from '../../src/base/errors.ts';
-import { ChainKey } from '../../src/backup/seal.ts';
+import { ChainKey } from '../../src/backup/crypto/seal.ts';
 import { freeze, thaw, writePlain } from '../../src/fill/decrypt.ts';
 import { unitBytes } from '../../src/replacement/layout.ts';
 import { plainPathOf } from '../../src/plugin/beside.ts';

@@ -1,7 +1,7 @@
 /** Making an image costs what its source has, not its square: twice the extents are twice the calls of the file. */
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { openQcow2 } from '../../src/native/qcow2/read.ts';

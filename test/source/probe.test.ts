@@ -6,7 +6,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { UnsupportedError, UsageError, VeneerError } from '../../src/base/errors.ts';
 import { KiB, MiB } from '../../src/base/units.ts';
-import { createImage } from '../../src/backup/create.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { Disk } from '../../src/disk/disk.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { createPluginFile } from '../../src/plugin/create.ts';

@@ -7,7 +7,7 @@
  * the main thread's, which closes it when the mount ends.
  */
 import { receiveMessageOnPort, type MessagePort } from 'node:worker_threads';
-import type { ThreadKey } from '../../backup/seal.ts';
+import type { ThreadKey } from '../../backup/crypto/seal.ts';
 import { assert, UnavailableError } from '../../base/errors.ts';
 import { fromFailure, toFailure, type Failure } from '../../base/worker-team.ts';
 import type { SharedReplacement } from '../../replacement/replacement.ts';

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, UnavailableError } from '../../base/errors.ts';
 import { workerUrl } from '../../base/worker-url.ts';
-import { BlockCache } from '../../backup/block-cache.ts';
+import { BlockCache } from '../../backup/read/block-cache.ts';
 import type { Log } from '../../base/log.ts';
 import type { SourceWatch } from '../../base/source-watch.ts';
 import type { Statistics } from '../../fill/statistics.ts';

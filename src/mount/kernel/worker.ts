@@ -7,7 +7,7 @@ import { constants } from 'node:os';
 import { parentPort, workerData, type MessagePort } from 'node:worker_threads';
 import { assert, describeError, systemErrorCode } from '../../base/errors.ts';
 import { keepWithinLimits } from '../../base/identity.ts';
-import { BlockCache, type CacheMemory } from '../../backup/block-cache.ts';
+import { BlockCache, type CacheMemory } from '../../backup/read/block-cache.ts';
 import { GateMemory, SourceGate, useSourceGate } from '../../base/source-gate.ts';
 import { DiskSignals } from '../../replacement/disk-signals.ts';
 import type { Log } from '../../base/log.ts';

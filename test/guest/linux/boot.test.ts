@@ -6,7 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import fs from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bootGuest, type BootReport, type Bus } from '../../../examples/guest/boot.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { placeForTest, type MountPlace } from '../../mount/mounted.ts';
 import { TempFolder } from '../../temp-folder.ts';

@@ -4,7 +4,7 @@
  */
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { bootGuest, type Bus } from '../../../examples/guest/boot.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import type { Target } from '../../../src/guest/plan.ts';
 import { veneerOk } from '../../cli/veneer.ts';
 import { placeForTest } from '../../mount/mounted.ts';

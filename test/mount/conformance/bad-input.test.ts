@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { structuresOf } from '../../backup/crafted-image.ts';
 import { expectSameBytes } from '../../disk/model-disk.ts';
 import { change, readFrom, readPart, writeDisk, writeExpected, writeGuest, writePlugin } from '../guest-disk.ts';

@@ -4,7 +4,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { GiB, MiB } from '../../../src/base/units.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { createPluginFile, type PluginOptions } from '../../../src/plugin/create.ts';
 import { run, runOk } from '../../cli/veneer.ts';
 import { seededTest, type Seeded } from '../../seeded.ts';

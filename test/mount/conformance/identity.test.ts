@@ -3,7 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { beforeAll, expect, it } from 'vitest';
 import { MiB } from '../../../src/base/units.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { formatNames } from '../../../src/native/formats.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
 import { renameWith } from '../../../src/base/system-calls.ts';

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import fs from 'node:fs';
 import { expect, it, onTestFinished } from 'vitest';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { run, runOk, veneer, veneerOk, veneerPath, veneerRefuses } from '../../cli/veneer.ts';
 import { readPart, writeDisk, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';

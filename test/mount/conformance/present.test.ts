@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { formatNames } from '../../../src/native/formats.ts';
 import { runOk, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { writeGuest } from '../guest-disk.ts';

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import { beforeAll, expect, it } from 'vitest';
 import { KiB } from '../../../src/base/units.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { run, runOk, veneerOk } from '../../cli/veneer.ts';
 import { writeDisk, writeGuest } from '../guest-disk.ts';
 import { MountPlace, placeForTest } from '../mounted.ts';

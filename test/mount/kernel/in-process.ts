@@ -1,6 +1,6 @@
 /** The kernel transport served by this very process, for what no option of the tool reaches. */
 import fs from 'node:fs';
-import { noKeys } from '../../../src/backup/key-ring.ts';
+import { noKeys } from '../../../src/backup/crypto/key-ring.ts';
 import { GateMemory } from '../../../src/base/source-gate.ts';
 import { randomGuid } from '../../../src/bytes/guid.ts';
 import { SourceWatch } from '../../../src/base/source-watch.ts';

@@ -2,7 +2,7 @@
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import fs from 'node:fs';
 import { expect, it, onTestFinished } from 'vitest';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { MiB } from '../../../src/base/units.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
 import { run, runOk, veneerOk } from '../../cli/veneer.ts';

@@ -2,7 +2,7 @@
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
-import { createImage } from '../../../src/backup/create.ts';
+import { createImage } from '../../../src/backup/write/create.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
 import { Board } from '../../../src/mount/kernel/board.ts';
 import { ReadAhead } from '../../../src/mount/kernel/read-ahead.ts';

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { MiB } from '../../../../src/base/units.ts';
-import { createImage } from '../../../../src/backup/create.ts';
+import { createImage } from '../../../../src/backup/write/create.ts';
 import { createPluginFile } from '../../../../src/plugin/create.ts';
 import { run, runOk, veneerOk } from '../../../cli/veneer.ts';
 import { seededTest, soak } from '../../../seeded.ts';
