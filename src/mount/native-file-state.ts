@@ -343,7 +343,7 @@ export class NativeFileState implements Closable {
     this.counters.set('source', plugin.firstSource);
     try {
       this.#disk = plugin.openDisk();
-      if (!this.#identity.isPresented) plugin.tellImageFolders();
+      if (!this.#identity.isPresented) plugin.tellSourceFolders();
     } catch (error) {
       if (sourceGate().passage === 'passed') this.#failure = { error, atMs: now };
       throw error;

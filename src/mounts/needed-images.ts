@@ -1,7 +1,8 @@
-/** Which images of a folder somebody needs, as plugin files of this host say it: what takes images away asks here first. */
+/** Which images and disk files of a folder somebody needs, as plugin files of this host say it: what takes images away asks here first. */
 import * as fs from '../base/fs.ts';
+import path from 'node:path';
 import type { Guid } from '../bytes/guid.ts';
-import { pluginPointers, whyPointedTo } from '../plugin/pointers.ts';
+import { pluginPointers, pluginsOver, whyPointedTo, type PointerSearch } from '../plugin/pointers.ts';
 import { behindMount, foldersServedFrom } from './behind-mount.ts';
 import { veneerMountpoints } from './mountpoint.ts';
 
@@ -27,7 +28,16 @@ export class NeededImages {
 
   #look(): ReadonlyMap<Guid, readonly string[]> {
     const folder = fs.realpathSync(behindMount(this.#folder));
-    const mountpoints = veneerMountpoints();
-    return pluginPointers(folder, { also: foldersServedFrom(folder), isSkipped: (one) => mountpoints.has(one) });
+    return pluginPointers(folder, searchFrom(folder));
   }
+}
+
+/** Plugin files that show a disk file as another disk. @param file absolute, in a folder with no symbolic link in it */
+export function pluginFilesOver(file: string): readonly string[] {
+  return pluginsOver(file, searchFrom(path.dirname(file)));
+}
+
+function searchFrom(folder: string): PointerSearch {
+  const mountpoints = veneerMountpoints();
+  return { also: foldersServedFrom(folder), isSkipped: (one) => mountpoints.has(one) };
 }

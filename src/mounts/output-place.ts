@@ -12,6 +12,7 @@ import { hasReplacement, partOf } from '../plugin/beside.ts';
 import { readPluginFile } from '../plugin/plugin-file.ts';
 import { ownContentAt } from '../source/own-content.ts';
 import { recordOf } from '../replacement/leftovers.ts';
+import { pluginFilesOver } from './needed-images.ts';
 import { behindMount } from './behind-mount.ts';
 
 export interface Output {
@@ -55,6 +56,11 @@ function assertMayReplace(given: string, place: string, makes: Output['makes']):
   if (makes === 'plugin file' && found === 'disk')
     throw new UsageError(
       `${given}: is no plugin file, and is not replaced by one; choose another name, or remove it first`,
+    );
+  const shownBy = found === 'disk' ? pluginFilesOver(place) : [];
+  if (shownBy.length > 0)
+    throw new UsageError(
+      `${given}: ${shownBy.join(', ')} shows it as a disk; choose another name, or remove that first`,
     );
 }
 

@@ -32,7 +32,7 @@ import { makeAround, newestOf, pointerTo, relativePathOf, type BootOptions } fro
 import { registerPointers } from './pointer-registry.ts';
 import {
   encodePluginFile,
-  imagesOf,
+  pointersOf,
   parsePluginFile,
   readPluginFile,
   type PluginContents,
@@ -189,7 +189,7 @@ function writePlugin(
   // Whoever sees the plugin file finds the boot file there.
   if (bootFile.length > 0) writeBootFile(pluginPath, bootFile);
   // Before the plugin file is there: whoever removes images must find what points to them.
-  for (const folder of registerPointers(knownAs, imagesOf(plugin))) onUntold?.(folder);
+  for (const folder of registerPointers(knownAs, pointersOf(plugin))) onUntold?.(folder);
   writeFileDurably(pluginPath, bytes, fileModes.pluginFile);
   return plugin;
 }

@@ -25,7 +25,7 @@ import { changedError, FrozenSource, type FileJudge } from '../source/frozen-sou
 import { readBootFile } from './boot-file.ts';
 import { openPatchSetOf } from './patch-set-file.ts';
 import { pluginDisk, type OpenedSource, type PluginDisk } from './plugin-disk.ts';
-import { imagesOf, sourceIdsOf, sourcesOf, type PluginFile } from './plugin-file.ts';
+import { imagesOf, pointersOf, sourceIdsOf, sourcesOf, type PluginFile } from './plugin-file.ts';
 import { registerPointers } from './pointer-registry.ts';
 import { Reach, type AllowedPaths } from './reach.ts';
 
@@ -149,14 +149,14 @@ export class OpenPlugin {
   }
 
   /**
-   * Has the folders of its images know of the plugin file: it may lie elsewhere than where it was made. What cannot be told, or would have to be
+   * Has the folders of its sources know of the plugin file: it may lie elsewhere than where it was made. What cannot be told, or would have to be
    * waited for, is let be: a guest waits for the read that this is a part of. Its path is absolute then, and under no mount.
    */
-  tellImageFolders(): void {
-    for (const image of imagesOf(this.plugin)) {
+  tellSourceFolders(): void {
+    for (const pointer of pointersOf(this.plugin)) {
       try {
-        const named = this.#reach.named(image.path);
-        sourceGate().through(this.#reach.sourceOf(named), () => registerPointers(this.path, [image], false));
+        const named = this.#reach.named(pointer.path);
+        sourceGate().through(this.#reach.sourceOf(named), () => registerPointers(this.path, [pointer], false));
       } catch (error) {
         if (sourceGate().passage !== 'passed') throw error;
       }

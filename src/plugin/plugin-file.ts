@@ -90,11 +90,24 @@ export function imagesOf(plugin: PluginFile): readonly ImagePointer[] {
   return sourcesOf(plugin).filter((source) => source.kind === 'chain');
 }
 
-/** Names for the bytes of its sources, which a patch set is bound to: of an image its own. */
+/** Where a source lies, and a name for its bytes: an image's own, or one of a disk file's state. */
+export interface SourcePointer {
+  readonly kind: SourceAddress['kind'];
+  /** As the plugin file has it. */
+  readonly path: string;
+  readonly id: Guid;
+}
+
+export function pointersOf(plugin: PluginFile): readonly SourcePointer[] {
+  return sourcesOf(plugin).map((source) => {
+    const id = source.kind === 'chain' ? source.imageId : namedGuid(nilGuid, `disk file ${source.stateSha256}`);
+    return { kind: source.kind, path: source.path, id };
+  });
+}
+
+/** Names for the bytes of its sources, which a patch set is bound to. */
 export function sourceIdsOf(plugin: PluginFile): readonly Guid[] {
-  return sourcesOf(plugin).map((source) =>
-    source.kind === 'chain' ? source.imageId : namedGuid(nilGuid, `disk file ${source.stateSha256}`),
-  );
+  return pointersOf(plugin).map(({ id }) => id);
 }
 
 const aboutText =

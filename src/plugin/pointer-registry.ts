@@ -1,5 +1,5 @@
 /**
- * Plugin files that point into another folder than their own, as that folder knows them: `.veneer-pointers` beside the images, a JSON line for
+ * Plugin files that point into another folder than their own, as that folder knows them: `.veneer-pointers` beside the images and disk files, a JSON line for
  * each. So whoever removes images there finds who needs them, mounted or not.
  *
  * A line whose plugin file is gone is dropped. One whose file system is away is not: what cannot be looked at may still need its image.
@@ -19,7 +19,7 @@ import { openRegular } from '../base/regular-file.ts';
 import { isSameFile } from '../base/same-file.ts';
 import { formatBytes, MiB } from '../base/units.ts';
 import type { Guid } from '../bytes/guid.ts';
-import type { ImagePointer } from '../source/address.ts';
+import type { SourcePointer } from './plugin-file.ts';
 
 const registryName = '.veneer-pointers';
 const maxRegistryBytes = 16 * MiB;
@@ -32,6 +32,7 @@ const { O_APPEND, O_CREAT, O_NOFOLLOW, O_NONBLOCK, O_RDWR, O_RDONLY } = fs.const
 const schema = z.object({
   /** Absolute, and under no mount. */
   plugin: z.string(),
+  /** Names of the sources' bytes: images, or disk files as they were. */
   images: z.array(z.string()),
   /** The file system that the plugin file's folder was on. */
   device: z.string(),
@@ -39,21 +40,21 @@ const schema = z.object({
 export type RegisteredPointer = z.infer<typeof schema>;
 
 /**
- * Tells the folders of a plugin file's images of it, where they are not its own. Comes before the plugin file is there.
+ * Tells the folders of a plugin file's sources of it, where they are not its own. Comes before the plugin file is there.
  * @param pluginPath absolute, and under no mount
  * @param waits whether a lock that somebody has is waited for
  * @returns the folders that could not be told: they cannot be written to, or somebody else has what would be written to
  */
-export function registerPointers(pluginPath: string, images: readonly ImagePointer[], waits = true): string[] {
+export function registerPointers(pluginPath: string, pointers: readonly SourcePointer[], waits = true): string[] {
   const home = path.dirname(pluginPath);
   const stat = fs.statSync(home, { throwIfNoEntry: false });
   // Whoever writes the plugin file tells what is wrong.
   if (stat === undefined) return [];
   const device = String(stat.dev);
-  const byFolder = Map.groupBy(images, (image) => path.dirname(absolutePath(home, image.path)));
+  const byFolder = Map.groupBy(pointers, (pointer) => path.dirname(absolutePath(home, pointer.path)));
   return [...byFolder].flatMap(([folder, inFolder]) => {
     if (isSameFile(folder, home)) return [];
-    const line: RegisteredPointer = { plugin: pluginPath, images: inFolder.map(({ imageId }) => imageId), device };
+    const line: RegisteredPointer = { plugin: pluginPath, images: inFolder.map(({ id }) => id), device };
     return append(path.join(folder, registryName), line, waits) ? [] : [folder];
   });
 }

@@ -24,11 +24,7 @@ beforeEach(() => {
 });
 
 const tell = (waits = true): string[] =>
-  registerPointers(
-    plugin,
-    [{ path: '../images/vm.spf', imageId, chainId: numberedGuid(2), createdAt: '2026-01-01T00:00:00.000Z' }],
-    waits,
-  );
+  registerPointers(plugin, [{ kind: 'chain', path: '../images/vm.spf', id: imageId }], waits);
 const known = (): string[] => registeredPointers(folder.file('images'), () => true).map((line) => line.plugin);
 
 it('a line is written once, also behind one that a crash cut off', () => {
