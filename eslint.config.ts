@@ -13,6 +13,7 @@ const layers = [
   'fill',
   'replacement',
   'plugin',
+  'browse',
   'source',
   'guest',
   'bootable',

@@ -3,6 +3,7 @@ import path from 'node:path';
 import * as prettier from 'prettier';
 import { z } from 'zod';
 import { chainListSchema, imageInfoSchema } from '../src/cli/image-json.ts';
+import { filesSchema, volumesSchema } from '../src/cli/files.ts';
 import { keyListSchema } from '../src/cli/key.ts';
 import { reconfigureSchema } from '../src/cli/reconfigure.ts';
 import { statusSchema } from '../src/cli/status.ts';
@@ -12,6 +13,10 @@ import { writtenSchema } from '../src/plugin/plugin-file.ts';
 /** By their commands. */
 const outputs = {
   'chain list': chainListSchema,
+  'files find': filesSchema,
+  'files ls': filesSchema,
+  'files stat': filesSchema,
+  'files volumes': volumesSchema,
   'fill status': fillStatusesSchema,
   'fill verify': fileProofsSchema,
   'image info': imageInfoSchema,

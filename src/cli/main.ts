@@ -19,6 +19,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   fill: async () => (await import('./fill.ts')).fillCommand(),
   finalize: async () => (await import('./finalize.ts')).finalizeCommand(),
   unmount: async () => (await import('./unmount.ts')).unmountCommand(),
+  files: async () => (await import('./files.ts')).filesCommand(),
   status: async () => (await import('./status.ts')).statusCommand(),
 };
 

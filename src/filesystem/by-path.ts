@@ -22,12 +22,12 @@ const maxLinkBytes = 4096;
 
 export class FilesByPath {
   readonly volume: EditableFileSystem;
-  readonly #root: NodeId;
+  readonly root: NodeId;
 
   /** @param root of a subvolume; the file system's own by default */
   constructor(volume: EditableFileSystem, root = volume.root) {
     this.volume = volume;
-    this.#root = root;
+    this.root = root;
   }
 
   get kind(): string {
@@ -50,7 +50,7 @@ export class FilesByPath {
   subvolumes(): readonly { readonly name: string; readonly files: FilesByPath }[] {
     const found = this.volume.subvolumes?.() ?? [];
     return found
-      .filter(({ root }) => root !== this.#root)
+      .filter(({ root }) => root !== this.root)
       .map(({ name, root }) => ({ name, files: new FilesByPath(this.volume, root) }));
   }
 
@@ -104,8 +104,8 @@ export class FilesByPath {
 
   #find(path: string): { readonly node: NodeId; readonly stat: NodeStat } | undefined {
     const { volume } = this;
-    const rootStat = volume.stat(this.#root);
-    const above = [{ node: this.#root, stat: rootStat }];
+    const rootStat = volume.stat(this.root);
+    const above = [{ node: this.root, stat: rootStat }];
     const pending = partsOf(path);
     if (pending.length > maxPathParts) throw new UsageError(`${path}: has more than ${maxPathParts} names`);
     let links = 0;

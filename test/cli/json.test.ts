@@ -133,11 +133,28 @@ async function reconfigure(): Promise<void> {
   expect(await told('plugin show', plugin)).toMatchObject({ patchSets: [{ target: 'qemu-virtio' }] });
 }
 
+async function files(): Promise<void> {
+  const { place } = await smallLinux();
+  const image = place.behind('vm.spf');
+  expect(await told('files volumes', image)).toMatchObject({ volumes: [{ fileSystem: 'ext4', mountpoints: ['/'] }] });
+  expect(await told('files ls', image, '/etc')).toMatchObject({
+    files: expect.arrayContaining([expect.objectContaining({ path: '/etc/fstab', type: 'file' })]) as object,
+  });
+  expect(await told('files stat', image, '/', '/etc/fstab')).toMatchObject({
+    files: [{ type: 'folder' }, { sizeBytes: 30, permissions: '0644' }],
+  });
+  expect(await told('files find', image, '--name', 'fst?b')).toMatchObject({ files: [{ path: '/etc/fstab' }] });
+}
+
 const judged: Readonly<Record<JsonCommand, () => Promise<void>>> = {
   'image info': imageInfo,
   'chain list': chainList,
   'key list': keyList,
   'plugin show': pluginShow,
+  'files find': files,
+  'files ls': files,
+  'files stat': files,
+  'files volumes': files,
   'fill status': fillStatusAndVerify,
   'fill verify': fillStatusAndVerify,
   status,

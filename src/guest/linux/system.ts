@@ -20,6 +20,8 @@ export interface Found extends Mounted {
 
 export interface LinuxSystem {
   readonly root: Mounted;
+  /** The root and all that its fstab mounts and is read, the longest mountpoint first. */
+  readonly mounted: readonly Mounted[];
   readonly fstab: readonly FstabEntry[];
   readonly name: string;
   readonly version: string;
@@ -37,22 +39,15 @@ export function findLinux(guest: GuestDisk): LinuxSystem | undefined {
   const root = findRoot(guest);
   if (root === undefined) return undefined;
   const fstab = parseFstab(readText(root.fileSystem, '/etc/fstab') ?? '');
-  const warnings: string[] = [];
-  const mounted: Mounted[] = [root];
-  for (const entry of fstab) {
-    if (!['/boot', '/boot/efi', '/usr', '/etc'].includes(entry.mountpoint)) continue;
-    const found = volumeNamed(guest, entry.device, root);
-    const subvolume = subvolumeOption(entry.options);
-    if (found?.fileSystem === undefined) {
-      if (entry.mountpoint !== '/boot/efi')
-        warnings.push(`${entry.mountpoint} is on ${entry.device}, which is not read`);
-    } else mounted.push({ ...selectSubvolume(found, found.fileSystem, subvolume), mountpoint: entry.mountpoint });
-  }
-  mounted.sort((a, b) => b.mountpoint.length - a.mountpoint.length);
+  const others = mountsOf(guest, root, fstab);
+  const isMissed = ({ mountpoint }: FstabEntry): boolean => ['/boot', '/usr', '/etc'].includes(mountpoint);
+  const warnings = others.unread.filter(isMissed).map(notRead);
+  const mounted = [root, ...others.mounted].sort((a, b) => b.mountpoint.length - a.mountpoint.length);
   const release =
     osReleasePaths.map((path) => readText(root.fileSystem, path)).find((text) => text !== undefined) ?? '';
   return {
     root,
+    mounted,
     fstab,
     name: fieldOf(release, 'PRETTY_NAME') ?? fieldOf(release, 'NAME') ?? 'Linux',
     version: fieldOf(release, 'VERSION_ID') ?? '',
@@ -65,6 +60,28 @@ export function findLinux(guest: GuestDisk): LinuxSystem | undefined {
       return { ...holder, path: path.slice(holder.mountpoint.length) || '/' };
     },
   };
+}
+
+/** What a fstab mounts besides the root, each at its path there. */
+function mountsOf(
+  guest: GuestDisk,
+  root: Mounted,
+  fstab: readonly FstabEntry[],
+): { readonly mounted: readonly Mounted[]; readonly unread: readonly FstabEntry[] } {
+  const mounted: Mounted[] = [];
+  const unread: FstabEntry[] = [];
+  for (const entry of fstab) {
+    const { mountpoint, device, options } = entry;
+    if (!mountpoint.startsWith('/') || mountpoint === '/') continue;
+    const found = volumeNamed(guest, device, root);
+    if (found?.fileSystem === undefined) unread.push(entry);
+    else mounted.push({ ...selectSubvolume(found, found.fileSystem, subvolumeOption(options)), mountpoint });
+  }
+  return { mounted, unread };
+}
+
+function notRead({ mountpoint, device }: FstabEntry): string {
+  return `${mountpoint} is on ${device}, which is not read`;
 }
 
 /** A small text as latin1, in which a character is a byte. Undefined where there is none, or none that can be read. */
