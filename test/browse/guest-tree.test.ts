@@ -102,7 +102,9 @@ it('finds every file where the kernel has it with the volumes mounted as fstab s
         .sort();
       const found = withTree((tree) =>
         Array.from(
-          findIn(tree, tree.find('/'), { name: undefined, type: undefined, largerBytes: undefined }, expect.fail),
+          findIn(tree, tree.find('/'), { name: undefined, type: undefined, largerBytes: undefined }, (text) =>
+            expect.fail(text),
+          ),
           (one) => {
             const { type, sizeBytes, permissions, owner, links, modifiedNs = 0n } = one.stat;
             const time = `${modifiedNs / 1_000_000_000n}.${String(modifiedNs % 1_000_000_000n).padStart(9, '0')}0`;
