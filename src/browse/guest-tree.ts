@@ -45,6 +45,8 @@ export interface Mount {
 /** Folders on the way to a node, the root of all first. */
 type Way = FoundNode[];
 
+/** Whose links and paths are those of Windows. */
+const windowsKinds: ReadonlySet<string> = new Set(['ntfs', 'fat']);
 const maxLinks = 40;
 const maxParts = 4096;
 const letterPattern = /^(?:\\\?\?\\)?([A-Za-z]:)(?=[\\/]|$)/;
@@ -53,7 +55,6 @@ export class GuestTree {
   readonly volumes: readonly BrowsedVolume[];
   readonly warnings: readonly string[];
   readonly #mounts: readonly Mount[];
-  readonly #style: 'unix' | 'windows' | undefined;
   readonly #guest: GuestDisk;
 
   /** @param disk stays the caller's. @throws as openGuestDisk */
@@ -63,8 +64,6 @@ export class GuestTree {
     const warnings = [...this.#guest.warnings, ...volumes.flatMap(({ fileSystem }) => fileSystem?.warnings ?? [])];
     this.#mounts = mountsOf(this.#guest, warnings);
     this.warnings = warnings;
-    const [first] = this.#mounts;
-    this.#style = first === undefined ? undefined : first.at.startsWith('/') ? 'unix' : 'windows';
     this.volumes = volumes.map((volume) => ({
       name: volume.name,
       sizeBytes: volume.disk.sizeBytes,
@@ -84,8 +83,7 @@ export class GuestTree {
     { volume, follow = true }: { readonly volume?: string; readonly follow?: boolean } = {},
   ): FoundNode {
     const mounts = volume === undefined ? this.#mounts : [this.#volumeNamed(volume)];
-    const walk = new Walk(mounts.length > 0 ? mounts : [this.#onlyVolume()], this.#style === 'windows', path);
-    return walk.find(follow);
+    return new Walk(mounts.length > 0 ? mounts : [this.#onlyVolume()], path).find(follow);
   }
 
   /** What a folder holds, and what is mounted on names of it is that. @throws UsageError where it is no folder */
@@ -152,13 +150,14 @@ function mountsOf(guest: GuestDisk, warnings: string[]): Mount[] {
 /** From the root of all to a node, over mountpoints and links. */
 class Walk {
   readonly #mounts: readonly Mount[];
+  /** Paths have letters and either slash. */
   readonly #isWindows: boolean;
   readonly #asked: string;
   #links = 0;
 
-  constructor(mounts: readonly Mount[], isWindows: boolean, asked: string) {
+  constructor(mounts: readonly Mount[], asked: string) {
     this.#mounts = mounts;
-    this.#isWindows = isWindows;
+    this.#isWindows = mounts.every(({ fileSystem }) => windowsKinds.has(fileSystem.kind));
     this.#asked = asked;
   }
 

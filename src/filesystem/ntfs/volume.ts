@@ -66,10 +66,11 @@ export class NtfsVolume implements EditableFileSystem {
     return record === undefined ? undefined : BigInt(record);
   }
 
+  /** Without the files that NTFS itself is made of, which Windows does not show either. They are found by their names. */
   entries(folder: NodeId): FolderEntry[] {
     return this.#folders
       .entries(Number(folder))
-      .filter(({ name }) => name !== '.')
+      .filter(({ record }) => record >= recordNumbers.firstOfUsers)
       .map(({ name, record }) => ({ name, node: BigInt(record) }));
   }
 
