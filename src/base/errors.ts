@@ -16,6 +16,7 @@ export const errorCodes = [
   'READ_ONLY',
   'FORBIDDEN',
   'SEVERAL_NAMES',
+  'BUSY',
   'ASSERTION',
 ] as const;
 export type ErrorCode = (typeof errorCodes)[number];
@@ -107,6 +108,13 @@ export class ForbiddenError extends VeneerError {
 export class SeveralNamesError extends VeneerError {
   constructor(message: string) {
     super('SEVERAL_NAMES', message);
+  }
+}
+
+/** Somebody else has it at the moment. */
+export class BusyError extends VeneerError {
+  constructor(message: string) {
+    super('BUSY', message);
   }
 }
 

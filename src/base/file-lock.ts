@@ -1,7 +1,7 @@
 /** flock(2) through koffi: one writer for one file, released by the kernel when its process ends, however it ends. */
 import os from 'node:os';
 import koffi from 'koffi';
-import { UsageError } from './errors.ts';
+import { BusyError } from './errors.ts';
 
 const LOCK_SH = 1;
 const LOCK_EX = 2;
@@ -34,10 +34,25 @@ export function waitForLock(fd: number): void {
   while (flock(fd, LOCK_EX) !== 0 && koffi.errno() === os.constants.errno.EINTR);
 }
 
-/** Takes the file's lock. @throws UsageError when another process has it */
-export function lockExclusively(fd: number, name: string): void {
-  if (flock(fd, LOCK_EX | LOCK_NB) !== 0)
-    throw new UsageError(`${name}: another process is writing it; wait for it or stop it`);
+/** How long locks are waited for that somebody is about to let go, in all that it is given to. */
+export interface LockPatience {
+  leftMs: number;
+}
+
+const lockEveryMs = 10;
+
+/**
+ * Takes the file's lock.
+ * @param patience is used up by waiting; default: none
+ * @throws BusyError when another process has it, or had it open for somebody who still has
+ */
+export function lockExclusively(fd: number, name: string, patience: LockPatience = { leftMs: 0 }): void {
+  const pause = new Int32Array(new SharedArrayBuffer(4));
+  while (flock(fd, LOCK_EX | LOCK_NB) !== 0) {
+    if (patience.leftMs <= 0) throw new BusyError(`${name}: another process is writing it; wait for it or stop it`);
+    Atomics.wait(pause, 0, 0, lockEveryMs);
+    patience.leftMs -= lockEveryMs;
+  }
 }
 
 /**

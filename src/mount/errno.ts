@@ -15,6 +15,7 @@ const errnoOfCode: Readonly<Record<ErrorCode, number>> = {
   READ_ONLY: errno.EROFS,
   FORBIDDEN: errno.EACCES,
   SEVERAL_NAMES: errno.EMLINK,
+  BUSY: errno.EBUSY,
   ASSERTION: errno.EIO,
 };
 

@@ -2,8 +2,15 @@
 import * as fs from '../base/fs.ts';
 import { fileModes } from '../base/file-modes.ts';
 import path from 'node:path';
-import { FormatError, ReadOnlyError, systemErrorCode, UnavailableError, VeneerError } from '../base/errors.ts';
-import { lockExclusively } from '../base/file-lock.ts';
+import {
+  BusyError,
+  FormatError,
+  ReadOnlyError,
+  systemErrorCode,
+  UnavailableError,
+  VeneerError,
+} from '../base/errors.ts';
+import { lockExclusively, type LockPatience } from '../base/file-lock.ts';
 import { readFully, writeFailure } from '../base/full-io.ts';
 import { MiB } from '../base/units.ts';
 import { seekData } from '../disk/lseek.ts';
@@ -34,7 +41,7 @@ export function makeData(place: ReplacementPlace): number {
 
 /**
  * A data file without a map is one that was being made: there is nothing in it. One that holds something has lost its map, or is none of ours.
- * @throws FormatError for such a one; UsageError when another process is making it
+ * @throws FormatError for such a one; BusyError when another process is making it
  */
 function removeUnmapped(place: ReplacementPlace, data: BesidePath): void {
   const fd = locked(openToWrite(data, place.owner), data);
@@ -68,10 +75,16 @@ function holdsData(fd: number, name: string): boolean {
   return false;
 }
 
+/**
+ * What a server that was killed had given to the kernel to read and write is let go a moment after its mount: so much is waited for that, in the
+ * life of a process. A program that still has the disk open under the dead mount goes on with it, and nobody else has the disk until it ends.
+ */
+const patience: LockPatience = { leftMs: 2000 };
+
 /** Locks a data file, and closes it where that fails, or its name was given to another meanwhile. */
 function locked(dataFd: number, data: BesidePath): number {
   try {
-    lockExclusively(dataFd, data.shown);
+    lockData(dataFd, data.shown);
     const ours = fs.fstatSync(dataFd, { bigint: true });
     const named = fs.lstatSync(data.at, { bigint: true, throwIfNoEntry: false });
     if (named?.dev !== ours.dev || named.ino !== ours.ino) throw replacedMeanwhile(data);
@@ -79,6 +92,17 @@ function locked(dataFd: number, data: BesidePath): number {
   } catch (error) {
     fs.closeSync(dataFd);
     throw error;
+  }
+}
+
+function lockData(dataFd: number, shown: string): void {
+  try {
+    lockExclusively(dataFd, shown, patience);
+  } catch (error) {
+    if (!(error instanceof BusyError)) throw error;
+    throw new BusyError(
+      `${shown}: another process writes it, or a program that has had the disk open since before its mount died; end that, and try again`,
+    );
   }
 }
 

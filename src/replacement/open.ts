@@ -45,7 +45,7 @@ export function unitCountOf(baseBytes: number): number {
 
 /**
  * Throws away what was written: `discard` mode, and `replacement drop`.
- * @throws UsageError when it is open; ForbiddenError when something else lies there; UnavailableError when a file cannot be removed
+ * @throws BusyError when it is open; ForbiddenError when something else lies there; UnavailableError when a file cannot be removed
  */
 export function removeReplacement(place: RemovedPlace): void {
   const data = dataOf(place);
@@ -91,7 +91,7 @@ export interface OpenReplacement extends Closable {
  * @param bootId other than the current one only in tests of power loss
  * @throws FormatError when it belongs to another plugin file or its map is damaged: nothing is changed then
  * @throws ForbiddenError when it is sealed, and the key is missing or another one
- * @throws UsageError when it is open elsewhere; CapacityError when the disk is full; ReadOnlyError, UnavailableError
+ * @throws BusyError when it is open elsewhere; CapacityError when the disk is full; ReadOnlyError, UnavailableError
  */
 export function openReplacement(
   place: ReplacementPlace,

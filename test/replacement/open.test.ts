@@ -1,6 +1,8 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
-import { FormatError, UsageError } from '../../src/base/errors.ts';
+import { BusyError, FormatError } from '../../src/base/errors.ts';
 import { mapHeaderBytes, unitBytes } from '../../src/replacement/layout.ts';
 import { hasReplacement } from '../../src/plugin/beside.ts';
 import { removeReplacement } from '../../src/replacement/open.ts';
@@ -41,6 +43,17 @@ function snapshot(folder: TempFolder): Array<[string, string]> {
 }
 
 describe('a replacement', () => {
+  // The first here: what is waited in all is given to a process once.
+  it('that somebody is about to let go is waited for', async () => {
+    using folder = new TempFolder();
+    const place = made(folder);
+    const holder = spawn('flock', ['--exclusive', filesOf(place).data, 'sh', '-c', 'echo held; sleep 0.5']);
+    const ended = once(holder, 'exit');
+    await once(holder.stdout, 'data');
+    expectIntact(place);
+    await ended;
+  });
+
   it.each([0, 8, 33, 70, 4095])('with byte %i of one header damaged is as it was, and both are sound again', (at) => {
     for (const [first, second] of [
       [at, mapHeaderBytes + at],
@@ -96,8 +109,8 @@ describe('a replacement', () => {
     {
       using file = new KeptFile(place);
       file.replacement.write(written, 0);
-      expect(thrownBy(() => new KeptFile(place))).toBeInstanceOf(UsageError);
-      expect(thrownBy(() => removeReplacement(place))).toBeInstanceOf(UsageError);
+      expect(thrownBy(() => new KeptFile(place))).toBeInstanceOf(BusyError);
+      expect(thrownBy(() => removeReplacement(place))).toBeInstanceOf(BusyError);
       expect(file.read(0, written.length).equals(written)).toBe(true);
     }
     expect(hasReplacement(place.path)).toBe(true);
