@@ -36,7 +36,7 @@ export function runInjected(
 export function straceArguments({ syscall, what, when }: Injection, paths: readonly string[]): string[] {
   const filters = paths.flatMap((path) => ['-P', path]);
   const inject = `inject=${syscall}:${what}:when=${when}`;
-  const stops = what.startsWith('signal=') ? [] : [stopAtTracedOnly];
+  const stops = what.includes('signal=') ? [] : [stopAtTracedOnly];
   return [...followAll, ...stops, '-o', '/dev/null', ...filters, '-e', `trace=${syscall}`, '-e', inject];
 }
 

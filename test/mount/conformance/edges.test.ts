@@ -9,7 +9,7 @@ import { run, runOk, veneerPath } from '../../cli/veneer.ts';
 import { soak } from '../../seeded.ts';
 import { writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const isRoot = process.getuid?.() === 0;
 
@@ -53,6 +53,28 @@ describeTransports('at its edges, a mount', (transport) => {
     await expectGone(place);
   });
 
+  it.skipIf(!isKernel)('works in folders whose path is too long to be told, but for disks', async () => {
+    const place = placeForTest();
+    await writeGuest(place.folder, place.temporary.file('disk.raw'));
+    createPluginFile(place.behind('vm.spi'), place.behind('disk.raw'));
+    await place.mount(...options);
+    const script = path.join(import.meta.dirname, '../deep_folder.py');
+    const said = await runOk('python3', [script, place.mountpoint, place.folder, place.behind('disk.raw')]);
+    expect(JSON.parse(said)).toEqual({
+      names: ['disk.raw', 'linked', 'old', 'sub', 'symbolic'],
+      old: 'behind',
+      linked: 'behind',
+      moved: 'thro',
+      mode: '0o100600',
+      disk: 'ENAMETOOLONG',
+      absent: 'ENOENT',
+    });
+    await place.unmount();
+    await runOk('rm', ['-rf', place.folder]);
+  });
+});
+
+describeAboveTransports('where there is too little or too much, a mount', ({ options }) => {
   it.skipIf(!isRoot)('is refused with one line where too few files may be open', async () => {
     const place = placeForTest();
     // Without this right root may not raise the limit.
@@ -77,26 +99,6 @@ describeTransports('at its edges, a mount', (transport) => {
     expect(await place.mount(...options, '--write', 'none')).not.toContain('writes are refused');
     await place.unmount();
     unmount();
-  });
-
-  it.skipIf(!isKernel)('works in folders whose path is too long to be told, but for disks', async () => {
-    const place = placeForTest();
-    await writeGuest(place.folder, place.temporary.file('disk.raw'));
-    createPluginFile(place.behind('vm.spi'), place.behind('disk.raw'));
-    await place.mount(...options);
-    const script = path.join(import.meta.dirname, '../deep_folder.py');
-    const said = await runOk('python3', [script, place.mountpoint, place.folder, place.behind('disk.raw')]);
-    expect(JSON.parse(said)).toEqual({
-      names: ['disk.raw', 'linked', 'old', 'sub', 'symbolic'],
-      old: 'behind',
-      linked: 'behind',
-      moved: 'thro',
-      mode: '0o100600',
-      disk: 'ENAMETOOLONG',
-      absent: 'ENOENT',
-    });
-    await place.unmount();
-    await runOk('rm', ['-rf', place.folder]);
   });
 
   it(`costs no more in a folder of ${soak ? '120,000' : '6,000'} files`, { timeout: 300_000 }, async () => {

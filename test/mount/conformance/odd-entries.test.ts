@@ -5,9 +5,9 @@ import { describe, expect, it, onTestFinished } from 'vitest';
 import { runOk, veneerOk } from '../../cli/veneer.ts';
 import { writeExpected, writeGuest } from '../guest-disk.ts';
 import { eventually, MountPlace, placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
-describeTransports('a folder with odd entries', ({ options }) => {
+describeAboveTransports('a folder with odd entries', ({ options }) => {
   it('is mounted, listed, told of and pruned: a dead mount, pipes, links in circles, folders that nobody may open', async () => {
     const place = placeForTest();
     await makeOddEntries(place);
