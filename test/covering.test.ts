@@ -15,6 +15,12 @@ it('a covering sample has each kind of each sort, in the order of the cases, and
   expect(cases.filter((one) => sample.includes(one))).toEqual(sample);
 });
 
+it('what must occur more often than what it goes with is shared out', () => {
+  const cases = ['fixed', 'dynamic'].flatMap((layout) => [1, 2, 3, 4].map((size) => ({ layout, size })));
+  const sample = coveringSample(cases, ({ layout, size }) => [layout, size]);
+  expect(sample.map(({ layout }) => layout)).toEqual(['fixed', 'fixed', 'dynamic', 'dynamic']);
+});
+
 it('kinds of one name and of different sorts are not taken for each other', () => {
   const cases = [
     ['raw', 'vhdx'],

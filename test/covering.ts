@@ -2,7 +2,8 @@
 import { soak } from './seeded.ts';
 
 /**
- * Few cases, in their order, among which everything that `kindsOf` names of any case (its format, its layout, its transport) occurs. In a soak: all.
+ * Few cases, in their order, among which everything that `kindsOf` names of any case (its format, its layout, its transport) occurs, each
+ * about as often as others of its sort. In a soak: all.
  */
 export function covering<T>(cases: readonly T[], kindsOf: (one: T) => readonly (string | number | boolean)[]): T[] {
   return soak ? [...cases] : coveringSample(cases, kindsOf);
@@ -18,12 +19,17 @@ export function coveringSample<T>(
   kindsOf: (one: T) => readonly (string | number | boolean)[],
 ): T[] {
   const kindsAt = cases.map((one) => kindsOf(one).map((kind, place) => `${place} ${kind}`));
-  const missing = new Set(kindsAt.flat());
+  const uses = new Map(kindsAt.flat().map((kind) => [kind, 0]));
+  const usesOf = (kind: string): number => uses.get(kind) ?? 0;
   const taken = new Set<number>();
-  while (missing.size > 0) {
-    const gains = kindsAt.map((kinds) => kinds.filter((kind) => missing.has(kind)).length);
+  while ([...uses.values()].includes(0)) {
+    const gains = kindsAt.map((kinds) => {
+      const gained = kinds.filter((kind) => usesOf(kind) === 0).length;
+      // Of those that gain as much, one of what is rare so far.
+      return gained - kinds.reduce((sum, kind) => sum + usesOf(kind), 0) / 1e6;
+    });
     const best = gains.indexOf(Math.max(...gains));
-    for (const kind of kindsAt[best] ?? []) missing.delete(kind);
+    for (const kind of kindsAt[best] ?? []) uses.set(kind, usesOf(kind) + 1);
     taken.add(best);
   }
   return cases.filter((_, index) => taken.has(index));
