@@ -92,11 +92,11 @@ describeAboveTransports('where there is too little or too much, a mount', ({ opt
     onTestFinished(() => void unmount());
     await runOk('mount', ['--bind', place.folder, place.folder]);
     await runOk('mount', ['-o', 'remount,ro,bind', place.folder]);
-    expect(await place.mount(...options)).toContain(`writes are refused: ${place.folder} is read-only\n`);
+    expect(await place.mountByTool(...options)).toContain(`writes are refused: ${place.folder} is read-only\n`);
     expect(await fs.promises.readFile(place.under('file'), 'utf8')).toBe('contents');
     await expect(fs.promises.writeFile(place.under('new'), '')).rejects.toThrow('EROFS');
     await place.unmount();
-    expect(await place.mount(...options, '--write', 'none')).not.toContain('writes are refused');
+    expect(await place.mountByTool(...options, '--write', 'none')).not.toContain('writes are refused');
     await place.unmount();
     unmount();
   });

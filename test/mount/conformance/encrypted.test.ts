@@ -79,7 +79,7 @@ describeAboveTransports('the disk of an encrypted image', (transport) => {
     { timeout: 2 * withinMs },
     async (kind) => {
       const { place, raw, keyFile } = await withPlugin(kind);
-      const mount = async (): Promise<string> => await place.mount(...transport.options, '--key-file', keyFile);
+      const mount = async (): Promise<void> => await place.mount(...transport.options, '--key-file', keyFile);
       const disk = place.under('vm.raw');
       const data = place.behind('vm.raw.replacement');
       await mount();

@@ -52,7 +52,7 @@ const ended = async (child: ChildProcess): Promise<number | string | null> =>
 describeTransports('the life of a mount', (transport) => {
   it('the tool returns when the mount serves, and says how to end it', async () => {
     const made = place();
-    const said = await made.mount(...transport.options);
+    const said = await made.mountByTool(...transport.options);
     expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
     const { pid, transport: name } = await made.status();
     expect(said).toBe(
@@ -65,7 +65,7 @@ describeTransports('the life of a mount', (transport) => {
 
   it('unmounting ends the process and leaves nothing but the log', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     expect(await veneerOk('unmount', made.mountpoint)).toBe(`${made.mountpoint} is unmounted\n`);
     expect(made.isMounted).toBe(false);
     expect(made.servers()).toEqual([]);
@@ -76,56 +76,56 @@ describeTransports('the life of a mount', (transport) => {
   it('the same place is mounted again and again', async () => {
     const made = place();
     for (let count = 0; count < (soak ? 10 : 2); count++) {
-      await made.mount(...transport.options);
+      await made.mountByTool(...transport.options);
       expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
-      await made.unmount();
+      await made.unmountByTool();
     }
     await expectGone(made);
   });
 
   it('a busy mount is not unmounted, serves on, and goes with --lazy', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     const handle = await hold(made.under('file'));
     expect(await veneerRefuses('unmount', made.mountpoint)).toMatch(/is busy; close what uses it .*--lazy/);
     expect((await handle.read(Buffer.alloc(8), 0, 8, 0)).buffer.toString()).toBe('contents');
     expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
-    await made.unmount('--lazy');
+    await made.unmountByTool('--lazy');
     await expectGone(made);
   });
 
   it('after kill -9 the dead mount is cleared away by the next one', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     await made.kill();
     await eventually(() => expect(fs.promises.stat(made.mountpoint)).rejects.toMatchObject({ code: 'ENOTCONN' }));
     expect((await veneer('status')).stdout).not.toContain(made.mountpoint);
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
-    await made.unmount();
+    await made.unmountByTool();
     await expectGone(made);
   });
 
   it('after kill -9 with a file open the next mount serves too', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     await hold(made.under('file'));
     await made.kill();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     expect(await fs.promises.readFile(made.under('file'), 'utf8')).toBe('contents');
   });
 
   it('after kill -9 the dead mount can be unmounted', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     await made.kill();
-    await made.unmount();
+    await made.unmountByTool();
     await expectGone(made);
   });
 
   it('what a program wrote before kill -9 is in the folder', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     const file = made.under('written');
     const writer = spawn('/usr/bin/python3', [
       '-u',
@@ -149,7 +149,7 @@ describeTransports('the life of a mount', (transport) => {
     '%s unmounts within two seconds, though a file is open',
     async (signal) => {
       const made = place();
-      await made.mount(...transport.options);
+      await made.mountByTool(...transport.options);
       await hold(made.under('file'));
       process.kill((await made.status()).pid, signal);
       await expectGone(made, 2000);
@@ -158,7 +158,7 @@ describeTransports('the life of a mount', (transport) => {
 
   it('the process ends when somebody else unmounts', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     await runOk('fusermount3', ['-u', made.mountpoint]);
     await expectGone(made);
   });
@@ -168,7 +168,7 @@ describeTransports('the life of a mount', (transport) => {
     const { child, said } = await inForeground(transport, made);
     const exit = ended(child);
     expect(said()).toBe(`${made.folder} is mounted at ${made.mountpoint}\n`);
-    await made.unmount();
+    await made.unmountByTool();
     expect(await exit).toBe(0);
     await expectGone(made);
   });
@@ -196,7 +196,7 @@ describeTransports('the life of a mount', (transport) => {
     fs.chmodSync(made.temporary.path, 0o755);
     fs.chmodSync(made.behind('file'), 0o600);
     fs.writeFileSync(made.behind('open to all'), 'open', { mode: 0o644 });
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     const asNobody = async (file: string): Promise<string> => {
       const { status, stdout, stderr } = await run('setpriv', ['--reuid=65534', '--clear-groups', 'cat', file]);
       return status === 0 ? stdout : stderr;
@@ -242,7 +242,7 @@ describeAboveTransports('the life of a mount, told to its user,', (transport) =>
 
   it('a mountpoint is not mounted twice', async () => {
     const made = place();
-    await made.mount(...transport.options);
+    await made.mountByTool(...transport.options);
     expect(await veneerRefuses('mount', ...transport.options, made.folder, made.mountpoint)).toContain(
       'something is mounted there already',
     );
@@ -256,32 +256,32 @@ describeAboveTransports('the life of a mount, told to its user,', (transport) =>
     const raw = made.temporary.file('disk.raw');
     writeDisk(raw, 'hint');
     await createImage(raw, made.behind('vm.spf'));
-    expect(await made.mount(...transport.options)).toContain(hint);
-    await made.unmount();
-    expect(await made.mount(...transport.options, '--present', 'vhdx')).not.toContain('plugin create');
-    await made.unmount();
+    expect(await made.mountByTool(...transport.options)).toContain(hint);
+    await made.unmountByTool();
+    expect(await made.mountByTool(...transport.options, '--present', 'vhdx')).not.toContain('plugin create');
+    await made.unmountByTool();
     const { child, said } = await inForeground(transport, made);
     await eventually(() => expect(said()).toContain(hint));
     child.kill('SIGTERM');
     await expectGone(made);
     await veneerOk('plugin', 'create', made.behind('vm.spf'), made.behind('vm.vhdx'));
-    expect(await made.mount(...transport.options)).not.toContain('plugin create');
+    expect(await made.mountByTool(...transport.options)).not.toContain('plugin create');
   });
 
   it('a folder is mounted in one place, and status tells of every mount', async () => {
     const first = placeForTest();
     const second = placeForTest();
     await writeGuest(first.folder, first.temporary.file('disk.raw'));
-    await first.mount(...transport.options);
+    await first.mountByTool(...transport.options);
     expect(await veneerRefuses('mount', ...transport.options, first.folder, second.mountpoint)).toContain(
       `is served at ${first.mountpoint} already`,
     );
-    await second.mount(...transport.options);
+    await second.mountByTool(...transport.options);
     const mounts = JSON.parse((await veneer('status', '--json')).stdout) as Array<{ mountpoint: string }>;
     expect(mounts.map((mount) => mount.mountpoint)).toEqual(
       expect.arrayContaining([first.mountpoint, second.mountpoint]),
     );
-    await first.unmount();
+    await first.unmountByTool();
     await veneerOk('unmount', second.mountpoint);
     await veneerOk('mount', ...transport.options, first.folder, second.mountpoint);
     await readPart(second.under('vm.vhdx'), 0, 512);
