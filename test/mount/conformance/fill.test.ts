@@ -179,7 +179,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
     await veneerOk('fill', 'start', file);
     await expectState(file, 'complete');
     const contents = await readPart(file, 0, diskBytes);
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < (soak ? 20 : 2); round++) {
       const handles = await Promise.all(Array.from({ length: 8 }, async () => await fs.promises.open(file, 'r+')));
       try {
         for (const [index, handle] of handles.entries()) {
