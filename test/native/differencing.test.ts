@@ -46,8 +46,8 @@ const pairs: ReadonlyArray<readonly [child: FormatName, parent: FormatName, layo
   ['qcow2', 'qcow2', 'compact'],
   ['qcow2', 'raw', 'flat'],
 ];
-/** A soak has all of them, `npm test` each child's format, and each parent's. */
-const judged = covering(pairs, ([child, parent]) => [child, parent]);
+/** A soak has all of them, `npm test` each child's format, and each layout of each parent's. */
+const judged = covering(pairs, ([child, parent, layout]) => [child, `${parent} ${layout}`]);
 const diskBytes = 37 * MiB + 512;
 
 function needs(context: TestContext, ...programs: readonly string[]): void {

@@ -18,7 +18,7 @@ const folder = new TempFolder();
 let guest: OneControllerGuest;
 
 beforeAll(() => {
-  guest = buildOneControllerGuest(folder);
+  guest = buildOneControllerGuest();
 }, bootsWithinMs);
 afterAll(() => folder.remove());
 
