@@ -14,7 +14,7 @@ import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { veneer, veneerOk, veneerRefuses } from './veneer.ts';
 
-const sizeBytes = 2 * MiB;
+const sizeBytes = 6 * MiB;
 let folder: TempFolder;
 let raw: string;
 

@@ -206,16 +206,18 @@ describeAboveTransports('a native disk file that is shown as another', (transpor
     for (const { alter, at } of places) alter(below(at));
     await place.mount(...transport.options);
     for (const { what, name, at } of places) {
-      const { under, behind } = below(at);
+      const its = below(at);
       for (const made of ['plain.raw', 'kept.raw']) {
-        await expect(readPart(under(made), 3 * MiB, 512), `${what}: ${made}`).rejects.toMatchObject({ code: 'EIO' });
+        await expect(readPart(its.under(made), 3 * MiB, 512), `${what}: ${made}`).rejects.toMatchObject({
+          code: 'EIO',
+        });
         await place.expectComplaint(
           new RegExp(`^${at}/${made}: read of .*: .*(changed or replaced since|was cut off|part)`, 'm'),
         );
       }
       // What the guest wrote itself is its own.
-      expect(await readPart(under('kept.raw'), MiB, 512)).toEqual(Buffer.alloc(512, 0x5a));
-      expect(await veneerRefuses('plugin', 'create', '--force', behind(name), behind('kept.raw'))).toMatch(
+      expect(await readPart(its.under('kept.raw'), MiB, 512)).toEqual(Buffer.alloc(512, 0x5a));
+      expect(await veneerRefuses('plugin', 'create', '--force', its.behind(name), its.behind('kept.raw'))).toMatch(
         /kept\.raw: has been written to under a mount|s\.001: .*the first part/,
       );
     }
