@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import path from 'node:path';
 import process from 'node:process';
 import { configDefaults, defineConfig } from 'vitest/config';
 import { slowTests } from './test/slow-tests.ts';
@@ -17,6 +18,8 @@ function slowness(): number {
 }
 
 process.env['VENEER_SLOWNESS'] ??= slowness().toFixed(2);
+// Scripts that tests run in processes of their own start in half the time when what they import was compiled once.
+process.env['NODE_COMPILE_CACHE'] ??= path.join(import.meta.dirname, '.cache/compiled');
 const timeoutMs = 120_000 * Number(process.env['VENEER_SLOWNESS']);
 
 export default defineConfig({

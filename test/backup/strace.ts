@@ -10,6 +10,10 @@ export interface Injection {
   readonly when: number;
 }
 
+const followAll = ['-f', '-qq'];
+/** The kernel stops the threads at the traced calls only, which is three times as fast. A signal cannot be injected so. */
+const stopAtTracedOnly = '--seccomp-bpf';
+
 /** `when` counts per thread: the pool has one, and what the script does at once is done by its main thread. */
 const environment = { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_OPTIONS: '' };
 
@@ -32,7 +36,8 @@ export function runInjected(
 export function straceArguments({ syscall, what, when }: Injection, paths: readonly string[]): string[] {
   const filters = paths.flatMap((path) => ['-P', path]);
   const inject = `inject=${syscall}:${what}:when=${when}`;
-  return ['-f', '-qq', '-o', '/dev/null', ...filters, '-e', `trace=${syscall}`, '-e', inject];
+  const stops = what.includes('signal=') ? [] : [stopAtTracedOnly];
+  return [...followAll, ...stops, '-o', '/dev/null', ...filters, '-e', `trace=${syscall}`, '-e', inject];
 }
 
 /** The names of the system calls that the script makes on the paths, in order, when nothing is injected. */
@@ -45,17 +50,18 @@ export function systemCalls(
   const filters = paths.flatMap((path) => ['-P', path]);
   const run = spawnSync(
     'strace',
-    ['-f', '-qq', ...filters, '-e', `trace=${traced.join(',')}`, process.execPath, script, ...args],
+    [...followAll, stopAtTracedOnly, ...filters, '-e', `trace=${traced.join(',')}`, process.execPath, script, ...args],
     { encoding: 'utf8', env: environment, timeout: 60_000 },
   );
   if (run.status !== 0) throw new Error(`the script failed by itself: ${run.stderr}`);
   return [...run.stderr.matchAll(/^(?:\[pid +\d+\] )?(\w+)\(/gm)].map((match) => match[1] ?? '');
 }
 
-/** Of `count` calls, those at which to strike: all in a soak; else the first, the last, and every third between where `between`. */
+/** Of `count` calls, those at which to strike: all in a soak; else the first, the last two, and one between, or every fourth where `between`. */
 export function strikes(count: number, between = false): number[] {
   const all = Array.from({ length: count }, (_, index) => index + 1);
-  return soak ? all : all.filter((when) => when <= 2 || when > count - 3 || (between && when % 3 === 0));
+  const isBetween = (when: number): boolean => (between ? when % 4 === 0 : when === Math.ceil(count / 2));
+  return soak ? all : all.filter((when) => when === 1 || when > count - 2 || isBetween(when));
 }
 
 /** Why nothing can be injected here; undefined where it can. */

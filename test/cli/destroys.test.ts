@@ -9,6 +9,7 @@ import { createPluginFile } from '../../src/plugin/create.ts';
 import { attachLoopDevice, whyNoLoopDevices } from '../disk/loop-device.ts';
 import { change, writeDisk } from '../mount/guest-disk.ts';
 import { placeForTest } from '../mount/mounted.ts';
+import { covering } from '../covering.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { veneer, veneerOk, veneerRefuses } from './veneer.ts';
@@ -73,52 +74,48 @@ it('what stands at a place is not replaced by what is of another kind, or by wha
   const create = ['image', 'create', raw];
   const force = '--force';
 
-  await refused(/0\.spf: 1\.spi is made on it/, ...create, full, force);
-  await refused(/1\.spi: \.spi is for incrementals/, ...create, middle, force);
-  await refused(/is made on it|itself in the chain/, ...create, '--parent', newest, middle, force);
-  await refused(/2\.spi: flat\.vmdk, vm\.vhdx points to it/, ...create, '--parent', middle, newest, force);
-  await refused(/vm\.vhdx: is a plugin file/, ...create, at('vm.vhdx'), force);
-  await refused(/notes\.txt: is no image/, ...create, at('notes.txt'), force);
-  await refused(/real\.raw: is the disk file of a machine/, ...create, at('real.raw'), force);
-  await refused(/kept\.raw: what a guest wrote/, ...create, at('kept.raw'), force);
-  await refused(/name for what a guest wrote/, ...create, at('new.replacement'));
-  await refused(/part of the disk that flat\.vmdk stands for/, ...create, at('flat-flat.vmdk'));
-  await refused(/link: is a symbolic link/, ...create, at('link'), force);
-  await refused(/x\.spf: \.spf is for full images/, ...create, '--parent', newest, at('x.spf'));
-  await refused(/x\.spi: \.spi is for incrementals/, ...create, at('x.spi'));
-  await refused(/holds only what a guest wrote/, 'image', 'create', at('kept.raw.replacement'), at('x.spf'));
-  await refused(/plugin file.*veneer mount/, 'image', 'create', at('vm.vhdx'), at('x.spf'));
-
   const extract = ['image', 'extract', newest];
-  await refused(/0\.spf: is an image/, ...extract, full, force);
-  await refused(/vm\.vhdx: is a plugin file/, ...extract, at('vm.vhdx'), force);
-  await refused(/real\.raw: is the disk file of a machine/, ...extract, at('real.raw'), force);
-  await refused(/kept\.raw: what a guest wrote/, ...extract, at('kept.raw'), force);
-  await refused(/part of the disk that flat\.vmdk stands for/, ...extract, at('flat-flat.vmdk'), '--format', 'raw');
-  await refused(/link: is a symbolic link/, ...extract, at('link'), force);
-  await refused(/\/dev\/null: is a character device/, ...extract, '/dev/null', force);
-
   const plugin = ['plugin', 'create', newest];
-  await refused(/is an image/, ...plugin, full, '--format', 'raw', force);
-  await refused(/notes\.txt: is no plugin file/, ...plugin, at('notes.txt'), '--format', 'raw', force);
-  await refused(/real\.raw: is the disk file of a machine/, ...plugin, at('real.raw'), force);
-  await refused(/link: is (a symbolic link|no plugin file)/, ...plugin, at('link'), '--format', 'raw', force);
-
   const child = ['differencing', 'create', at('vm.vhdx')];
-  await refused(/name for what a guest wrote/, ...child, at('vm.vhdx.replacement'), '--format', 'vhdx', force);
-  await refused(/real\.raw: is the disk file of a machine/, ...child, at('real.raw'), '--format', 'qcow2', force);
-
-  await refused(/vm\.vhdx: is a plugin file/, 'image', 'consolidate', newest, at('vm.vhdx'), force);
-  await refused(/0\.spf: is one of the images|1\.spi is made on it/, 'image', 'consolidate', newest, full, force);
-  await refused(
-    /part\.spf: \.spf is for images without a parent/,
-    'image',
-    'consolidate',
-    newest,
-    at('part.spf'),
-    '--from',
-    '1',
-  );
+  const refusals: ReadonlyArray<readonly [says: RegExp, ...args: string[]]> = [
+    [/0\.spf: 1\.spi is made on it/, ...create, full, force],
+    [/1\.spi: \.spi is for incrementals/, ...create, middle, force],
+    [/is made on it|itself in the chain/, ...create, '--parent', newest, middle, force],
+    [/2\.spi: flat\.vmdk, vm\.vhdx points to it/, ...create, '--parent', middle, newest, force],
+    [/vm\.vhdx: is a plugin file/, ...create, at('vm.vhdx'), force],
+    [/notes\.txt: is no image/, ...create, at('notes.txt'), force],
+    [/real\.raw: is the disk file of a machine/, ...create, at('real.raw'), force],
+    [/kept\.raw: what a guest wrote/, ...create, at('kept.raw'), force],
+    [/name for what a guest wrote/, ...create, at('new.replacement')],
+    [/part of the disk that flat\.vmdk stands for/, ...create, at('flat-flat.vmdk')],
+    [/link: is a symbolic link/, ...create, at('link'), force],
+    [/x\.spf: \.spf is for full images/, ...create, '--parent', newest, at('x.spf')],
+    [/x\.spi: \.spi is for incrementals/, ...create, at('x.spi')],
+    [/holds only what a guest wrote/, 'image', 'create', at('kept.raw.replacement'), at('x.spf')],
+    [/plugin file.*veneer mount/, 'image', 'create', at('vm.vhdx'), at('x.spf')],
+    [/0\.spf: is an image/, ...extract, full, force],
+    [/vm\.vhdx: is a plugin file/, ...extract, at('vm.vhdx'), force],
+    [/real\.raw: is the disk file of a machine/, ...extract, at('real.raw'), force],
+    [/kept\.raw: what a guest wrote/, ...extract, at('kept.raw'), force],
+    [/part of the disk that flat\.vmdk stands for/, ...extract, at('flat-flat.vmdk'), '--format', 'raw'],
+    [/link: is a symbolic link/, ...extract, at('link'), force],
+    [/\/dev\/null: is a character device/, ...extract, '/dev/null', force],
+    [/is an image/, ...plugin, full, '--format', 'raw', force],
+    [/notes\.txt: is no plugin file/, ...plugin, at('notes.txt'), '--format', 'raw', force],
+    [/real\.raw: is the disk file of a machine/, ...plugin, at('real.raw'), force],
+    [/link: is (a symbolic link|no plugin file)/, ...plugin, at('link'), '--format', 'raw', force],
+    [/name for what a guest wrote/, ...child, at('vm.vhdx.replacement'), '--format', 'vhdx', force],
+    [/real\.raw: is the disk file of a machine/, ...child, at('real.raw'), '--format', 'qcow2', force],
+    [/vm\.vhdx: is a plugin file/, 'image', 'consolidate', newest, at('vm.vhdx'), force],
+    [/0\.spf: is one of the images|1\.spi is made on it/, 'image', 'consolidate', newest, full, force],
+    [/part\.spf: \.spf is for images without a parent/, 'image', 'consolidate', newest, at('part.spf'), '--from', '1'],
+  ];
+  // Each reason once, and each command; a soak has every reason of every command.
+  for (const [says, ...args] of covering(refusals, ([reason, ...command]) => [
+    reason.source,
+    command.slice(0, 2).join(' '),
+  ]))
+    await refused(says, ...args);
 
   // And what --force is for.
   fs.writeFileSync(at('empty'), '');

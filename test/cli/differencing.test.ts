@@ -10,7 +10,7 @@ import { createPluginFile } from '../../src/plugin/create.ts';
 import { openSource } from '../../src/source/open-source.ts';
 import { diskBytes, writeDisk } from '../mount/guest-disk.ts';
 import { MountPlace } from '../mount/mounted.ts';
-import { describeTransports } from '../mount/transports.ts';
+import { describeAboveTransports } from '../mount/transports.ts';
 import { readRange } from '../native/golden.ts';
 import { readWithLibvhdi } from '../native/judges.ts';
 import { TempFolder } from '../temp-folder.ts';
@@ -28,7 +28,7 @@ async function writeParents(folder: string, raw: string): Promise<void> {
 
 const digestOf = (file: string): string => createHash('sha256').update(fs.readFileSync(file)).digest('hex');
 
-describeTransports('a differencing file beside its parent under the mount', (transport) => {
+describeAboveTransports('a differencing file beside its parent under the mount', (transport) => {
   let place: MountPlace;
   let raw: string;
   let sources: Map<string, string>;

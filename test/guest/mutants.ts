@@ -25,7 +25,7 @@ export interface GuestSubject {
   readonly reseal?: (structure: Buffer) => void;
 }
 
-export const guestMutantCount = soak ? 2000 : 150;
+export const guestMutantCount = soak ? 2000 : 80;
 /** Far above what a mutant takes: an endless loop ends the test run otherwise. Of the processor, so that a busy machine does not count. */
 const slowMs = 20_000;
 const maxMemoryBytes = 1.5 * GiB;

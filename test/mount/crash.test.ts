@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { expect, it, onTestFinished } from 'vitest';
 import { veneerPath } from '../cli/veneer.ts';
+import { covering } from '../covering.ts';
 import { eventually, placeForTest } from './mounted.ts';
 import { describeTransports } from './transports.ts';
 
@@ -22,15 +23,22 @@ async function evaluateIn(url: string, expression: string): Promise<void> {
   socket.close();
 }
 
-const failures = {
+const failures: Readonly<Record<string, string>> = {
   'an exception that nobody catches': `setImmediate(() => { throw new Error('provoked by a test'); })`,
   'a promise that fails unheard': `void Promise.reject(new Error('provoked by a test'))`,
 };
 
+/** Each over one transport, which is another; a soak has each over each. */
+const tried = covering(
+  Object.keys(failures).flatMap((failure) => ['kernel', 'fuse-native'].map((name) => ({ failure, name }))),
+  ({ failure, name }) => [failure, name],
+);
+
 describeTransports('a main thread that fails', (transport) => {
-  it.each(Object.entries(failures))(
-    'ends the mount, with files open and callers at work: %s',
-    async (_, expression) => {
+  it.each(tried.filter(({ name }) => name === transport.name))(
+    'ends the mount, with files open and callers at work: $failure',
+    async ({ failure }) => {
+      const expression = failures[failure] ?? '';
       const place = placeForTest();
       fs.writeFileSync(place.behind('file'), 'contents');
       const args = ['--inspect=127.0.0.1:0', veneerPath, 'mount', '--foreground', ...transport.options];

@@ -20,7 +20,7 @@ import { writeUntilKilled, type AcknowledgedWrite } from './acknowledged-writes.
 import { readPart } from './guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from './mounted.ts';
 
-const kills = soak ? 500 : 4;
+const kills = soak ? 500 : 2;
 const sizeBytes = 3 * MiB + 512;
 const timeoutMs = 60_000;
 const answersWithinMs = 30_000;

@@ -12,6 +12,7 @@ import { createPluginFile, type PluginOptions } from '../../src/plugin/create.ts
 import { parsePluginFile } from '../../src/plugin/plugin-file.ts';
 import { materialize, writeGolden } from '../native/golden.ts';
 import { Seeded } from '../seeded.ts';
+import { TempFolder } from '../temp-folder.ts';
 
 /** Not a whole number of anything but sectors. */
 export const diskBytes = 24 * MiB + 512;
@@ -38,6 +39,22 @@ export function change(file: string, offset: number, bytes: Uint8Array): void {
  * @param raw is written: the disk as of `vm.spi`
  */
 export async function writeGuest(folder: string, raw: string, seed = 'guest'): Promise<void> {
+  const made = await (madeGuests.get(seed) ?? makeGuest(seed));
+  for (const name of made.names()) fs.copyFileSync(made.file(name), name === rawName ? raw : path.join(folder, name));
+}
+
+/** By seed: each is made once for all tests of a file. */
+const madeGuests = new Map<string, Promise<TempFolder>>();
+const rawName = 'disk.raw';
+
+function makeGuest(seed: string): Promise<TempFolder> {
+  const folder = new TempFolder();
+  const made = makeGuestIn(folder.path, folder.file(rawName), seed).then(() => folder);
+  madeGuests.set(seed, made);
+  return made;
+}
+
+async function makeGuestIn(folder: string, raw: string, seed: string): Promise<void> {
   writeDisk(raw, seed);
   const full = path.join(folder, 'vm.spf');
   const newest = path.join(folder, 'vm.spi');

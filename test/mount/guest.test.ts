@@ -14,16 +14,16 @@ const cacheDir = path.join(import.meta.dirname, '../../.cache');
 /** A boot takes 5 s where nothing else runs, and far longer where KVM is missing and the machine is busy. */
 const bootsWithinMs = 600_000;
 
-/** Beyond the first three (the others boot in bootable-guest.test.ts and replacement-story.test.ts, too): in a soak. */
+/** The first in `npm test`, all in a soak: guests run from the others in bootable-guest.test.ts and replacement-story.test.ts, too. */
 const formats = [
+  ['vm.vhd', 'vpc', 'fuse-native'],
   ['vm.vhdx', 'vhdx', 'kernel'],
   ['vm.vmdk', 'vmdk', 'fuse-native'],
-  ['vm.vhd', 'vpc', 'kernel'],
   ['vm.qcow2', 'qcow2', 'kernel'],
   ['vm.vdi', 'vdi', 'kernel'],
   ['vm.raw', 'raw', 'fuse-native'],
 ] as const;
-const booted = soak ? formats : formats.slice(0, 3);
+const booted = soak ? formats : formats.slice(0, 1);
 
 describe('a guest that runs from a mounted plugin file', () => {
   let guest: Guest;

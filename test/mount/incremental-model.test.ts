@@ -6,7 +6,7 @@ import { seededTest, soak } from '../seeded.ts';
 import { placeForTest } from './mounted.ts';
 
 const script = path.join(import.meta.dirname, 'incremental-model-script.ts');
-const rounds = soak ? 100 : 2;
+const rounds = soak ? 100 : 1;
 const steps = soak ? 100 : 30;
 const endsWithinMs = soak ? 1_200_000 : 300_000;
 

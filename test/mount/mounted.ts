@@ -9,15 +9,20 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, onTestFinished } from 'vitest';
+import { askMount } from '../../src/mounts/control.ts';
+import { endMount } from '../../src/mounts/end.ts';
 import type { MountStatus } from '../../src/mounts/mount-status.ts';
 import { mountFiles } from '../../src/mounts/mount-record.ts';
 import { isMountpoint } from '../../src/mounts/mountpoint.ts';
 import type { FileStatistics } from '../../src/fill/statistics.ts';
 import { veneerOk } from '../cli/veneer.ts';
 import { patience } from '../patience.ts';
+import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
+import { mayStartServer, startServer } from './serving.ts';
 
 const alive = new Set<MountPlace>();
+const statusWithinMs = 10_000;
 /** In /proc/PID/stat; the same on every Linux that Node runs on. */
 const msPerTick = 10;
 
@@ -54,19 +59,29 @@ export class MountPlace {
     return path.join(this.folder, name);
   }
 
-  /** Mounts; the test fails when the tool refuses. Returns what it printed. */
-  async mount(...options: readonly string[]): Promise<string> {
+  /** Mounts; the test fails when that is refused. */
+  async mount(...options: readonly string[]): Promise<void> {
+    if (soak || !mayStartServer(options)) await this.mountByTool(...options);
+    else await startServer(this.folder, this.mountpoint, options);
+  }
+
+  /** The same, all of it by the tool. Returns what it printed. */
+  async mountByTool(...options: readonly string[]): Promise<string> {
     return await veneerOk('mount', ...options, this.folder, this.mountpoint);
   }
 
-  async unmount(...options: readonly string[]): Promise<void> {
+  async unmount(): Promise<void> {
+    if (soak) await this.unmountByTool();
+    else await endMount(this.mountpoint, false);
+  }
+
+  async unmountByTool(...options: readonly string[]): Promise<void> {
     await veneerOk('unmount', ...options, this.mountpoint);
   }
 
+  /** As the tool asks for it. */
   async status(): Promise<MountStatus> {
-    const [status] = JSON.parse(await veneerOk('status', '--json', this.mountpoint)) as MountStatus[];
-    if (status === undefined) expect.fail('status tells of no mount');
-    return status;
+    return await askMount(mountFiles(this.mountpoint).socket, 'status', {}, patience(statusWithinMs));
   }
 
   /** What `status` tells of one file. */

@@ -8,7 +8,9 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it, onTestFinished } from 'vitest';
 import { KiB, MiB } from '../../src/base/units.ts';
+import { createImage } from '../../src/backup/write/create.ts';
 import type { FillStatus } from '../../src/fill/fill-status.ts';
+import { createPluginFile } from '../../src/plugin/create.ts';
 import { veneer, veneerOk } from '../cli/veneer.ts';
 import { patience } from '../patience.ts';
 import { Seeded, seededTest, soak } from '../seeded.ts';
@@ -20,7 +22,7 @@ const timeoutSeconds = 1;
 /** The time-out, what is looked at between, and a machine that is busy. */
 const failsWithinMs = timeoutSeconds * 1000 + patience(3000);
 const threadsOfReader = 12;
-const modelSteps = soak ? 3000 : 60;
+const modelSteps = soak ? 3000 : 24;
 
 /** Reads blocks of a file from many threads at once, each of its own; prints what became of each. */
 const readerScript = `
@@ -57,25 +59,13 @@ async function arrange(options: readonly string[] = []): Promise<Arranged> {
   const source = placeForTest();
   const place = placeForTest();
   const [stuck, other] = ['stuck', 'other'].map((name) => new Seeded(name).bytes(diskBytes)) as [Buffer, Buffer];
-  await veneerOk(
-    'image',
-    'create',
-    source.temporary.write('stuck', stuck),
-    source.behind('stuck.spf'),
-    '--source-format',
-    'raw',
-  );
-  await veneerOk(
-    'image',
-    'create',
-    place.temporary.write('other', other),
-    place.behind('other.spf'),
-    '--source-format',
-    'raw',
-  );
+  const raw = { sourceFormat: 'raw' };
+  await createImage(source.temporary.write('stuck', stuck), source.behind('stuck.spf'), raw);
+  await createImage(place.temporary.write('other', other), place.behind('other.spf'), raw);
   await source.mount('--transport', 'kernel');
+  // By another process: this one touches no mount but asynchronously.
   await veneerOk('plugin', 'create', source.under('stuck.spf'), place.behind('stuck.raw'));
-  await veneerOk('plugin', 'create', place.behind('other.spf'), place.behind('other.raw'));
+  createPluginFile(place.behind('other.spf'), place.behind('other.raw'));
   const timeout = ['--source-timeout', String(timeoutSeconds)];
   await place.mount('--transport', 'kernel', '--allow-path', source.mountpoint, ...timeout, ...options);
   const [server = 0] = source.servers();

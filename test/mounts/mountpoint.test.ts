@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { run, veneerPath, veneerRefuses } from '../cli/veneer.ts';
+import { covering } from '../covering.ts';
 import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
 
 interface Refused {
@@ -75,11 +76,17 @@ const refusals: ReadonlyArray<readonly [what: string, arrange: (place: MountPlac
   ],
 ];
 
-it.each(refusals)('%s is refused', async (_what, arrange, says) => {
+/** In a soak each of them with --foreground, too; in `npm test` one. */
+const asked = covering(
+  refusals.flatMap((refusal) => ['', '--foreground'].map((option) => [option, ...refusal] as const)),
+  ([option, what]) => [option, what],
+);
+
+it.each(asked)('mount %s: %s is refused', async (option, _what, arrange, says) => {
   const place = placeForTest();
   const { folder, mountpoint } = arrange(place);
-  for (const options of [[], ['--foreground']])
-    expect(await veneerRefuses('mount', ...options, folder, mountpoint)).toMatch(says);
+  const options = option === '' ? [] : [option];
+  expect(await veneerRefuses('mount', ...options, folder, mountpoint)).toMatch(says);
   expect(fs.readFileSync('/proc/self/mountinfo', 'utf8')).not.toContain(place.temporary.path);
   await eventually(() => expect(place.servers()).toEqual([]));
 });

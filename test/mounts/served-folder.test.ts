@@ -3,6 +3,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
 import { run, runOk, veneerOk, veneerPath, veneerRefuses } from '../cli/veneer.ts';
+import { soak } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { writeGuest } from '../mount/guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mount/mounted.ts';
@@ -55,7 +56,7 @@ it('a bind mount of a served folder, of one inside it, or from another namespace
 
 it('a server that was killed leaves nothing locked', async () => {
   const { place } = await servedPlace();
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < (soak ? 20 : 1); round++) {
     await place.kill();
     await place.mount();
   }

@@ -20,6 +20,7 @@ import type { ParentLocator } from '../../src/native/vhdx/parent-locator.ts';
 import { openVhdx, type ParentFile } from '../../src/native/vhdx/read.ts';
 import { segmentDisk, type SegmentMap } from '../../src/native/segment-map.ts';
 import { openSource } from '../../src/source/open-source.ts';
+import { covering } from '../covering.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { factsOf, materialize, readRange, writeGolden } from './golden.ts';
@@ -45,6 +46,8 @@ const pairs: ReadonlyArray<readonly [child: FormatName, parent: FormatName, layo
   ['qcow2', 'qcow2', 'compact'],
   ['qcow2', 'raw', 'flat'],
 ];
+/** A soak has all of them, `npm test` each child's format, and each layout of each parent's. */
+const judged = covering(pairs, ([child, parent, layout]) => [child, `${parent} ${layout}`]);
 const diskBytes = 37 * MiB + 512;
 
 function needs(context: TestContext, ...programs: readonly string[]): void {
@@ -67,7 +70,7 @@ function digestOf(file: string): string {
   return createHash('sha256').update(fs.readFileSync(file)).digest('hex');
 }
 
-describe.each(pairs)('a %s child of a %s (%s)', (format, parentFormat, layout) => {
+describe.each(judged)('a %s child of a %s (%s)', (format, parentFormat, layout) => {
   const parentName = `vm.${extensionOf(parentFormat)}`;
   const childName = `child.${extensionOf(format)}`;
   let folder: TempFolder;

@@ -18,7 +18,7 @@ export interface Subject {
   readonly reseal?: (file: Buffer) => void;
 }
 
-export const mutantCount = soak ? 2000 : 200;
+export const mutantCount = soak ? 2000 : 100;
 /** Far above what a mutant takes: an endless loop ends the test run otherwise. */
 const slowMs = 5000;
 const maxExtents = 20_000;

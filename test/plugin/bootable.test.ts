@@ -2,14 +2,14 @@
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
 import path from 'node:path';
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { closing } from '../../src/base/ownership.ts';
 import { MiB } from '../../src/base/units.ts';
 import { createImage } from '../../src/backup/write/create.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
 import { parsePluginFile, type PluginFile } from '../../src/plugin/plugin-file.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../cli/veneer.ts';
-import { placeForTest, type MountPlace } from '../mount/mounted.ts';
+import { MountPlace, placeForTest } from '../mount/mounted.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 
@@ -107,14 +107,23 @@ it('under the mount it reads as the volumes with a table around them; looking at
   expect(there.complaints()).toEqual([]);
 });
 
-it.each(['vhdx', 'vhd', 'vmdk', 'qcow2', 'vdi'])(
-  'a growing %s has units for all that is made around the volume',
-  async (format) => {
-    const there = place('system');
-    const layout = { vmdk: 'sparse', qcow2: 'compact' }[format] ?? 'dynamic';
-    const create = ['plugin', 'create', '--boot', 'uefi', there.behind('system.spf')];
-    await veneerOk(...create, there.behind(`vm.${format}`), '--layout', layout);
+describe('a growing disk', () => {
+  const formats = ['vhdx', 'vhd', 'vmdk', 'qcow2', 'vdi'];
+  let there: MountPlace;
+
+  beforeAll(async () => {
+    there = new MountPlace();
+    fs.copyFileSync(made.file('system.spf'), there.behind('system.spf'));
+    for (const format of formats) {
+      const layout = { vmdk: 'sparse', qcow2: 'compact' }[format] ?? 'dynamic';
+      const create = ['plugin', 'create', '--boot', 'uefi', there.behind('system.spf')];
+      await veneerOk(...create, there.behind(`vm.${format}`), '--layout', layout);
+    }
     await there.mount();
+    return () => there.end();
+  });
+
+  it.each(formats)('has units for all that is made around the volume: %s', async (format) => {
     const raw = there.temporary.file('out.raw');
     const name = format === 'vhd' ? 'vpc' : format;
     await runOk('qemu-img', ['convert', '-f', name, '-O', 'raw', there.under(`vm.${format}`), raw]);
@@ -124,8 +133,8 @@ it.each(['vhdx', 'vhd', 'vmdk', 'qcow2', 'vdi'])(
     await runOk('/sbin/fsck.fat', ['-n', esp]);
     await runOk('mcopy', ['-o', '-i', esp, '::/EFI/BOOT/BOOTX64.EFI', there.temporary.file('boot')]);
     expect(hashOf(there.temporary.file('boot'))).toBe(plugin(there.behind(`vm.${format}`)).bootable?.bootFile?.sha256);
-  },
-);
+  });
+});
 
 it('a Windows volume starts from our own boot code, with no boot file, and from BIOS alone', async () => {
   const there = place('ntfs');

@@ -47,7 +47,7 @@ describe('a replacement on a full disk', () => {
       const random = seededTest(`full ${disks} ${kind}`);
       const reason = whyNoSmallDisk(disks);
       if (reason !== undefined) ctx.skip(reason);
-      for (let round = 0; round < (soak ? 20 : kind === 'plain' ? 3 : 1); round++) {
+      for (let round = 0; round < (soak ? 20 : 1); round++) {
         using disk = new SmallDisk(disks, 16 * MiB);
         const place = placeOf(path.join(disk.path, 'disk.vhdx'), baseBytes, kind);
         let model: ModelDisk;
@@ -170,7 +170,7 @@ describe('a process whose system call fails', () => {
         count = systemCalls([syscall], watched, script, [JSON.stringify(job)]).length;
       }
       expect(count).toBeGreaterThan(0);
-      const every = soak ? 1 : Math.max(1, Math.floor(count / 3));
+      const every = soak ? 1 : Math.max(1, Math.floor(count / 2));
       for (let when = 1; when <= count; when += every) {
         const { job, watched } = jobIn(folder, String(when), seed);
         const run = runInjected({ syscall, what: `error=${what}`, when }, watched, script, [JSON.stringify(job)]);

@@ -26,7 +26,7 @@ vi.mock(import('../../src/replacement/punch-hole.ts'), async (importOriginal) =>
 const timeoutMs = 1_800_000;
 const baseBytes = 6 * unitBytes + 1000;
 const arena: Arena = { from: 0, to: 12 * unitBytes };
-const states = { plain: soak ? 5_000 : 300, sealed: soak ? 5_000 : 100 };
+const states = { plain: soak ? 5_000 : 160, sealed: soak ? 5_000 : 60 };
 /** Few, since after many all units are present. */
 const stepsPerScenario = 25;
 const statesPerScenario = 20;

@@ -18,7 +18,7 @@ import { sectorBytes, wholeBase } from './pattern-base.ts';
 import type { TurnsJob } from './turns-worker.ts';
 
 const timeoutMs = 1_800_000;
-const plainSteps = soak ? 10_000 : 1_000;
+const plainSteps = soak ? 10_000 : 500;
 const rounds = soak ? 6 : 1;
 
 /** What is there when all writers have finished, in whatever order their steps came. */

@@ -15,7 +15,7 @@ import { keyFile, ringOf } from '../keys.ts';
 import { scribble, SourceDisk } from '../source-disk.ts';
 
 const blockBytes = 16 * KiB;
-const rounds = soak ? 150 : 8;
+const rounds = soak ? 150 : 4;
 const owner = keyFile('owner');
 
 interface Snapshot {

@@ -1,6 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createImage, type CreateOptions } from '../../../src/backup/write/create.ts';
+import { covering } from '../../covering.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { expectImageHolds } from '../image-holds.ts';
@@ -17,21 +18,21 @@ const journeys: ReadonlyArray<readonly number[]> = [
   [MiB, MiB + 1, MiB, MiB + 16 * KiB, MiB - 1, 2 * MiB],
 ];
 
-describe.each(journeys.map((sizes) => ({ sizes, title: sizes.join(', ') })))('a disk of $title bytes', ({ sizes }) => {
-  it('reads right in every image when nothing is written while it is resized', async () => {
-    await follow(sizes, 'full of data');
-  });
+const ways = ['full of data', 'written in between', 'changed ranges'] as const;
+type Way = (typeof ways)[number];
 
-  it('reads right in every image when it is written in between', async () => {
-    await follow(sizes, 'written in between');
-  });
+/** A soak has every journey in every way, `npm test` each journey, and each way. */
+const followed = covering(
+  journeys.flatMap((sizes) => ways.map((way) => ({ sizes, way, title: sizes.join(', ') }))),
+  ({ title, way }) => [title, way],
+);
 
-  it('reads right in every image when only changed ranges were read', async () => {
-    await follow(sizes, 'changed ranges');
-  });
-});
-
-type Way = 'full of data' | 'written in between' | 'changed ranges';
+it.each(followed)(
+  'a disk of $title bytes reads right in every image when it is resized: $way',
+  async ({ sizes, way }) => {
+    await follow(sizes, way);
+  },
+);
 
 async function follow(sizes: readonly number[], way: Way): Promise<void> {
   const random = seededTest(`resized ${sizes.join(' ')} ${way}`);

@@ -1,13 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createImage } from '../../../src/backup/write/create.ts';
+import { spread } from '../../covering.ts';
 import { seededTest } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { expectImageHolds } from '../image-holds.ts';
 import { scribble, SourceDisk } from '../source-disk.ts';
 
 describe('an image of many leaves', () => {
-  it.each([2, 3, 8])('made by %i threads reads as one made by a single thread', async (threads) => {
+  it.each(spread([2, 3, 8], 2))('made by %i threads reads as one made by a single thread', async (threads) => {
     const random = seededTest(`threads ${threads}`);
     using folder = new TempFolder();
     // 26 leaves of 8 MiB, some dense, some empty.

@@ -6,6 +6,7 @@ import { expect, it, type TestContext } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import type { NewFile } from '../../../src/filesystem/ntfs/add-files.ts';
 import { missingProgram } from '../../native/judges.ts';
+import { covering } from '../../covering.ts';
 import { seededTest, soak, type Seeded } from '../../seeded.ts';
 import { TempFolder } from '../../temp-folder.ts';
 import { skipWithout } from '../../guest/windows/hives.ts';
@@ -48,13 +49,16 @@ function makeWindows(
   }).image;
 }
 
-for (const [driverCount, clusterBytes] of [
+/** Few drivers and many, and each size of cluster; a soak has the rest, too. */
+const volumes = [
   [3, 4096],
   [60, 4096],
   [900, 4096],
   [150, 512],
   [150, 65_536],
-] as const)
+] as const;
+
+for (const [driverCount, clusterBytes] of covering(volumes, ([count, cluster]) => [count > 60, cluster]))
   it(`two drivers are added to ${driverCount} in clusters of ${clusterBytes}: every judge finds them, and nothing else changed`, (context) => {
     using folder = new TempFolder();
     const sizeBytes = clusterBytes === 65_536 ? 192 * MiB : 64 * MiB;

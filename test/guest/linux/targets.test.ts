@@ -2,24 +2,21 @@
  * A guest whose initramfs has the driver of one disk controller only, reconfigured for other hypervisors, boots on controllers that these have
  * and QEMU has too. `npm test` has one of them; a soak has all, and that none boots without.
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { bootGuest, type Bus } from '../../../examples/guest/boot.ts';
 import { createImage } from '../../../src/backup/write/create.ts';
 import type { Target } from '../../../src/guest/plan.ts';
 import { veneerOk } from '../../cli/veneer.ts';
 import { placeForTest } from '../../mount/mounted.ts';
 import { soak } from '../../seeded.ts';
-import { TempFolder } from '../../temp-folder.ts';
 import { buildOneControllerGuest, type OneControllerGuest } from './one-controller-guest.ts';
 
 const bootsWithinMs = 600_000;
-const folder = new TempFolder();
 let guest: OneControllerGuest;
 
 beforeAll(() => {
-  guest = buildOneControllerGuest(folder, 'generic');
+  guest = buildOneControllerGuest('generic');
 }, bootsWithinMs);
-afterAll(() => folder.remove());
 
 const cases: readonly (readonly [Target, Bus])[] = [
   ['vmware', 'pvscsi'],

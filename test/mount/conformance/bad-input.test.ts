@@ -1,12 +1,12 @@
 /** Damage behind the mount: an I/O error and a line in the log, never wrong bytes. */
 import fs from 'node:fs';
-import { expect, it } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createImage } from '../../../src/backup/write/create.ts';
 import { structuresOf } from '../../backup/crafted-image.ts';
 import { expectSameBytes } from '../../disk/model-disk.ts';
-import { change, readFrom, readPart, writeDisk, writeExpected, writeGuest, writePlugin } from '../guest-disk.ts';
-import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
+import { change, readFrom, readPart, writeDisk, writeExpected, writeGuest } from '../guest-disk.ts';
+import { eventually, MountPlace, placeForTest } from '../mounted.ts';
 import { describeAboveTransports } from '../transports.ts';
 
 const { O_RDONLY, O_DIRECT } = fs.constants;
@@ -94,25 +94,65 @@ describeAboveTransports('damage', (transport) => {
     }
   });
 
-  it.each(['leaf', 'page', 'root', 'commit', 'superblock'] as const)(
-    'a flipped byte in the %s of an image costs errors, never wrong bytes',
-    async (kind) => {
-      const { place, expected } = await guestPlace();
-      const found = structuresOf(fs.readFileSync(place.behind('vm.spi'))).find((structure) => structure.kind === kind);
-      if (found === undefined) expect.fail(`no ${kind}`);
-      flip(place.behind('vm.spi'), found.offset + 9);
-      await place.mount(...transport.options);
-      expect(await unreadableBlocks(place.under('vm.vhdx'), expected, O_RDONLY | O_DIRECT)).not.toEqual([]);
-      await place.expectComplaint(/vm\.sp[if]/);
-    },
-  );
+  /** Damaged before they are mounted: guests of one mount, in folders that are called by what befell them. */
+  const structures = ['leaf', 'page', 'root', 'commit', 'superblock'] as const;
+  const lostBytes = [100, 5000, 100 * KiB];
+  describe('done before the mount', () => {
+    let place: MountPlace;
+    let expected: string;
+    const disk = (folder: string): string => place.under(`${folder}/vm.vhdx`);
 
-  it.each([100, 5000, 100 * KiB])('an image without its last %i bytes is not read', async (bytes) => {
-    const { place } = await guestPlace();
-    fs.truncateSync(place.behind('vm.spi'), fs.statSync(place.behind('vm.spi')).size - bytes);
-    await place.mount(...transport.options);
-    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    await place.expectComplaint(/vm\.spi: commit.* is missing; the image is truncated/);
+    beforeAll(async () => {
+      place = new MountPlace();
+      const raw = place.temporary.file('disk.raw');
+      expected = place.temporary.file('expected');
+      const folderOf = async (name: string): Promise<string> => {
+        fs.mkdirSync(place.behind(name));
+        await writeGuest(place.behind(name), raw);
+        return place.behind(name);
+      };
+      for (const kind of structures) {
+        const image = `${await folderOf(kind)}/vm.spi`;
+        const found = structuresOf(fs.readFileSync(image)).find((structure) => structure.kind === kind);
+        if (found === undefined) expect.fail(`no ${kind}`);
+        flip(image, found.offset + 9);
+      }
+      for (const bytes of lostBytes) {
+        const image = `${await folderOf(`without ${bytes}`)}/vm.spi`;
+        fs.truncateSync(image, fs.statSync(image).size - bytes);
+      }
+      await folderOf('sound');
+      writeExpected(place.behind('sound/vm.vhdx'), raw, expected);
+      fs.truncateSync(`${await folderOf('nearly nothing')}/vm.spf`, 10);
+      const other = place.temporary.file('other.raw');
+      writeDisk(other, 'another guest');
+      const replaced = await folderOf('another');
+      for (const name of ['vm.spf', 'vm.spi']) fs.rmSync(`${replaced}/${name}`);
+      await createImage(other, `${replaced}/vm.spi`);
+      await place.mount(...transport.options);
+      return () => place.end();
+    });
+
+    it.each(structures)('a flipped byte in the %s of an image costs errors, never wrong bytes', async (kind) => {
+      expect(await unreadableBlocks(disk(kind), expected, O_RDONLY | O_DIRECT)).not.toEqual([]);
+      await place.expectComplaint(new RegExp(`${kind}/vm\\.sp[if]`));
+    });
+
+    it.each(lostBytes)('an image without its last %i bytes is not read', async (bytes) => {
+      const folder = `without ${bytes}`;
+      await expect(readPart(disk(folder), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+      await place.expectComplaint(new RegExp(`${folder}/vm\\.spi: commit.* is missing; the image is truncated`));
+    });
+
+    it('another image under the same name is not taken for the one the plugin file was made for', async () => {
+      await expect(readPart(disk('another'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+      await place.expectComplaint(/another\/vm\.spi is another image than the plugin file was made for/);
+    });
+
+    it('one damaged image leaves the disks over others as they are', async () => {
+      await expect(readPart(disk('nearly nothing'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
+      expect(await unreadableBlocks(disk('sound'), expected, O_RDONLY)).toEqual([]);
+    });
   });
 
   it('without a parent nothing is read; put back, all is', async () => {
@@ -148,17 +188,6 @@ describeAboveTransports('damage', (transport) => {
     await place.expectComplaint(/vm\.spf: .*(truncated|short)/);
   });
 
-  it('another image under the same name is not taken for the one the plugin file was made for', async () => {
-    const { place } = await guestPlace();
-    const other = place.temporary.file('other.raw');
-    writeDisk(other, 'another guest');
-    for (const name of ['vm.spf', 'vm.spi']) fs.rmSync(place.behind(name));
-    await createImage(other, place.behind('vm.spi'));
-    await place.mount(...transport.options);
-    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    await place.expectComplaint(/vm\.spi is another image than the plugin file was made for/);
-  });
-
   it('an image that is overwritten in place while it is open costs errors, never wrong bytes', async () => {
     const { place, expected } = await guestPlace();
     const other = place.temporary.file('other.raw');
@@ -184,17 +213,5 @@ describeAboveTransports('damage', (transport) => {
     await expect(readPart(place.under('vm.vhdx'), payload + 9 * MiB, 512, O_RDONLY | O_DIRECT)).rejects.toMatchObject({
       code: 'EIO',
     });
-  });
-
-  it('one damaged image leaves the disks over others as they are', async () => {
-    const { place, raw } = await guestPlace();
-    await createImage(raw, place.behind('sound.spf'));
-    writePlugin(place.behind('sound.spf'), place.behind('sound.vhdx'));
-    writeExpected(place.behind('sound.vhdx'), raw, place.temporary.file('sound'));
-    fs.truncateSync(place.behind('vm.spf'), 10);
-    await place.mount(...transport.options);
-    await expect(readPart(place.under('vm.vhdx'), payload, 512)).rejects.toMatchObject({ code: 'EIO' });
-    const file = place.under('sound.vhdx');
-    expect(await unreadableBlocks(file, place.temporary.file('sound'), O_RDONLY)).toEqual([]);
   });
 });

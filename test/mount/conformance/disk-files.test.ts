@@ -4,15 +4,16 @@
  */
 import fs from 'node:fs';
 import path from 'node:path';
-import { expect, it } from 'vitest';
+import { beforeAll, expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
 import { readPluginFile } from '../../../src/plugin/plugin-file.ts';
 import { sourceFormatNames } from '../../../src/source/formats.ts';
 import { runOk, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { change, readPart, writeDisk } from '../guest-disk.ts';
-import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { covering } from '../../covering.ts';
+import { eventually, MountPlace, placeForTest } from '../mounted.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const sizeBytes = 6 * MiB + 512;
 
@@ -90,23 +91,38 @@ it('every format that is read is among the sources', () => {
   expect([...new Set(named)].sort()).toEqual([...sourceFormatNames].sort());
 });
 
-describeTransports('a native disk file that is shown as another', (transport) => {
-  it.each(sources)('%s reads in every format and layout as QEMU reads it', { timeout: 240_000 }, async (name) => {
-    const place = placeForTest();
-    await makeSource(place, name);
-    const raw = await held(place, name);
-    const made: Array<readonly [file: string, qemu: string]> = [];
-    for (const [format, qemu] of Object.entries(shown))
-      for (const layout of layouts[format as keyof typeof shown]) {
-        const file = `as-${layout}.${format}`;
-        createPluginFile(place.behind(name), place.behind(file), { layout });
-        made.push([file, qemu]);
-      }
+/** Every source as every format in every layout: a soak has all, `npm test` each source, and each layout of each format. */
+const pairs = covering(
+  sources.flatMap(([source]) =>
+    Object.entries(layouts).flatMap(([format, ofFormat]) => ofFormat.map((layout) => ({ source, format, layout }))),
+  ),
+  ({ source, format, layout }) => [source, `${format} ${layout}`],
+);
+
+describeAboveTransports('a native disk file, shown as another,', (transport) => {
+  let place: MountPlace;
+  const fileOf = ({ source, format, layout }: (typeof pairs)[number]): string => `${source}-as-${layout}.${format}`;
+
+  beforeAll(async () => {
+    place = new MountPlace();
+    for (const source of new Set(pairs.map((pair) => pair.source))) await makeSource(place, source);
+    for (const pair of pairs)
+      createPluginFile(place.behind(pair.source), place.behind(fileOf(pair)), { layout: pair.layout });
     await place.mount(...transport.options);
-    for (const [file, qemu] of made) await expectSame(qemu, place.under(file), raw);
-    expect(place.complaints()).toEqual([]);
+    return () => place.end();
   });
 
+  it.each(sources)('reads as QEMU reads it: %s', { timeout: 240_000 }, async (name) => {
+    const raw = await held(place, name);
+    const ofSource = pairs.filter(({ source }) => source === name);
+    expect(ofSource).not.toEqual([]);
+    for (const pair of ofSource)
+      await expectSame(shown[pair.format as keyof typeof shown], place.under(fileOf(pair)), raw);
+    expect(place.complaints()).toEqual([]);
+  });
+});
+
+describeAboveTransports('a native disk file that is shown as another', (transport) => {
   it('what a guest writes is kept, is there after a remount, and fills into a disk file of its own', async () => {
     const place = placeForTest();
     await makeSource(place, 's.qcow2');
@@ -169,30 +185,43 @@ describeTransports('a native disk file that is shown as another', (transport) =>
     ],
   ];
 
-  it.each(changes)(
-    'a source that was %s is refused in one line, also for what was written over it',
-    async (_, name, alter) => {
-      const place = placeForTest();
-      await makeSource(place, name);
-      for (const made of ['plain.raw', 'kept.raw']) createPluginFile(place.behind(name), place.behind(made));
-      await place.mount(...transport.options);
-      await runOk('qemu-io', ['-f', 'raw', '-c', 'write -P 0x5a 1M 64k', place.under('kept.raw')]);
-      await place.unmount();
-      alter(place);
-      await place.mount(...transport.options);
+  it('a source that was changed is refused in one line, also for what was written over it', async () => {
+    const places = changes.map(([what, name, alter]) => ({ what, name, alter, at: what.replaceAll(' ', '-') }));
+    const place = placeForTest();
+    /** The same place, but for the folder below that a source has to itself. */
+    const below = (at: string): MountPlace =>
+      Object.assign(Object.create(place) as MountPlace, {
+        behind: (name: string) => place.behind(path.join(at, name)),
+        under: (name: string) => place.under(path.join(at, name)),
+      });
+    for (const { name, at } of places) {
+      fs.mkdirSync(place.behind(at));
+      await makeSource(below(at), name);
+      for (const made of ['plain.raw', 'kept.raw']) createPluginFile(below(at).behind(name), below(at).behind(made));
+    }
+    await place.mount(...transport.options);
+    for (const { at } of places)
+      await runOk('qemu-io', ['-f', 'raw', '-c', 'write -P 0x5a 1M 64k', below(at).under('kept.raw')]);
+    await place.unmount();
+    for (const { alter, at } of places) alter(below(at));
+    await place.mount(...transport.options);
+    for (const { what, name, at } of places) {
+      const its = below(at);
       for (const made of ['plain.raw', 'kept.raw']) {
-        await expect(readPart(place.under(made), 3 * MiB, 512), made).rejects.toMatchObject({ code: 'EIO' });
+        await expect(readPart(its.under(made), 3 * MiB, 512), `${what}: ${made}`).rejects.toMatchObject({
+          code: 'EIO',
+        });
         await place.expectComplaint(
-          new RegExp(`^${made}: read of .*: .*(changed or replaced since|was cut off|part)`, 'm'),
+          new RegExp(`^${at}/${made}: read of .*: .*(changed or replaced since|was cut off|part)`, 'm'),
         );
       }
       // What the guest wrote itself is its own.
-      expect(await readPart(place.under('kept.raw'), MiB, 512)).toEqual(Buffer.alloc(512, 0x5a));
-      expect(await veneerRefuses('plugin', 'create', '--force', place.behind(name), place.behind('kept.raw'))).toMatch(
+      expect(await readPart(its.under('kept.raw'), MiB, 512)).toEqual(Buffer.alloc(512, 0x5a));
+      expect(await veneerRefuses('plugin', 'create', '--force', its.behind(name), its.behind('kept.raw'))).toMatch(
         /kept\.raw: has been written to under a mount|s\.001: .*the first part/,
       );
-    },
-  );
+    }
+  });
 
   it('a source that is written to while its disk is shown is refused from then on, until it is put back', async () => {
     const place = placeForTest();

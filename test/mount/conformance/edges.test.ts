@@ -9,7 +9,7 @@ import { run, runOk, veneerPath } from '../../cli/veneer.ts';
 import { soak } from '../../seeded.ts';
 import { writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const isRoot = process.getuid?.() === 0;
 
@@ -53,32 +53,6 @@ describeTransports('at its edges, a mount', (transport) => {
     await expectGone(place);
   });
 
-  it.skipIf(!isRoot)('is refused with one line where too few files may be open', async () => {
-    const place = placeForTest();
-    // Without this right root may not raise the limit.
-    const limited = ['--nofile=40:40', 'setpriv', '--bounding-set', '-sys_resource', process.execPath, veneerPath];
-    const { status, stderr } = await run('prlimit', [...limited, 'mount', ...options, place.folder, place.mountpoint]);
-    expect(stderr).toMatch(/^veneer: this process may open 40 files at once, .*ulimit -n \d+.*\n$/);
-    expect(status).toBe(1);
-    expect(place.isMounted).toBe(false);
-  });
-
-  it.skipIf(!isRoot)('says that its folder is read-only, and serves it', async () => {
-    const place = placeForTest();
-    fs.writeFileSync(place.behind('file'), 'contents');
-    const unmount = (): unknown => spawnSync('umount', [place.folder]);
-    onTestFinished(() => void unmount());
-    await runOk('mount', ['--bind', place.folder, place.folder]);
-    await runOk('mount', ['-o', 'remount,ro,bind', place.folder]);
-    expect(await place.mount(...options)).toContain(`writes are refused: ${place.folder} is read-only\n`);
-    expect(await fs.promises.readFile(place.under('file'), 'utf8')).toBe('contents');
-    await expect(fs.promises.writeFile(place.under('new'), '')).rejects.toThrow('EROFS');
-    await place.unmount();
-    expect(await place.mount(...options, '--write', 'none')).not.toContain('writes are refused');
-    await place.unmount();
-    unmount();
-  });
-
   it.skipIf(!isKernel)('works in folders whose path is too long to be told, but for disks', async () => {
     const place = placeForTest();
     await writeGuest(place.folder, place.temporary.file('disk.raw'));
@@ -97,6 +71,34 @@ describeTransports('at its edges, a mount', (transport) => {
     });
     await place.unmount();
     await runOk('rm', ['-rf', place.folder]);
+  });
+});
+
+describeAboveTransports('where there is too little or too much, a mount', ({ options }) => {
+  it.skipIf(!isRoot)('is refused with one line where too few files may be open', async () => {
+    const place = placeForTest();
+    // Without this right root may not raise the limit.
+    const limited = ['--nofile=40:40', 'setpriv', '--bounding-set', '-sys_resource', process.execPath, veneerPath];
+    const { status, stderr } = await run('prlimit', [...limited, 'mount', ...options, place.folder, place.mountpoint]);
+    expect(stderr).toMatch(/^veneer: this process may open 40 files at once, .*ulimit -n \d+.*\n$/);
+    expect(status).toBe(1);
+    expect(place.isMounted).toBe(false);
+  });
+
+  it.skipIf(!isRoot)('says that its folder is read-only, and serves it', async () => {
+    const place = placeForTest();
+    fs.writeFileSync(place.behind('file'), 'contents');
+    const unmount = (): unknown => spawnSync('umount', [place.folder]);
+    onTestFinished(() => void unmount());
+    await runOk('mount', ['--bind', place.folder, place.folder]);
+    await runOk('mount', ['-o', 'remount,ro,bind', place.folder]);
+    expect(await place.mountByTool(...options)).toContain(`writes are refused: ${place.folder} is read-only\n`);
+    expect(await fs.promises.readFile(place.under('file'), 'utf8')).toBe('contents');
+    await expect(fs.promises.writeFile(place.under('new'), '')).rejects.toThrow('EROFS');
+    await place.unmount();
+    expect(await place.mountByTool(...options, '--write', 'none')).not.toContain('writes are refused');
+    await place.unmount();
+    unmount();
   });
 
   it(`costs no more in a folder of ${soak ? '120,000' : '6,000'} files`, { timeout: 300_000 }, async () => {

@@ -1,11 +1,14 @@
 /** The disk of an encrypted image: written, filled, served alone and put in place, with what leaves the image sealed or plain as was chosen. */
 import fs from 'node:fs';
+import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MiB } from '../../../src/base/units.ts';
+import { askMount } from '../../../src/mounts/control.ts';
 import { mountFiles } from '../../../src/mounts/mount-record.ts';
 import type { FillStatus } from '../../../src/fill/fill-status.ts';
 import { replacementKinds, type ReplacementKind } from '../../../src/plugin/plugin-file.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
+import { patience } from '../../patience.ts';
 import { Seeded, seededTest } from '../../seeded.ts';
 import { writeDisk } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
@@ -46,10 +49,12 @@ async function expectSameDisk(file: string, raw: string): Promise<void> {
 }
 
 async function expectComplete(file: string): Promise<void> {
-  await eventually(async () => {
-    const statuses = JSON.parse(await veneerOk('fill', 'status', '--json', file)) as FillStatus[];
+  const { socket } = mountFiles(path.dirname(file));
+  const ask = { file: path.basename(file) };
+  const expectState = (statuses: readonly FillStatus[]): void =>
     expect(statuses.map(({ state }) => state)).toEqual(['complete']);
-  }, withinMs);
+  await eventually(async () => expectState(await askMount(socket, 'fill.status', ask, patience(30_000))), withinMs);
+  expectState(JSON.parse(await veneerOk('fill', 'status', '--json', file)) as FillStatus[]);
 }
 
 describe('a plugin file for an encrypted image', () => {
@@ -74,7 +79,7 @@ describeAboveTransports('the disk of an encrypted image', (transport) => {
     { timeout: 2 * withinMs },
     async (kind) => {
       const { place, raw, keyFile } = await withPlugin(kind);
-      const mount = async (): Promise<string> => await place.mount(...transport.options, '--key-file', keyFile);
+      const mount = async (): Promise<void> => await place.mount(...transport.options, '--key-file', keyFile);
       const disk = place.under('vm.raw');
       const data = place.behind('vm.raw.replacement');
       await mount();

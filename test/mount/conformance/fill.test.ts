@@ -6,9 +6,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
+import { askMount } from '../../../src/mounts/control.ts';
+import { mountFiles } from '../../../src/mounts/mount-record.ts';
 import type { FillStatus } from '../../../src/fill/fill-status.ts';
 import { run, runOk, veneer, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
+import { spread } from '../../covering.ts';
+import { patience } from '../../patience.ts';
 import { SmallDisk, whyNoSmallDisk } from '../../replacement/small-disk.ts';
+import { soak } from '../../seeded.ts';
 import { diskBytes, readFrom, readPart, writeGuest } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
 import { describeAboveTransports } from '../transports.ts';
@@ -39,15 +44,30 @@ async function statusOf(file: string): Promise<FillStatus[]> {
 }
 
 async function expectState(file: string, state: FillStatus['state']): Promise<FillStatus[]> {
-  return await eventually(async () => {
-    const statuses = await statusOf(file);
+  return await untilStatus(file, (statuses) => {
     expect(
       statuses.map((status) => status.state),
       JSON.stringify(statuses),
     ).toEqual(statuses.map(() => state));
     expect(statuses.length).toBeGreaterThan(0);
-    return statuses;
-  }, withinMs);
+  });
+}
+
+async function untilSomeCopied(file: string): Promise<void> {
+  await untilStatus(file, ([status]) => expect(status?.coldBytes).toBeGreaterThan(0));
+}
+
+/** Asks the mount itself until the expectation holds, and then the tool, which takes a while to start. */
+async function untilStatus(
+  file: string,
+  expectation: (statuses: readonly FillStatus[]) => void,
+): Promise<FillStatus[]> {
+  const { socket } = mountFiles(path.dirname(file));
+  const ask = { file: path.basename(file) };
+  await eventually(async () => expectation(await askMount(socket, 'fill.status', ask, patience(30_000))), withinMs);
+  const statuses = await statusOf(file);
+  expectation(statuses);
+  return statuses;
 }
 
 /** Nobody can read the images any more; the returned function puts them back. */
@@ -76,8 +96,9 @@ describeAboveTransports('a disk that is filled', (transport) => {
       await runOk('qemu-io', ['-f', qemu, ...writes, place.under(name)]);
     }
     await veneerOk('fill', 'start', '--rate', '0', place.under('vm.raw'));
-    for (const { name } of formats) await expectState(place.behind(name), 'complete');
-    for (const { name } of formats)
+    for (const { name } of formats) await expectState(place.under(name), 'complete');
+    expect(await statusOf(place.behind('vm.vmdk'))).toMatchObject([{ state: 'complete' }, { state: 'complete' }]);
+    for (const { name } of spread(formats, 2))
       expect(await veneerOk('fill', 'verify', place.under(name))).toContain('replacement');
     takeImagesAway(place);
     for (const { name, qemu } of formats) {
@@ -158,7 +179,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
     await veneerOk('fill', 'start', file);
     await expectState(file, 'complete');
     const contents = await readPart(file, 0, diskBytes);
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < (soak ? 20 : 2); round++) {
       const handles = await Promise.all(Array.from({ length: 8 }, async () => await fs.promises.open(file, 'r+')));
       try {
         for (const [index, handle] of handles.entries()) {
@@ -204,7 +225,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
       expect(found.equals(contents)).toBe(true);
     };
     await expectHeld();
-    for (const options of [['--transport', 'fuse-native'], transport.options, transport.options]) {
+    for (const options of [['--transport', 'fuse-native'], ...(soak ? [transport.options] : []), transport.options]) {
       await place.unmount();
       await place.mount(...options);
       const handles = await Promise.all(Array.from({ length: 6 }, async () => await fs.promises.open(file, 'r+')));
@@ -244,7 +265,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
     await runOk('qemu-io', ['-f', 'raw', ...writes, file]);
     await runOk('qemu-io', ['-f', 'raw', ...writes, raw]);
     await veneerOk('fill', 'start', '--rate', '256K', file);
-    await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
+    await untilSomeCopied(file);
     expect(await veneerOk('fill', 'pause', file)).toContain('paused');
     const [paused] = await statusOf(file);
     expect(paused?.presentBytes).toBeGreaterThan(0);
@@ -265,7 +286,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
     const file = place.under('vm.qcow2');
     await place.mount(...transport.options, '--fill', '--fill-rate', '256K');
     for (const end of [() => place.unmount(), () => place.kill()]) {
-      await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
+      await untilSomeCopied(file);
       const before = (await statusOf(file))[0]?.presentBytes ?? 0;
       await end();
       await place.mount(...transport.options, '--fill-rate', '256K');
@@ -287,18 +308,14 @@ describeAboveTransports('a disk that is filled', (transport) => {
     const file = place.under('vm.raw');
     await place.mount(...transport.options, '--idle', '0');
     await veneerOk('fill', 'start', '--rate', '256K', file);
-    await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
+    await untilSomeCopied(file);
     await veneerOk('fill', 'pause', file);
     const putBack = takeImagesAway(place);
     await veneerOk('fill', 'resume', file);
     const writes = ['-c', 'write -P 0x5a 9M 64k'];
     await runOk('qemu-io', ['-f', 'raw', ...writes, file]);
     await runOk('qemu-io', ['-f', 'raw', ...writes, raw]);
-    const [waiting] = await eventually(async () => {
-      const statuses = await statusOf(file);
-      expect(statuses[0]?.activity).toBe('waiting');
-      return statuses;
-    }, withinMs);
+    const [waiting] = await untilStatus(file, ([status]) => expect(status?.activity).toBe('waiting'));
     expect(waiting?.state).toBe('filling');
     expect(waiting?.note).toContain('vm.spi');
     expect((await run('qemu-io', ['-f', 'raw', '-r', '-c', 'read 20M 64k', file])).stdout).toContain(
@@ -343,7 +360,7 @@ describeAboveTransports('a disk that is filled', (transport) => {
         makeRoom();
         // Others take the room while it copies, slowly enough to be met at it: it stops before a guest's write fails.
         await veneerOk('fill', 'resume', '--rate', '256K', file);
-        await eventually(async () => expect((await statusOf(file))[0]?.coldBytes).toBeGreaterThan(0), withinMs);
+        await untilSomeCopied(file);
         const makeRoomAgain = small.leave(2 * MiB);
         const [stopped] = await expectState(file, 'paused');
         expect(stopped?.note).toMatch(/the fill leaves .* to guests/);

@@ -10,7 +10,7 @@ import { renameWith } from '../../../src/base/system-calls.ts';
 import { run, runOk, veneerRefuses } from '../../cli/veneer.ts';
 import { change, readPart, writeDisk } from '../guest-disk.ts';
 import { eventually, placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const { link, open, readdir, rename, rm, stat, unlink } = fs.promises;
 const sizeBytes = 6 * MiB + 512;
@@ -63,7 +63,7 @@ function formatOf(name: string): (typeof formatNames)[number] {
   return formatNames.find((format) => name.endsWith(`.${format}`)) ?? 'raw';
 }
 
-describeTransports('a copied plugin file', (transport) => {
+describeAboveTransports('a copied plugin file', (transport) => {
   it.each(['intercept', 'discard'])('is a disk of its own, of each format, in sub folders too (%s)', async (mode) => {
     const names = formatNames.flatMap((format) => [`vm.${format}`, `below/vm.${format}`]);
     const place = await placeWithImage(...names);
@@ -261,19 +261,25 @@ describeTransports('names of plugin files', (transport) => {
   });
 
   it('one that is renamed behind without its writes is refused until these are renamed, too; a copy of it is another disk', async () => {
-    for (const name of ['old.raw', 'old.vmdk']) {
-      const renamed = name.replace('old', 'new');
+    const disks = [
+      { name: 'old.raw', data: 'old.raw' },
+      { name: 'old.vmdk', data: 'old-flat.vmdk' },
+    ];
+    for (const { name, data } of disks) {
       plugin(place, name);
-      const data = formatOf(name) === 'vmdk' ? 'old-flat.vmdk' : name;
       await write(place.under(data), 'kept');
       fs.copyFileSync(place.behind(name), place.behind(`copy-${name}`));
       expect(await textOf(place.under(`copy-${data}`))).toBe('image');
-      await place.unmount();
-      fs.renameSync(place.behind(name), place.behind(renamed));
-      await place.mount(...transport.options);
+    }
+    await place.unmount();
+    for (const { name } of disks) fs.renameSync(place.behind(name), place.behind(name.replace('old', 'new')));
+    await place.mount(...transport.options);
+    for (const { data } of disks) {
       const now = data.replace('old', 'new');
+      const from = place.complaints().length;
       await expect(open(place.under(now))).rejects.toMatchObject({ code: 'EIO' });
-      await place.expectComplaint(/was renamed, and what was written to it is still called old.*\.replacement and/);
+      const complaint = `was renamed, and what was written to it is still called ${data}\\.replacement and`;
+      await place.expectComplaint(new RegExp(complaint), from);
       for (const suffix of ['.replacement', '.replacement-map'])
         fs.renameSync(place.behind(data + suffix), place.behind(now + suffix));
       expect(await textOf(place.under(now))).toBe('kept');

@@ -7,7 +7,7 @@ import { runOk } from '../../cli/veneer.ts';
 import { expectSameBytes } from '../../disk/model-disk.ts';
 import { mapOf, readPart, writeExpected, writeGuest } from '../guest-disk.ts';
 import { eventually, MountPlace, placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const direct = fs.constants.O_RDONLY | fs.constants.O_DIRECT;
 
@@ -67,7 +67,7 @@ describeTransports('metadata', (transport) => {
   });
 });
 
-describeTransports('an image that is away', (transport) => {
+describeAboveTransports('an image that is away', (transport) => {
   it('costs an I/O error at the first read of data, and none once it is back', async () => {
     const place = placeForTest();
     const raw = place.temporary.file('disk.raw');
@@ -102,12 +102,12 @@ describeTransports('an image that is away', (transport) => {
   });
 });
 
-describeTransports('an image that nobody reads', (transport) => {
+describeAboveTransports('an image that nobody reads', (transport) => {
   it('is closed after the idle time, though the disk file is open, and opened again by the next read', async () => {
     const place = placeForTest();
     const raw = place.temporary.file('disk.raw');
     await writeGuest(place.folder, raw);
-    await place.mount(...transport.options, '--idle', '3');
+    await place.mount(...transport.options, '--idle', '2');
     const payload = payloadOffsetOf(place.behind('vm.vhdx'));
     const handle = await fs.promises.open(place.under('vm.vhdx'), direct);
     try {

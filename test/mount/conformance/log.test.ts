@@ -6,11 +6,11 @@ import { structuresOf } from '../../backup/crafted-image.ts';
 import { veneerOk } from '../../cli/veneer.ts';
 import { change, writeGuest } from '../guest-disk.ts';
 import { placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const reads = 3000;
 
-describeTransports('a broken block', ({ options }) => {
+describeAboveTransports('a broken block', ({ options }) => {
   it('that is read again and again is told of once a minute, with a count, and in status', async () => {
     const place = placeForTest();
     await writeGuest(place.folder, place.temporary.file('disk.raw'));

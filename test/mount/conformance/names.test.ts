@@ -4,7 +4,8 @@ import { beforeAll, expect, it } from 'vitest';
 import { run, runOk } from '../../cli/veneer.ts';
 import { eventually, MountPlace, placeForTest } from '../mounted.ts';
 import { mapOf, writeGuest } from '../guest-disk.ts';
-import { describeTransports } from '../transports.ts';
+import { covering } from '../../covering.ts';
+import { describeTransports, type Transport } from '../transports.ts';
 
 const { lstat, readdir, statfs } = fs.promises;
 
@@ -125,8 +126,18 @@ describeTransports('names and attributes', (transport) => {
   });
 });
 
+/** Every name, and over each transport one at least: a soak has every name over each. */
+const mountpointNames = ['with space', "quote's, comma", 'tab\tand\\backslash', 'ünï 日本'];
+
+const mountpoints = covering(
+  mountpointNames.flatMap((name) => ['kernel', 'fuse-native'].map((transport) => ({ name, transport }))),
+  ({ name, transport }) => [name, transport],
+);
+const namesFor = ({ name: chosen }: Transport): string[] =>
+  mountpoints.filter(({ transport }) => transport === chosen).map(({ name }) => name);
+
 describeTransports('odd mountpoints', (transport) => {
-  it.each(['with space', "quote's, comma", 'tab\tand\\backslash', 'ünï 日本'])('%j can be mounted on', async (name) => {
+  it.each(namesFor(transport))('%j can be mounted on', async (name) => {
     const odd = placeForTest(name);
     fs.writeFileSync(odd.behind('file'), 'here');
     await odd.mount(...transport.options);

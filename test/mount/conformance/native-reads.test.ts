@@ -10,7 +10,7 @@ import { expectSameBytes } from '../../disk/model-disk.ts';
 import { seededTest } from '../../seeded.ts';
 import { diskBytes, mapOf, readFrom, readPart, writeExpected, writeGuest } from '../guest-disk.ts';
 import { MountPlace, placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const { O_RDONLY, O_DIRECT } = fs.constants;
 
@@ -148,7 +148,7 @@ describeTransports('reads of a native file', (transport) => {
   });
 });
 
-describeTransports('a native file of 63 TiB', (transport) => {
+describeAboveTransports('a native file of 63 TiB', (transport) => {
   it('has its size, and its tables read right, though no image is anywhere', async () => {
     const place = placeForTest();
     const sizeBytes = 63 * TiB;

@@ -3,11 +3,12 @@ import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import { describe, expect, it, onTestFinished } from 'vitest';
 import { runOk, veneerOk } from '../../cli/veneer.ts';
+import { soak } from '../../seeded.ts';
 import { writeExpected, writeGuest } from '../guest-disk.ts';
 import { eventually, MountPlace, placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
-describeTransports('a folder with odd entries', ({ options }) => {
+describeAboveTransports('a folder with odd entries', ({ options }) => {
   it('is mounted, listed, told of and pruned: a dead mount, pipes, links in circles, folders that nobody may open', async () => {
     const place = placeForTest();
     await makeOddEntries(place);
@@ -42,7 +43,7 @@ describe('files that come and go', () => {
     ].join('\n');
     const child = spawn('python3', ['-c', churn, place.folder]);
     onTestFinished(() => void child.kill('SIGKILL'));
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < (soak ? 20 : 1); round++) {
       await place.mount();
       for (let count = 0; count < 10; count++) await fs.promises.readdir(place.mountpoint);
       expect((await place.status()).files.map(({ name }) => name)).toContain('vm.vhdx');

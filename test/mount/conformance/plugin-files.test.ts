@@ -6,11 +6,11 @@ import { maxPluginFileBytes } from '../../../src/plugin/plugin-file.ts';
 import { run, runOk, veneerOk } from '../../cli/veneer.ts';
 import { mapOf, writeGuest, writePlugin } from '../guest-disk.ts';
 import { eventually, MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 
 const { open, readFile, stat, unlink } = fs.promises;
 
-describeTransports('plugin files', (transport) => {
+describeAboveTransports('plugin files', (transport) => {
   let place: MountPlace;
   let raw: string;
 

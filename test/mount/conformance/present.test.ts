@@ -4,6 +4,7 @@ import fs from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { createImage } from '../../../src/backup/write/create.ts';
+import { extractImage } from '../../../src/backup/read/extract.ts';
 import { formatNames } from '../../../src/native/formats.ts';
 import { runOk, veneerOk, veneerRefuses } from '../../cli/veneer.ts';
 import { writeGuest } from '../guest-disk.ts';
@@ -18,7 +19,7 @@ async function imagePlace(): Promise<{ place: MountPlace; raw: string }> {
   const raw = place.temporary.file('disk.raw');
   await writeGuest(place.folder, raw);
   for (const name of ['vm.vhdx', 'thin.vhdx']) fs.rmSync(place.behind(name));
-  await veneerOk('image', 'extract', place.behind('vm.spf'), place.temporary.file('full.raw'));
+  extractImage(place.behind('vm.spf'), place.temporary.file('full.raw'));
   return { place, raw };
 }
 

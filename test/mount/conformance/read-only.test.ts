@@ -7,7 +7,7 @@ import { createImage } from '../../../src/backup/write/create.ts';
 import { run, runOk, veneerOk } from '../../cli/veneer.ts';
 import { writeDisk, writeGuest } from '../guest-disk.ts';
 import { MountPlace, placeForTest } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 const { chmod, chown, copyFile, link, open, rename, stat, symlink, truncate, unlink, utimes, writeFile } = fs.promises;
 
@@ -99,7 +99,7 @@ describeTransports('what is read-only', (transport) => {
   });
 });
 
-describeTransports('what may be done with plugin files and new images', (transport) => {
+describeAboveTransports('what may be done with plugin files and new images', (transport) => {
   it('a plugin file is renamed, and deleted, as any file', async () => {
     const place = placeForTest();
     await writeGuest(place.folder, place.temporary.file('disk.raw'));

@@ -5,10 +5,10 @@ import { expect, it } from 'vitest';
 import { KiB, MiB } from '../../../src/base/units.ts';
 import { createPluginFile } from '../../../src/plugin/create.ts';
 import { run, runOk, veneerOk } from '../../cli/veneer.ts';
-import { seededTest } from '../../seeded.ts';
+import { seededTest, soak } from '../../seeded.ts';
 import { diskBytes, readPart, writeGuest } from '../guest-disk.ts';
 import { placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports, describeTransports } from '../transports.ts';
 
 /** QEMU's name of each format, and whether it can check it. */
 const formats = [
@@ -47,28 +47,6 @@ async function writeAt(file: string, bytes: Uint8Array, offset: number): Promise
 }
 
 describeTransports('writes to a native file', (transport) => {
-  it('QEMU writes into each format, and finds it after the next mount; the images are what they were', async () => {
-    const { place, raw } = await placeWithGuest();
-    const before = hashOfImages(place);
-    await place.mount(...transport.options);
-    for (const { name, qemu } of formats) {
-      const writes = ['write -P 0x5a 9M 2M', 'write -P 0x33 1234432 7680', 'flush'];
-      await runOk('qemu-io', ['-f', qemu, ...writes.flatMap((write) => ['-c', write]), place.under(name)]);
-    }
-    await runOk('qemu-io', ['-f', 'raw', '-c', 'write -P 0x5a 9M 2M', '-c', 'write -P 0x33 1234432 7680', raw]);
-    for (let mounts = 0; mounts < 2; mounts++) {
-      for (const { name, qemu, isChecked } of formats) {
-        expect(await runOk('qemu-img', ['compare', '-f', qemu, '-F', 'raw', place.under(name), raw])).toContain(
-          'identical',
-        );
-        if (isChecked) await runOk('qemu-img', ['check', '-f', qemu, place.under(name)]);
-      }
-      await place.unmount();
-      if (mounts === 0) await place.mount(...transport.options);
-    }
-    expect(hashOfImages(place)).toBe(before);
-  });
-
   it('eight writers at once lose nothing and mix nothing up', async () => {
     const { place } = await placeWithGuest();
     await place.mount(...transport.options);
@@ -91,7 +69,7 @@ describeTransports('writes to a native file', (transport) => {
     const { place, raw } = await placeWithGuest();
     await place.mount(...transport.options);
     const file = place.under('vm.raw');
-    for (let step = 0; step < 150; step++) {
+    for (let step = 0; step < (soak ? 1000 : 60); step++) {
       const size = fs.statSync(raw).size;
       const kind = random.below(20);
       if (kind === 0) {
@@ -114,6 +92,30 @@ describeTransports('writes to a native file', (transport) => {
       }
     }
     await runOk('cmp', [file, raw]);
+  });
+});
+
+describeAboveTransports('writes to a native file, kept beside it,', (transport) => {
+  it('QEMU writes into each format, and finds it after the next mount; the images are what they were', async () => {
+    const { place, raw } = await placeWithGuest();
+    const before = hashOfImages(place);
+    await place.mount(...transport.options);
+    for (const { name, qemu } of formats) {
+      const writes = ['write -P 0x5a 9M 2M', 'write -P 0x33 1234432 7680', 'flush'];
+      await runOk('qemu-io', ['-f', qemu, ...writes.flatMap((write) => ['-c', write]), place.under(name)]);
+    }
+    await runOk('qemu-io', ['-f', 'raw', '-c', 'write -P 0x5a 9M 2M', '-c', 'write -P 0x33 1234432 7680', raw]);
+    for (let mounts = 0; mounts < 2; mounts++) {
+      for (const { name, qemu, isChecked } of formats) {
+        expect(await runOk('qemu-img', ['compare', '-f', qemu, '-F', 'raw', place.under(name), raw])).toContain(
+          'identical',
+        );
+        if (isChecked) await runOk('qemu-img', ['check', '-f', qemu, place.under(name)]);
+      }
+      await place.unmount();
+      if (mounts === 0) await place.mount(...transport.options);
+    }
+    expect(hashOfImages(place)).toBe(before);
   });
 
   it('--write discard throws away at unmount what was written, and leaves what an earlier mount kept', async () => {

@@ -7,7 +7,7 @@ import { seededTest, soak } from '../../seeded.ts';
 import { placeForTest } from '../mounted.ts';
 import { InProcessMount } from './in-process.ts';
 
-const steps = soak ? 30_000 : 1500;
+const steps = soak ? 30_000 : 800;
 const timeoutMs = soak ? 1_800_000 : 120_000;
 
 interface Counts {

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { imagesOf, parsePluginFile } from '../../../src/plugin/plugin-file.ts';
 import { readPart, writeGuest } from '../guest-disk.ts';
 import { placeForTest, type MountPlace } from '../mounted.ts';
-import { describeTransports } from '../transports.ts';
+import { describeAboveTransports } from '../transports.ts';
 import { ActingUser, whyNotAsOthers } from './acting-user.ts';
 
 const someone = { name: 'someone', uid: 61_001, gid: 61_001, groups: [] };
@@ -33,7 +33,7 @@ function give(file: string, uid: number, mode: number): void {
 }
 
 describe.skipIf(whyNotAsOthers !== undefined)('images that are private', () => {
-  describeTransports('a plugin file', (transport) => {
+  describeAboveTransports('a plugin file', (transport) => {
     let place: MountPlace;
 
     async function reads(...options: readonly string[]): Promise<string> {

@@ -11,7 +11,7 @@ import { run, runOk, veneerOk } from '../../../cli/veneer.ts';
 import { seededTest, soak } from '../../../seeded.ts';
 import { eventually, placeForTest, type MountPlace } from '../../mounted.ts';
 
-const steps = soak ? 20_000 : 500;
+const steps = soak ? 20_000 : 300;
 const timeoutMs = soak ? 3_600_000 : 240_000;
 const script = path.join(import.meta.dirname, 'locks_model.py');
 
