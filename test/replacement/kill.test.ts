@@ -19,7 +19,7 @@ const baseBytes = 6 * unitBytes + 1000;
 const arena: Arena = { from: 0, to: 12 * unitBytes };
 /** All that a replacement does to its files. */
 const syscalls = ['pwrite64', 'ftruncate', 'fdatasync', 'fsync', 'rename', 'fallocate'];
-const kills = soak ? { traced: 150, random: 50 } : { traced: 20, random: 6 };
+const kills = soak ? { traced: 150, random: 50 } : { traced: 16, random: 4 };
 
 /** Applies the steps that were acknowledged; returns the one that was under way. */
 function replay(model: ModelDisk, job: WriteJob, acknowledged: number): Step | undefined {
