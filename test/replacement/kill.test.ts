@@ -81,7 +81,7 @@ describe.each(kinds)('a process that writes into a replacement (%s data file)', 
     // The first ones make the files: all of these, and then evenly spread ones.
     const making = calls.lastIndexOf('rename') + 2;
     const rest = strikes.slice(making);
-    const every = Math.max(1, rest.length / (kills.traced * share - making));
+    const every = Math.max(1, rest.length / Math.max(4, kills.traced * share - making));
     const chosen = [...strikes.slice(0, making), ...rest.filter((_, index) => index % every < 1)];
     for (const { syscall, when } of chosen) {
       const { job, watched } = startAfresh(`${syscall} ${when}`);
