@@ -19,7 +19,7 @@ const baseBytes = 6 * unitBytes + 1000;
 const arena: Arena = { from: 0, to: 12 * unitBytes };
 /** All that a replacement does to its files. */
 const syscalls = ['pwrite64', 'ftruncate', 'fdatasync', 'fsync', 'rename', 'fallocate'];
-const kills = soak ? { traced: 150, random: 50 } : { traced: 20, random: 6 };
+const kills = soak ? { traced: 150, random: 50 } : { traced: 16, random: 4 };
 
 /** Applies the steps that were acknowledged; returns the one that was under way. */
 function replay(model: ModelDisk, job: WriteJob, acknowledged: number): Step | undefined {
@@ -81,7 +81,7 @@ describe.each(kinds)('a process that writes into a replacement (%s data file)', 
     // The first ones make the files: all of these, and then evenly spread ones.
     const making = calls.lastIndexOf('rename') + 2;
     const rest = strikes.slice(making);
-    const every = Math.max(1, rest.length / (kills.traced * share - making));
+    const every = Math.max(1, rest.length / Math.max(4, kills.traced * share - making));
     const chosen = [...strikes.slice(0, making), ...rest.filter((_, index) => index % every < 1)];
     for (const { syscall, when } of chosen) {
       const { job, watched } = startAfresh(`${syscall} ${when}`);

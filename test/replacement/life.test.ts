@@ -26,7 +26,7 @@ const script = path.join(import.meta.dirname, 'life-script.ts');
 const baseBytes = 9 * unitBytes + 1000;
 const plugin = pluginText();
 const syscalls = ['pwrite64', 'ftruncate', 'fdatasync', 'fsync', 'rename', 'unlink', 'fchmod'];
-const maxKills = soak ? Infinity : 8;
+const maxKills = soak ? Infinity : 6;
 
 function baseContents(): Buffer {
   const bytes = Buffer.alloc(baseBytes);
