@@ -11,7 +11,7 @@ const permissions = 0o777;
  * Has `write` fill IMAGE.veneer-part, which it gives its name itself. What an interrupted job left in the file is gone before.
  * @param check called before anything is written, once the file is ours
  * @param from images that it is made of, or on: nobody may read it who may not read all of them
- * @throws UsageError when another process writes it; whatever `write` throws: the file is removed then
+ * @throws BusyError when another process writes it; whatever `write` throws: the file is removed then
  */
 export async function writeUnfinished(
   imagePath: string,

@@ -99,7 +99,7 @@ it('an image that another process is writing is left alone', async () => {
   source.write(0, seededTest('two writers').bytes(MiB));
   const options = { threads: 2, blockBytes: 16 * KiB };
   const first = createImage(source.path, folder.file('disk.spf'), options);
-  await expect(createImage(source.path, folder.file('disk.spf'), options)).rejects.toMatchObject({ code: 'USAGE' });
+  await expect(createImage(source.path, folder.file('disk.spf'), options)).rejects.toMatchObject({ code: 'BUSY' });
   await first;
   expectImageHolds(folder.file('disk.spf'), source.model);
 });
