@@ -187,7 +187,7 @@ export class KernelTransport implements ServingTransport {
   look(): boolean {
     const now = Date.now();
     if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
-    this.#deleted.look();
+    if (this.#closed === undefined) this.#deleted.look();
     this.#closeLingering();
     return !this.#isGivenUp && !this.#isGone;
   }
