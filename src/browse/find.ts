@@ -1,4 +1,4 @@
-/** Every file below a folder that rules want, in the order of the disk's folders. */
+/** Every file below some folders that rules want, in the order of the disk's folders. */
 import { describeError } from '../base/errors.ts';
 import { isRefusal } from '../volume/open-disk.ts';
 import type { FoundNode, GuestTree } from './guest-tree.ts';
@@ -17,7 +17,7 @@ const maxDepth = 1024;
 /** @param complain of a folder that cannot be read: the others are */
 export function* findIn(
   tree: GuestTree,
-  folder: FoundNode,
+  folders: readonly FoundNode[],
   rules: FindRules,
   complain: (text: string) => void,
 ): Generator<FoundNode> {
@@ -30,7 +30,7 @@ export function* findIn(
   function* below(at: FoundNode, depth: number): Generator<FoundNode> {
     let entries: ReturnType<GuestTree['list']>;
     try {
-      entries = tree.list(at);
+      entries = tree.list(at, complain);
     } catch (error) {
       if (!isRefusal(error)) throw error;
       complain(`${at.path}: is not read: ${describeError(error)}`);
@@ -44,7 +44,7 @@ export function* findIn(
     }
   }
 
-  yield* below(folder, 0);
+  for (const folder of folders) yield* below(folder, 0);
 }
 
 function patternOf(text: string): RegExp {

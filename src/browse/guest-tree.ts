@@ -86,24 +86,45 @@ export class GuestTree {
     return new Walk(mounts.length > 0 ? mounts : [this.#onlyVolume()], path).find(follow);
   }
 
-  /** What a folder holds, and what is mounted on names of it is that. @throws UsageError where it is no folder */
-  list(folder: FoundNode): { readonly name: string; readonly found: FoundNode }[] {
+  /** Where paths begin: of a Windows each volume that has a letter, once; else the root. */
+  roots(volume?: string): FoundNode[] {
+    const first = this.find('/', volume === undefined ? {} : { volume });
+    const others = volume === undefined ? this.#mounts.filter(({ at }) => /^[A-Z]:$/.test(at)) : [];
+    const roots = [first, ...others.map((mount) => rootOf(mount, this.#mounts))];
+    return roots.filter((one, index) => roots.findIndex(({ fileSystem }) => fileSystem === one.fileSystem) === index);
+  }
+
+  /**
+   * What a folder holds, and what is mounted on names of it is that.
+   * @param complain of what of it cannot be read: the others are there
+   * @throws UsageError where it is no folder; FormatError, UnsupportedError where it cannot be read
+   */
+  list(folder: FoundNode, complain: (text: string) => void): { readonly name: string; readonly found: FoundNode }[] {
     if (folder.stat.type !== 'folder') throw new UsageError(`${folder.path}: is no folder`);
-    return Array.from(folder.fileSystem.entries(folder.node), ({ name, node }) => ({
-      name,
-      found: below(folder, name, node),
-    }));
+    return Array.from(folder.fileSystem.entries(folder.node)).flatMap(({ name, node }) => {
+      try {
+        return [{ name, found: below(folder, name, node) }];
+      } catch (error) {
+        if (!isRefusal(error)) throw error;
+        complain(`${pathIn(folder.path, name)}: is not read: ${error.message}`);
+        return [];
+      }
+    });
   }
 
   #volumeNamed(name: string): Mount {
     const wanted = name.toLowerCase();
-    const volume = this.#guest.volumes.find((one) => {
+    const [volume, ...others] = this.#guest.volumes.filter((one) => {
       const { partition, logical, fileSystem } = one;
       const names = [one.name, fileSystem?.label, fileSystem?.uuid, logical && `${logical.group}/${logical.name}`];
       const numbers = partition === undefined ? [] : [String(partition.number)];
       return [...names, ...numbers].some((each) => each !== undefined && each !== '' && each.toLowerCase() === wanted);
     });
     if (volume === undefined) throw new UsageError(`--volume ${name}: is none of the disk's; ${this.#told()}`);
+    if (others.length > 0) {
+      const names = [volume, ...others].map((one) => one.name).join(', ');
+      throw new UsageError(`--volume ${name}: may be ${names}; give the name or the UUID of one`);
+    }
     return rootMount(volume);
   }
 
@@ -132,6 +153,7 @@ function rootMount(volume: GuestVolume): Mount {
 /** As the system on the disk has them. One that cannot be read is said, and its volumes are read by their names all the same. */
 function mountsOf(guest: GuestDisk, warnings: string[]): Mount[] {
   const linux = findLinux(guest);
+  warnings.push(...(linux?.unread ?? []));
   if (linux !== undefined)
     return linux.mounted.map(({ mountpoint, volume, fileSystem }) => ({
       ...{ at: mountpoint, volume, fileSystem: fileSystem.volume, root: fileSystem.root },
@@ -231,10 +253,14 @@ class Walk {
 
 /** Another volume's root, where one is mounted there. */
 function below({ mounts, path: folder, fileSystem }: FoundNode, name: string, node: NodeId): FoundNode {
-  const separator = /^[A-Z]:/.test(folder) ? '\\' : '/';
-  const path = folder.endsWith('/') ? folder + name : folder + separator + name;
+  const path = pathIn(folder, name);
   const mount = mounts.find(({ at }) => at === path);
   return mount === undefined ? { fileSystem, node, stat: fileSystem.stat(node), path, mounts } : rootOf(mount, mounts);
+}
+
+function pathIn(folder: string, name: string): string {
+  const separator = /^[A-Z]:/.test(folder) ? '\\' : '/';
+  return folder.endsWith('/') ? folder + name : folder + separator + name;
 }
 
 function rootOf({ at, fileSystem, root }: Mount, mounts: readonly Mount[]): FoundNode {

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { GuestTree, type BrowsedVolume, type FoundNode } from '../browse/guest-tree.ts';
 import { findIn, type FindRules } from '../browse/find.ts';
 import { UsageError } from '../base/errors.ts';
+import { printable } from '../base/printable.ts';
 import { closing } from '../base/ownership.ts';
 import { formatBytes, MiB } from '../base/units.ts';
 import { openAnyDisk } from '../plugin/open-any-disk.ts';
@@ -121,7 +122,8 @@ function listCommand(): Command {
   return withSourceOptions(command).action(async (source: string, path: string, flags: ListFlags) => {
     await withTree(source, flags, (tree) => {
       const folder = tree.find(path, flags);
-      const found = folder.stat.type === 'folder' ? tree.list(folder) : [{ name: folder.path, found: folder }];
+      const found =
+        folder.stat.type === 'folder' ? tree.list(folder, complainOfFile) : [{ name: folder.path, found: folder }];
       const sorted = found.sort((a, b) => (a.name < b.name ? -1 : 1));
       if (flags.json === true) sayJson(filesSchema, { files: sorted.map((entry) => nodeJson(entry.found)) });
       else say(...sorted.map((entry) => nodeText(entry.found, entry.name)));
@@ -169,18 +171,19 @@ function findCommand(): Command {
   const command = new Command('find')
     .description('files below a folder, links not followed; without a path, on the whole disk')
     .argument('<source>', sourceText)
-    .argument('[path]', 'as the guest has it', '/')
+    .argument('[path]', 'as the guest has it')
     .option('--name <pattern>', 'whose last name is like this: * stands for any characters, ? for one')
     .addOption(new Option('--type <type>', 'of this type').choices(['file', 'folder', 'link']))
     .addOption(bytesOption('--larger <size>', 'files of more bytes'))
     .option('--json', 'for programs');
-  return withSourceOptions(command).action(async (source: string, path: string, flags: FindFlags) => {
+  return withSourceOptions(command).action(async (source: string, path: string | undefined, flags: FindFlags) => {
     await withTree(source, flags, (tree) => {
       const { name, type, larger } = flags;
       const rules: FindRules = { name, type, largerBytes: larger };
-      const found = findIn(tree, tree.find(path, flags), rules, (text) => warn(`veneer: ${text}`));
+      const roots = path === undefined ? tree.roots(flags.volume) : [tree.find(path, flags)];
+      const found = findIn(tree, roots, rules, complainOfFile);
       if (flags.json === true) sayJson(filesSchema, { files: Array.from(found, nodeJson) });
-      else for (const node of found) say(node.path);
+      else for (const node of found) if (!sayBytes(Buffer.from(`${printable(node.path)}\n`))) return;
     });
   });
 }
@@ -193,6 +196,12 @@ async function withTree(source: string, flags: SourceFlags, use: (tree: GuestTre
   const tree = new GuestTree(disk.value);
   warn(...tree.warnings.map((text) => `veneer: ${text}`));
   use(tree);
+}
+
+/** The others are told; that one is missing, the exit status says as well. */
+function complainOfFile(text: string): void {
+  warn(`veneer: ${text}`);
+  process.exitCode = 1;
 }
 
 function openFile({ fileSystem, node, stat, path }: FoundNode): ReturnType<typeof fileSystem.open> {

@@ -11,7 +11,7 @@ import type { Log } from '../base/log.ts';
 
 /** What a command answers. */
 export function say(...lines: readonly string[]): void {
-  write(process.stdout, lines);
+  if (lines.length > 0) sayBytes(Buffer.from(textOf(lines)));
 }
 
 /** A value that nobody changes any more. */
@@ -19,7 +19,7 @@ export type Told<T> = T extends object ? { readonly [K in keyof T]: Told<T[K]> }
 
 /** The same for programs. @param schema what is promised of it (native-notes/schemas/): nothing else is printed */
 export function sayJson<S extends z.ZodType>(schema: S, value: Told<z.input<S>>): void {
-  process.stdout.write(`${printableJson(JSON.stringify(schema.parse(value), null, 2))}\n`);
+  sayBytes(Buffer.from(`${printableJson(JSON.stringify(schema.parse(value), null, 2))}\n`));
 }
 
 const standardOutput = 1;
@@ -43,7 +43,7 @@ export function sayBytes(bytes: Uint8Array): boolean {
 
 /** What is worth knowing beside the answer, and what went wrong. */
 export function warn(...lines: readonly string[]): void {
-  write(process.stderr, lines);
+  if (lines.length > 0) process.stderr.write(textOf(lines));
 }
 
 /** For work of a mount that this process does: what goes wrong is told as it happens; what goes well, by the answer. */
@@ -51,6 +51,6 @@ export const complain: Log = (level, message) => {
   if (level !== 'info') warn(message);
 };
 
-function write(stream: NodeJS.WriteStream, lines: readonly string[]): void {
-  if (lines.length > 0) stream.write(`${lines.map(printable).join('\n')}\n`);
+function textOf(lines: readonly string[]): string {
+  return `${lines.map(printable).join('\n')}\n`;
 }

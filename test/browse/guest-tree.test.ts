@@ -9,6 +9,7 @@ import { KiB, MiB } from '../../src/base/units.ts';
 import { findIn } from '../../src/browse/find.ts';
 import { GuestTree } from '../../src/browse/guest-tree.ts';
 import { openFileDisk } from '../../src/disk/file.ts';
+import { memoryDisk } from '../../src/disk/memory.ts';
 import { Seeded } from '../seeded.ts';
 import { TempFolder } from '../temp-folder.ts';
 import { run, whyNoMounts, withMounted } from '../filesystem/trees.ts';
@@ -74,6 +75,10 @@ beforeAll(() => {
 });
 afterAll(() => folder.remove());
 
+function expectNoComplaint(text: string): void {
+  expect.fail(text);
+}
+
 function withTree<T>(use: (tree: GuestTree) => T): T {
   const opened = openFileDisk(disk);
   try {
@@ -102,7 +107,7 @@ it('finds every file where the kernel has it with the volumes mounted as fstab s
         .sort();
       const found = withTree((tree) =>
         Array.from(
-          findIn(tree, tree.find('/'), { name: undefined, type: undefined, largerBytes: undefined }, (text) =>
+          findIn(tree, [tree.find('/')], { name: undefined, type: undefined, largerBytes: undefined }, (text) =>
             expect.fail(text),
           ),
           (one) => {
@@ -157,7 +162,39 @@ it('reads a volume by its number, name, label or UUID, and its links within it',
     // There is no /etc in that volume.
     expect(() => tree.find('/alice/back', { volume: '2' })).toThrow('/alice/back: / has no etc');
     expect(
-      tree.list(tree.find('/', { volume: 'root' })).find(({ name }) => name === 'home')?.found.fileSystem.label,
+      tree.list(tree.find('/', { volume: 'root' }), expectNoComplaint).find(({ name }) => name === 'home')?.found
+        .fileSystem.label,
     ).toBe('root');
   });
+});
+
+it('says which volume of its fstab is not read, and which of several a name may mean', () => {
+  withTree((tree) => {
+    expect(tree.warnings).toEqual(['/mnt/away is on LABEL=away, which is not read']);
+    expect(tree.roots().map(({ path: at }) => at)).toEqual(['/']);
+  });
+  const labelled = folder.file('labelled.raw');
+  fs.copyFileSync(home, labelled);
+  run('e2label', labelled, 'root');
+  const twice = fs.readFileSync(disk);
+  fs.readFileSync(labelled).copy(twice, 133120 * 512);
+  const tree = new GuestTree(memoryDisk(twice));
+  expect(() => tree.find('/', { volume: 'root' })).toThrow(
+    '--volume root: may be partition 1, partition 2; give the name or the UUID of one',
+  );
+});
+
+it('leaves out and names what of a folder is broken, and tells the others', () => {
+  const broken = fs.readFileSync(disk);
+  const number = withTree((tree) => tree.find('/etc/motd').node);
+  const said = run('debugfs', '-R', `imap <${number}>`, root);
+  const [, block = '', offset = ''] = /located at block (\d+), offset (0x[0-9a-f]+)/.exec(said) ?? [];
+  const blockBytes = Number(/Block size: +(\d+)/.exec(run('dumpe2fs', '-h', root))?.[1]);
+  const at = 2048 * 512 + Number(block) * blockBytes + Number(offset);
+  broken[at + 8] = (broken[at + 8] ?? 0) ^ 0xff;
+  const tree = new GuestTree(memoryDisk(broken));
+  const complaints: string[] = [];
+  const names = tree.list(tree.find('/etc'), (text) => complaints.push(text)).map(({ name }) => name);
+  expect(names.sort()).toEqual(['fstab', 'os-release', 'to-home']);
+  expect(complaints).toEqual([expect.stringMatching(/^\/etc\/motd: is not read: .*checksum/)]);
 });

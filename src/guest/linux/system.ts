@@ -20,6 +20,8 @@ export interface Found extends Mounted {
 
 export interface LinuxSystem {
   readonly root: Mounted;
+  /** What its fstab mounts from disks and is not read, a line each. */
+  readonly unread: readonly string[];
   /** The root and all that its fstab mounts and is read, the longest mountpoint first. */
   readonly mounted: readonly Mounted[];
   readonly fstab: readonly FstabEntry[];
@@ -48,6 +50,7 @@ export function findLinux(guest: GuestDisk): LinuxSystem | undefined {
   return {
     root,
     mounted,
+    unread: others.unread.filter(isOnDisk).map(notRead),
     fstab,
     name: fieldOf(release, 'PRETTY_NAME') ?? fieldOf(release, 'NAME') ?? 'Linux',
     version: fieldOf(release, 'VERSION_ID') ?? '',
@@ -78,6 +81,11 @@ function mountsOf(
     else mounted.push({ ...selectSubvolume(found, found.fileSystem, subvolumeOption(options)), mountpoint });
   }
   return { mounted, unread };
+}
+
+/** Not what a kernel makes itself (proc, tmpfs), or has from elsewhere. */
+function isOnDisk({ device }: FstabEntry): boolean {
+  return /^(UUID|LABEL|PARTUUID|PARTLABEL)=|^\/dev\//i.test(device);
 }
 
 function notRead({ mountpoint, device }: FstabEntry): string {

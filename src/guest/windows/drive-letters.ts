@@ -13,7 +13,7 @@ export interface LetteredVolume {
 const letterPattern = /^\\DosDevices\\([A-Z]:)$/i;
 
 /**
- * Letters of volumes of this disk; none where there is no Windows.
+ * Letters of volumes of this disk, that of Windows first; none where there is no Windows.
  * @throws FormatError when a hive is broken, UnsupportedError when it is older than Windows 7
  */
 export function driveLetters(guest: GuestDisk): LetteredVolume[] {
@@ -31,5 +31,5 @@ export function driveLetters(guest: GuestDisk): LetteredVolume[] {
     if (letter === undefined || volume === undefined || letter === windows.letter) return [];
     return [{ letter, volume }];
   });
-  return [windows, ...others].sort((a, b) => (a.letter < b.letter ? -1 : 1));
+  return [windows, ...others.sort((a, b) => (a.letter < b.letter ? -1 : 1))];
 }
