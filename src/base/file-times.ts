@@ -2,12 +2,12 @@
 import * as fs from './fs.ts';
 import koffi from 'koffi';
 import { UnavailableError } from './errors.ts';
+import { nsPerSecond } from './units.ts';
 
 const futimens = koffi.load(null).func('int futimens(int fd, const int64_t *times)') as (
   fd: number,
   times: BigInt64Array,
 ) => number;
-const nsPerSecond = 1_000_000_000n;
 
 /** Runs `change`, and gives the file the times that it had before. */
 export function keepingTimes(fd: number, name: string, change: () => void): void {

@@ -4,6 +4,7 @@ import koffi from 'koffi';
 import { fallocate } from './fallocate.ts';
 import { nameOfBytes, zeroTerminated } from './names.ts';
 import { errorOfErrno } from './system-error.ts';
+import { nsPerSecond } from './units.ts';
 
 /** Where the flags of *at() calls are relative to: nothing, all paths here are absolute. */
 const AT_FDCWD = -100;
@@ -28,7 +29,6 @@ const maxFileHandleBytes = 128;
 /** Low, but not so low that a thread which holds a lock is never let on. */
 const lowPriority = 10;
 const maxLinkBytes = 4096;
-const nsPerSecond = 1_000_000_000n;
 
 /** One time of a file: nanoseconds since 1970, now, or as it is. */
 export type TimeChange = bigint | 'now' | undefined;

@@ -1,10 +1,12 @@
-/** Sizes in bytes, and how they are written for people and read from them. */
+/** Sizes in bytes, and how they are written for people and read from them; and times of files. */
 import { UsageError } from './errors.ts';
 
 export const KiB = 1024;
 export const MiB = 1024 * KiB;
 export const GiB = 1024 * MiB;
 export const TiB = 1024 * GiB;
+
+export const nsPerSecond = 1_000_000_000n;
 
 const suffixes: ReadonlyArray<readonly [string, number]> = [
   ['TiB', TiB],

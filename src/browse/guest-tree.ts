@@ -45,8 +45,6 @@ export interface Mount {
 /** Folders on the way to a node, the root of all first. */
 type Way = FoundNode[];
 
-/** Whose links and paths are those of Windows. */
-const windowsKinds: ReadonlySet<string> = new Set(['ntfs', 'fat']);
 const maxLinks = 40;
 const maxParts = 4096;
 const letterPattern = /^(?:\\\?\?\\)?([A-Za-z]:)(?=[\\/]|$)/;
@@ -179,7 +177,7 @@ class Walk {
 
   constructor(mounts: readonly Mount[], asked: string) {
     this.#mounts = mounts;
-    this.#isWindows = mounts.every(({ fileSystem }) => windowsKinds.has(fileSystem.kind));
+    this.#isWindows = mounts.every(({ fileSystem }) => fileSystem.paths === 'windows');
     this.#asked = asked;
   }
 

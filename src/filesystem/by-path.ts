@@ -119,8 +119,8 @@ export class FilesByPath {
       const node = volume.lookup(folder.node, part);
       if (node === undefined) return undefined;
       const stat = volume.stat(node);
-      // A link of NTFS leads to a path of Windows.
-      if (stat.type !== 'link' || volume.kind === 'ntfs') {
+      // A link of Windows leads to a letter, which is known to nobody here.
+      if (stat.type !== 'link' || volume.paths === 'windows') {
         above.push({ node, stat });
         continue;
       }

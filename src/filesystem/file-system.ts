@@ -39,6 +39,8 @@ export interface FolderEntry {
 export interface FileSystem {
   /** `ext4`, `xfs`, `btrfs`, `ntfs`, ... */
   readonly kind: string;
+  /** Whose names and links: Windows' lead along backslashes to letters, and do not tell capitals from small letters. */
+  readonly paths: 'unix' | 'windows';
   /** As the guest writes it in `UUID=`; empty where it has none. */
   readonly uuid: string;
   readonly label: string;
@@ -46,7 +48,7 @@ export interface FileSystem {
   readonly warnings: readonly string[];
   readonly root: NodeId;
   stat(node: NodeId): NodeStat;
-  /** As the file system compares names: NTFS and FAT do not tell capitals from small letters. */
+  /** As the file system compares names. */
   lookup(folder: NodeId, name: string): NodeId | undefined;
   /** In the order of the disk, without `.` and `..`. */
   entries(folder: NodeId): Iterable<FolderEntry>;

@@ -60,7 +60,7 @@ export function inodeFileSystem<Inode extends object>(driver: InodeDriver<Inode>
 
   const { kind, uuid, label, warnings, root, subvolumes } = driver;
   return {
-    ...{ kind, uuid, label, warnings, root },
+    ...{ kind, paths: 'unix', uuid, label, warnings, root },
     ...(subvolumes === undefined ? {} : { subvolumes }),
     stat: (node) => driver.stat(inodeOf(node)),
     lookup: (folder, name) => namesIn(folder).get(name),

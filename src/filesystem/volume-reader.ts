@@ -34,20 +34,33 @@ export class VolumeReader {
    * @throws UnsupportedError when the budget is used up
    */
   read(offset: number, length: number, structure: string): Uint8Array {
-    const inside = Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.sizeBytes;
-    if (!inside || length > maxReadBytes) {
-      const detail = `${length} bytes there are not inside a volume of ${this.sizeBytes} bytes`;
-      throw new FormatError(`${this.kind} ${structure}`, 'place', offset, detail);
-    }
+    this.#requireInside(offset, length, structure);
     this.#reads++;
     this.#bytes += length;
     if (this.#reads > maxReads || this.#bytes > maxTotalBytes) {
       throw new UnsupportedError(
-        `${this.kind}: more than ${maxReads} reads or ${maxTotalBytes} bytes for one plan; the file system is broken or too large for it`,
+        `${this.kind}: more than ${maxReads} reads or ${maxTotalBytes} bytes of its structures; the file system is broken or too large to be read`,
       );
     }
+    return this.#fresh(offset, length);
+  }
+
+  /** The same of a file's data, which counts for nothing: whoever reads a file bounds how much. */
+  readData(offset: number, length: number): Uint8Array {
+    this.#requireInside(offset, length, 'data');
+    return this.#fresh(offset, length);
+  }
+
+  #fresh(offset: number, length: number): Uint8Array {
     const bytes = new Uint8Array(length);
     this.volume.read(bytes, offset);
     return bytes;
+  }
+
+  #requireInside(offset: number, length: number, structure: string): void {
+    const inside = Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.sizeBytes;
+    if (inside && length <= maxReadBytes) return;
+    const detail = `${length} bytes there are not inside a volume of ${this.sizeBytes} bytes`;
+    throw new FormatError(`${this.kind} ${structure}`, 'place', offset, detail);
   }
 }

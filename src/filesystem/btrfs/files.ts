@@ -180,7 +180,7 @@ function readSectors(fs: Btrfs, inode: Inode, address: bigint, length: number): 
     throw new IntegrityError(`btrfs data at ${address}`, 'one for each sector', 'missing');
   let failure: unknown;
   for (const place of places) {
-    const bytes = fs.reader.read(place, length, 'data');
+    const bytes = fs.reader.readData(place, length);
     const bad = [...expected].find(([at, { stored }]) => {
       const actual = fs.trees.checksum.of(bytes.subarray(at, at + fs.sectorBytes));
       return !Buffer.from(actual).equals(stored);

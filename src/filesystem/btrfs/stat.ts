@@ -1,8 +1,8 @@
 /** What an inode says of its file. */
 import { permissionsOfMode, typeOfMode, type NodeStat } from '../file-system.ts';
 import type { Inode } from './files.ts';
+import { nsPerSecond } from '../../base/units.ts';
 
-const nsPerSecond = 1_000_000_000n;
 /** The kernel's own form of a device's number. */
 const minorBits = 20n;
 

@@ -2,8 +2,7 @@
 import { permissionsOfMode, typeOfMode, type NodeStat } from '../file-system.ts';
 import type { Inode } from './inodes.ts';
 import * as format from './layout.ts';
-
-const nsPerSecond = 1_000_000_000n;
+import { nsPerSecond } from '../../base/units.ts';
 
 export function statOf(inode: Inode): NodeStat {
   const type = typeOfMode(inode.mode);

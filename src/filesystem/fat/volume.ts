@@ -40,6 +40,7 @@ interface Folder {
 /** A node is the place of its folder entry on the volume; the root has none. */
 export class FatVolume implements EditableFileSystem {
   readonly kind = 'fat';
+  readonly paths = 'windows';
   readonly uuid: string;
   readonly label: string;
   readonly warnings: readonly string[] = [];

@@ -34,6 +34,7 @@ import { readState, type VolumeState } from './state.ts';
 
 export class NtfsVolume implements EditableFileSystem {
   readonly kind = 'ntfs';
+  readonly paths = 'windows';
   readonly uuid: string;
   readonly label: string;
   readonly warnings: readonly string[];

@@ -83,11 +83,9 @@ export function tableForWindows(all: readonly GuestVolume[], style: 'mbr' | 'gpt
   return full?.style === 'gpt' ? { diskGuid: full.disk, partitions } : { partitions };
 }
 
-const windowsKinds: ReadonlySet<string> = new Set(['ntfs', 'fat']);
-
 /** Of a kind that Windows has, and not so broken that nothing is found on it: such a volume of data is no reason to refuse the system. */
 function isForWindows(fileSystem: FilesByPath | undefined): fileSystem is FilesByPath {
-  if (fileSystem === undefined || !windowsKinds.has(fileSystem.kind)) return false;
+  if (fileSystem === undefined || fileSystem.volume.paths !== 'windows') return false;
   try {
     fileSystem.stat(systemPath);
     fileSystem.stat(storePaths.bios);

@@ -24,8 +24,8 @@ import {
 } from './protocol.ts';
 import { bodyAt, noReply, sizeOf, type Handler, type Reply, type Request } from './request.ts';
 import { putAttributes, putEntry, putOpen, type Session } from './session.ts';
+import { nsPerSecond } from '../../base/units.ts';
 
-const nsPerSecond = 1_000_000_000n;
 const maxNameBytes = 255;
 
 export function nameOperations(session: Session): ReadonlyArray<readonly [number, Handler]> {

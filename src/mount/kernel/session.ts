@@ -15,6 +15,7 @@ import type { NodeTable } from './node-table.ts';
 import type { OpenFiles } from './open-files.ts';
 import type { OpenTable } from './open-table.ts';
 import { attributesOut, entryOut, openOut, rootNode } from './protocol.ts';
+import { nsPerSecond } from '../../base/units.ts';
 
 /**
  * How long the kernel may believe a name and its attributes: long enough that a burst of calls asks once, short enough that a change behind
@@ -23,7 +24,6 @@ import { attributesOut, entryOut, openOut, rootNode } from './protocol.ts';
 const nameValidNanos = 100_000_000;
 const nativeAttributesValid = { attributesValidSeconds: 1n, attributesValidNanos: 0 };
 const attributesValid = { attributesValidSeconds: 0n, attributesValidNanos: 100_000_000 };
-const nsPerSecond = 1_000_000_000n;
 
 /** What the kernel is told of a file. */
 interface Entry {

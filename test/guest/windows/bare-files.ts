@@ -49,7 +49,7 @@ export function bareFiles(disk: Disk, sizes: readonly (readonly [string, number]
     return [{ fileOffset: 0, volumeOffset, lengthBytes }];
   };
   const fileSystem: EditableFileSystem = {
-    ...{ kind: 'ntfs', uuid: '', label: '', warnings: [], root, locate },
+    ...{ kind: 'ntfs', paths: 'windows', uuid: '', label: '', warnings: [], root, locate },
     stat: (id) => ({
       ...{ type: node(id).type, sizeBytes: node(id).sizeBytes, links: 1, permissions: undefined, owner: undefined },
       ...{ modifiedNs: undefined, changedNs: undefined, accessedNs: undefined, bornNs: undefined, device: undefined },
