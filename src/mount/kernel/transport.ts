@@ -3,7 +3,6 @@
  * starts them, wakes them when something is idle, answers for one that died or is stuck in a source, and ends them.
  */
 import * as fs from '../../base/fs.ts';
-import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MessageChannel, Worker } from 'node:worker_threads';
 import { describeError, UnavailableError } from '../../base/errors.ts';
@@ -22,6 +21,7 @@ import { InodeNumbers } from '../inode-numbers.ts';
 import { HeldPlace, type Place } from '../place.ts';
 import type { ServingTransport } from '../transport.ts';
 import { LockKeeper, type Carried } from './locks/lock-keeper.ts';
+import { answerRequest, failRequest } from './answers.ts';
 import { answerReplacements, newAnswerWords } from './asked-replacements.ts';
 import { closeBacking, settleBacking } from './backings.ts';
 import { Beside, maxBeside } from './beside.ts';
@@ -32,11 +32,11 @@ import { cloneChannel, mountDevice } from './mount-device.ts';
 import { negotiate, type Agreed } from './negotiate.ts';
 import { maxNodes, NodeTable } from './node-table.ts';
 import { OpenTable } from './open-table.ts';
-import { wakeWorker } from './notify.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { OtherFileSystems } from './other-file-systems.ts';
-import { lockOut, outHeader, rootNode } from './protocol.ts';
+import { lockOut, rootNode } from './protocol.ts';
 import { WaitingRoom } from './waiting-room.ts';
+import { Waking } from './waking.ts';
 import type { WorkerData, WorkerMessage } from './worker.ts';
 
 /** Descriptors that are not nodes: open files, images, channels, whatever else the process has open. */
@@ -44,7 +44,6 @@ const otherDescriptors = 4096;
 const defaultMaxDeaths = 32;
 const endsWithinMs = 500;
 const wakeEveryMs = 50;
-const nothing = new Uint8Array(0);
 const settlesWithinMs = 5000;
 const settleEveryMs = 5;
 /** This thread's number in locks that it takes for a moment only: the first worker's, which cannot die meanwhile. */
@@ -101,13 +100,13 @@ export class KernelTransport implements ServingTransport {
   readonly #workers = new Map<number, Serving>();
   readonly #beside: Beside;
   readonly #deleted: DeletedFiles;
+  readonly #waking: Waking;
   readonly #locks: LockKeeper;
   /** Of workers that were dismissed: open for as long as somebody waits for a lock, whose answer must go there. */
   readonly #lingering = new Set<number>();
   #deaths = 0;
   #isGone = false;
   #closed: Promise<boolean> | undefined;
-  #wakeNode: number | undefined;
 
   private constructor(options: KernelOptions, log: Log, device: number, agreed: Agreed) {
     this.#options = options;
@@ -134,6 +133,7 @@ export class KernelTransport implements ServingTransport {
     this.#cache = new BlockCache(BlockCache.allocate(options.cacheBytes, options.indexBytes), 1);
     this.#board = Board.allocate(options.workers + maxBeside);
     this.#beside = new Beside(options.workers, this.#board, options.sources);
+    this.#waking = new Waking(device, this.#nodes);
     this.#deleted = new DeletedFiles(this.#nodes, options.mountpoint);
     this.#locks = new LockKeeper({
       carried: (node) => this.#carried(node),
@@ -186,7 +186,8 @@ export class KernelTransport implements ServingTransport {
   /** Wakes workers that have something idle to close; has the kernel forget what was deleted behind the mount. */
   look(): boolean {
     const now = Date.now();
-    if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now))) this.#wakeAll();
+    if ([...this.#workers.keys()].some((worker) => this.#board.wantsToWake(worker, now)))
+      this.#waking.wake(this.#workers.size);
     if (this.#closed === undefined) this.#deleted.look();
     this.#closeLingering();
     return !this.#isGivenUp && !this.#isGone;
@@ -202,7 +203,8 @@ export class KernelTransport implements ServingTransport {
       );
     for (const worker of dismiss) this.#board.dismiss(worker);
     if (!this.#waiting.isEmpty) for (const request of this.#waiting.expired(sources.timeoutMs)) failRequest(request);
-    if (dismiss.length > 0 || this.#waiting.hasOpen((source) => sources.memory.isFull(source))) this.#wakeAll();
+    if (dismiss.length > 0 || this.#waiting.hasOpen((source) => sources.memory.isFull(source)))
+      this.#waking.wake(this.#workers.size);
   }
 
   /** It is answered for: from then on it does nothing. */
@@ -259,8 +261,8 @@ export class KernelTransport implements ServingTransport {
   async #close(): Promise<boolean> {
     this.#board.stop();
     for (const worker of this.#workers.keys()) this.#options.sources.giveUpNow(worker);
-    this.#wakeAll();
-    const waking = setInterval(() => this.#wakeAll(), wakeEveryMs).unref();
+    this.#waking.wake(this.#workers.size);
+    const waking = setInterval(() => this.#waking.wake(this.#workers.size), wakeEveryMs).unref();
     const closed = Promise.all([...this.#workers.values()].map((worker) => worker.ended)).then(() => {
       clearInterval(waking);
       process.off('exit', exitNow);
@@ -421,36 +423,5 @@ export class KernelTransport implements ServingTransport {
     this.#start(worker, channel).catch((error: unknown) =>
       this.#log('error', `no worker could take the place of worker ${worker}: ${describeError(error)}`, { worker }),
     );
-  }
-
-  /** Waiting workers get requests in turns, so that as many as there are workers wake each of them; a busy one needs no waking. */
-  #wakeAll(): void {
-    for (let count = 0; count < this.#workers.size; count++) {
-      if (this.#wakeNode !== undefined && wakeWorker(this.#device, this.#wakeNode)) continue;
-      this.#wakeNode = this.#wakeByAnyFile();
-      if (this.#wakeNode === undefined) return;
-    }
-  }
-
-  /** A file that the kernel still knows is there as long as an image is open or the mount in use. */
-  #wakeByAnyFile(): number | undefined {
-    for (const { node } of this.#nodes.descriptors(0, this.#nodes.end)) {
-      if (wakeWorker(this.#device, node)) return node;
-    }
-    return undefined;
-  }
-}
-
-function failRequest({ channel, uniqueLow, uniqueHigh }: CurrentRequest): void {
-  const unique = BigInt.asUintN(32, BigInt(uniqueLow)) + BigInt.asUintN(32, BigInt(uniqueHigh)) * 2n ** 32n;
-  answerRequest(channel, unique, constants.errno.EIO);
-}
-
-function answerRequest(channel: number, unique: bigint, errno: number, body: Uint8Array = nothing): void {
-  const header = outHeader.encode({ length: outHeader.sizeBytes + body.length, error: -errno, unique });
-  try {
-    fs.writeSync(channel, Buffer.concat([header, body]));
-  } catch {
-    // It was answered just before a death, or the mount is gone.
   }
 }
