@@ -1,7 +1,9 @@
 /** The disk of whatever file a person names: an image with its parents, a plugin file, or a native disk file. */
 import path from 'node:path';
-import { UsageError } from '../base/errors.ts';
+import { UnavailableError, UsageError } from '../base/errors.ts';
+import * as fs from '../base/fs.ts';
 import { absolutePath } from '../base/given-names.ts';
+import { MiB } from '../base/units.ts';
 import { BlockCache } from '../backup/read/block-cache.ts';
 import { openChainDisk } from '../backup/read/chain.ts';
 import type { KeyRing } from '../backup/crypto/key-ring.ts';
@@ -20,13 +22,14 @@ export interface AnyDiskOptions {
   readonly sourceFormat?: string;
 }
 
-const cacheBytes = 64 * 1024 * 1024;
+const cacheBytes = 64 * MiB;
 
 /**
  * @throws ForbiddenError for an encrypted chain without its key; UsageError for a plugin file whose disk a guest has written to; what opening the
  *   file throws
  */
 export function openAnyDisk(file: string, { keys, allowPaths, sourceFormat }: AnyDiskOptions): Disk {
+  requireFile(file);
   const content = sourceFormat === undefined ? ownContentAt(file) : undefined;
   const cache = BlockCache.ofOneThread(cacheBytes);
   if (content === 'plugin file') return openPluginDisk(file, keys, allowPaths, cache);
@@ -39,6 +42,14 @@ export function openAnyDisk(file: string, { keys, allowPaths, sourceFormat }: An
     disk.close();
     throw error;
   }
+}
+
+function requireFile(file: string): void {
+  const stat = fs.statSync(file, { throwIfNoEntry: false });
+  const wanted = 'name an image, a plugin file or a disk file';
+  if (stat === undefined) throw new UnavailableError(`${file}: is not there; ${wanted}`);
+  if (stat.isDirectory()) throw new UsageError(`${file}: is a folder; ${wanted} in it`);
+  if (!stat.isFile() && !stat.isBlockDevice()) throw new UsageError(`${file}: is no file; ${wanted}`);
 }
 
 function openPluginDisk(file: string, keys: KeyRing, allowPaths: readonly string[], cache: BlockCache): Disk {

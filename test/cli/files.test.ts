@@ -81,6 +81,9 @@ it('refuses in one line what is not there, is no file, or is not the disk as the
   expect(await veneerRefuses('files', 'ls', folder.write('noise.raw', new Seeded('noise').bytes(MiB)))).toMatch(
     /no volume of the disk is read/,
   );
+  expect(await veneerRefuses('files', 'ls', file('none'))).toMatch(/none: is not there; name an image/);
+  expect(await veneerRefuses('files', 'ls', file('tree'))).toMatch(/tree: is a folder; name an image, .* in it/);
+  expect(await veneerRefuses('files', 'ls', '/dev/null')).toMatch(/\/dev\/null: is no file; name an image/);
   createPluginFile(file('vm.spi'), file('vm.raw'), {});
   for (const name of ['vm.raw.replacement', 'vm.raw.replacement-map']) folder.write(name, 'what a guest wrote');
   expect(await veneerRefuses('files', 'ls', file('vm.raw'))).toMatch(
